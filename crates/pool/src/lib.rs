@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The pool engine.
+
+pub mod report;
+pub mod spec;
+pub mod types;

@@ -1,0 +1,387 @@
+//! What the pool tells about itself: plain data that a command line, a daemon or a test renders.
+//!
+//! Sizes are bytes, times are [`Millis`]. The same values stand behind the text and the JSON output.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{DeviceId, Guid, Logical, Millis, Txg};
+
+/// Health of a pool, vdev or device, from best to worst, with the words of `zpool status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum State {
+    /// Working.
+    Online,
+    /// Working with less redundancy, or with more errors than is acceptable.
+    Degraded,
+    /// Taken out by `coffer offline`.
+    Offline,
+    /// Could not be opened.
+    Unavail,
+    /// Pulled while in use.
+    Removed,
+    /// Too many errors, or contents that are not what was expected.
+    Faulted,
+    /// The pool waits for devices to return: requests are held or failed (property `failmode`).
+    Suspended,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Online => "ONLINE",
+            Self::Degraded => "DEGRADED",
+            Self::Offline => "OFFLINE",
+            Self::Unavail => "UNAVAIL",
+            Self::Removed => "REMOVED",
+            Self::Faulted => "FAULTED",
+            Self::Suspended => "SUSPENDED",
+        })
+    }
+}
+
+/// Error counters of a device, since the last `clear`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Reads that failed.
+    pub read: u64,
+    /// Writes and flushes that failed.
+    pub write: u64,
+    /// Reads that returned wrong data.
+    pub checksum: u64,
+}
+
+/// One line of the config section of `status`, with the lines below it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VdevReport {
+    /// `raidz2-0`, `mirror-1`, `replacing-0`, `spare-0`, or a device's name (its guid when it could not be opened at import).
+    pub name: String,
+    /// Identity; 0 for vdevs that are no device.
+    pub guid: Guid,
+    /// Health.
+    pub state: State,
+    /// Error counters; a group's are those that could not be blamed on one child.
+    pub errors: Counters,
+    /// Shown at the end of the line, such as `was /dev/sdb1` or `(resilvering)`.
+    pub note: Option<String>,
+    /// Lines below.
+    pub children: Vec<VdevReport>,
+}
+
+/// A spare of the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpareReport {
+    /// Device name.
+    pub name: String,
+    /// Identity.
+    pub guid: Guid,
+    /// `AVAIL`, `INUSE`, `UNAVAIL`.
+    pub state: String,
+    /// Shown at the end of the line, such as `currently in use`.
+    pub note: Option<String>,
+}
+
+/// What a scan is doing or did last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScanKind {
+    /// Verify everything.
+    Scrub,
+    /// Bring devices up to date.
+    Resilver,
+}
+
+/// Where a scan stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScanState {
+    /// Going on.
+    Running,
+    /// Paused by the user.
+    Paused,
+    /// Came to its end.
+    Finished,
+    /// Stopped by the user.
+    Canceled,
+}
+
+/// Progress of a scrub or resilver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanReport {
+    /// What it is.
+    pub kind: ScanKind,
+    /// Where it stands.
+    pub state: ScanState,
+    /// When it began.
+    pub started: Millis,
+    /// When it ended or was paused.
+    pub ended: Option<Millis>,
+    /// Bytes done, never more than `total`.
+    pub done: u64,
+    /// Bytes to do in all.
+    pub total: u64,
+    /// Bytes repaired or resilvered.
+    pub repaired: u64,
+    /// Errors that could not be repaired.
+    pub errors: u64,
+    /// Bytes per second, over the time that it ran.
+    pub rate: u64,
+    /// Seconds left at that rate; none when nothing can be said.
+    pub eta_seconds: Option<u64>,
+}
+
+/// `coffer status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Pool name.
+    pub name: String,
+    /// Pool identity.
+    pub guid: Guid,
+    /// Health of the whole.
+    pub state: State,
+    /// What is wrong, in a sentence.
+    pub status: Option<String>,
+    /// What to do about it.
+    pub action: Option<String>,
+    /// Current or last scan.
+    pub scan: Option<ScanReport>,
+    /// Top-level vdevs.
+    pub vdevs: Vec<VdevReport>,
+    /// Spares.
+    pub spares: Vec<SpareReport>,
+    /// Other jobs that are running (destroy and the like), one sentence each.
+    pub jobs: Vec<String>,
+    /// Number of places with permanent errors.
+    pub data_errors: u64,
+    /// Those places, as `pool/volume@snapshot:<offset>` (at most some hundreds are kept).
+    pub data_error_places: Vec<String>,
+}
+
+/// One combination of class and profile in `coffer usage`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileUsage {
+    /// `Data`, `Metadata` or `System`.
+    pub class: String,
+    /// `single`, `DUP`, `RAID1`, ..., `mirror`, `raidz2`.
+    pub profile: String,
+    /// Logical bytes that its chunks can hold.
+    pub size: u64,
+    /// Logical bytes in use.
+    pub used: u64,
+    /// Raw bytes on each device, by device number.
+    pub devices: Vec<(DeviceId, u64)>,
+}
+
+/// One device in `coffer usage`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceUsage {
+    /// Device number.
+    pub id: DeviceId,
+    /// Name, or `missing`.
+    pub name: String,
+    /// Size, bytes.
+    pub size: u64,
+    /// Bytes that belong to no chunk.
+    pub unallocated: u64,
+    /// It is not there.
+    pub missing: bool,
+}
+
+/// `coffer usage`, the numbers of `btrfs filesystem usage`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UsageReport {
+    /// Pool name.
+    pub pool: String,
+    /// Sum of device sizes.
+    pub device_size: u64,
+    /// Raw bytes that belong to chunks.
+    pub device_allocated: u64,
+    /// Raw bytes that belong to none.
+    pub device_unallocated: u64,
+    /// Raw bytes on devices that are missing.
+    pub device_missing: u64,
+    /// Raw bytes in use inside chunks.
+    pub used: u64,
+    /// Logical bytes that can still be written, estimated with the profile that new chunks get.
+    pub free_estimated: u64,
+    /// The same if the rest were allocated with the most expensive profile in use.
+    pub free_min: u64,
+    /// What `df` would show.
+    pub free_statfs: u64,
+    /// Raw bytes per logical byte of data.
+    pub data_ratio: f64,
+    /// Raw bytes per logical byte of metadata.
+    pub metadata_ratio: f64,
+    /// Bytes kept back so that a full pool can still delete.
+    pub global_reserve: u64,
+    /// How much of that is in use.
+    pub global_reserve_used: u64,
+    /// More than one profile within a class.
+    pub multiple_profiles: bool,
+    /// By class and profile.
+    pub profiles: Vec<ProfileUsage>,
+    /// By device.
+    pub devices: Vec<DeviceUsage>,
+}
+
+/// A pool in `coffer list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRow {
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub guid: Guid,
+    /// Raw size.
+    pub size: u64,
+    /// Raw bytes in use.
+    pub alloc: u64,
+    /// Raw bytes free.
+    pub free: u64,
+    /// Per cent of the free space inside chunks that is fragmented.
+    pub fragmentation: u8,
+    /// Per cent in use.
+    pub capacity: u8,
+    /// Health.
+    pub health: State,
+}
+
+/// A volume or snapshot in `coffer list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetRow {
+    /// `pool/vol` or `pool/vol@snap`.
+    pub name: String,
+    /// `volume` or `snapshot`.
+    pub kind: String,
+    /// Bytes that destroying it would free (a volume: with its snapshots and reservation).
+    pub used: u64,
+    /// Bytes that can still be written to it.
+    pub available: u64,
+    /// Bytes it refers to.
+    pub referenced: u64,
+    /// Size of the volume.
+    pub volsize: u64,
+    /// When it was made.
+    pub created: Millis,
+}
+
+/// One placement of a column in `coffer map`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementReport {
+    /// Which column of the chunk.
+    pub column: u16,
+    /// Device number.
+    pub device: DeviceId,
+    /// Device name.
+    pub name: String,
+    /// Where on it, bytes.
+    pub offset: u64,
+    /// Regions not up to date.
+    pub stale_regions: u32,
+    /// Regions in all.
+    pub regions: u32,
+}
+
+/// One chunk in `coffer map`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkReport {
+    /// Logical address.
+    pub address: Logical,
+    /// Logical bytes it can hold.
+    pub length: u64,
+    /// `Data`, `Metadata` or `System`.
+    pub class: String,
+    /// Profile, as in `usage`.
+    pub profile: String,
+    /// Top-level vdev it belongs to.
+    pub group: String,
+    /// Logical bytes in use.
+    pub used: u64,
+    /// Bytes of each column.
+    pub column_length: u64,
+    /// Where its columns are.
+    pub placements: Vec<PlacementReport>,
+}
+
+/// One administrative command in `coffer history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// When.
+    pub time: Millis,
+    /// In which transaction group.
+    pub txg: Txg,
+    /// The command as it was given.
+    pub command: String,
+}
+
+/// One event in `coffer events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Rising number.
+    pub id: u64,
+    /// When.
+    pub time: Millis,
+    /// Such as `checksum`, `io`, `statechange`, `resilver_start`, `scrub_finish`, `config_sync`.
+    pub class: String,
+    /// Device it is about.
+    pub device: Option<String>,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A property of the pool or a dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PropertyRow {
+    /// Pool or dataset.
+    pub name: String,
+    /// Property.
+    pub property: String,
+    /// Value as text.
+    pub value: String,
+    /// `default`, `local` or `-` (read-only).
+    pub source: String,
+}
+
+/// `coffer check`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// What is wrong, a sentence each; empty when all is well.
+    pub problems: Vec<String>,
+    /// Tree nodes visited.
+    pub nodes: u64,
+    /// Extents visited.
+    pub extents: u64,
+    /// References from datasets and snapshots to extents.
+    pub references: u64,
+    /// Chunks.
+    pub chunks: u64,
+}
+
+/// What a planned or finished administrative step means, for `-n` and for the one-line notices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What will be (or was) done, a sentence each.
+    pub steps: Vec<String>,
+    /// What the user should know, a sentence each.
+    pub notices: Vec<String>,
+}
+
+/// A pool found by looking at labels, in `coffer import` without a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundPool {
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub guid: Guid,
+    /// Health it would have.
+    pub state: State,
+    /// What is wrong.
+    pub status: Option<String>,
+    /// What to do.
+    pub action: Option<String>,
+    /// Last used by another host and not exported.
+    pub foreign_host: Option<String>,
+    /// The configuration as the labels tell it.
+    pub vdevs: Vec<VdevReport>,
+}
