@@ -366,12 +366,8 @@ fn tables() -> Vec<Sample> {
         sample(gpt(512), sentence, UUID_TEXT, ["gpt", ""]),
         unknown(gpt(4096), sentence, UUID_TEXT),
         sample(mbr, "an MBR partition table with 1 partition", "5ca1ab1e", ["dos", ""]),
-        sample(
-            Image::new(8 * MB).put(512, &label),
-            "a BSD disklabel with 2 partitions named 'tapes'",
-            "",
-            ["bsd", ""],
-        ),
+        // libblkid wants it within a partition of an MBR.
+        unknown(Image::new(8 * MB).put(512, &label), "a BSD disklabel with 2 partitions named 'tapes'", ""),
     ]
 }
 
@@ -505,10 +501,8 @@ fn others() -> Vec<Sample> {
             (40, &4096_u64.to_le_bytes()),
         ],
     );
-    let jfs = fields(
-        184,
-        &[(0, b"JFS1\x01"), (16, &le(&[4096, 12 | 3 << 16, 512, 9])), (136, &UUID), (152, b"os2")],
-    );
+    let jfs =
+        fields(184, &[(0, b"JFS1\x01"), (16, &le(&[4096, 0x3_000c, 512, 9])), (136, &UUID), (152, b"os2")]);
     let reiser = fields(128, &[(12, &[18]), (44, &[0, 16]), (52, b"ReIsEr2Fs"), (84, &UUID), (100, b"old")]);
     let ufs = |magic: u32, to_bytes: fn(&[u32]) -> Vec<u8>| {
         fields(
@@ -544,7 +538,12 @@ fn others() -> Vec<Sample> {
         sample(iso, "an ISO 9660 image labelled 'INSTALL'", "2024010203040500", ["iso9660", "INSTALL"]),
         unknown(image(32768, b"\0BEA01\x01").put(34816, b"\0NSR02\x01"), "a UDF file system", ""),
         sample(image(0, &squash), "a squashfs image", "", ["squashfs", ""]),
-        sample(image(32768, &jfs), "a JFS file system labelled 'os2'", UUID_TEXT, ["jfs", "os2"]),
+        sample(
+            Image::new(16 * MB).put(32768, &jfs),
+            "a JFS file system labelled 'os2'",
+            UUID_TEXT,
+            ["jfs", "os2"],
+        ),
         sample(
             image(65536, &reiser),
             "a ReiserFS file system labelled 'old'",
