@@ -122,6 +122,55 @@ fn damage_is_named() {
     assert_eq!(node.into_bytes(), *leaf);
 }
 
+/// The format, byte by byte: what is written today must be readable forever.
+#[test]
+fn nodes_are_laid_out_as_documented() {
+    let (mut store, mut tree) = (Store::default(), Tree::new(TREE, None));
+    tree.insert(&mut store, Key::new(0x0102, 3, 0x0405), b"later").unwrap();
+    tree.insert(&mut store, Key::new(0x0102, 3, 0x0404), b"first!").unwrap();
+    let root = tree.commit(&mut store, SESSION, 0x99).unwrap().unwrap();
+    let mut leaf = vec![0; NODE_SIZE];
+    let mut put = |at: usize, bytes: &[u8]| leaf[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"CofrNode");
+    put(8, &[1, 0, 0, 0, 2, 0, 11, 0]);
+    put(16, &POOL.to_le_bytes());
+    put(24, &TREE.tree.to_le_bytes());
+    put(32, &SESSION.to_le_bytes());
+    put(40, &[0x99]);
+    put(48, &root.address.to_le_bytes());
+    put(96, &[2, 1, 0, 0, 0, 0, 0, 0, 3, 4, 4, 0, 0, 0, 0, 0, 0, 0xf5, 0x3f, 6, 0]);
+    put(117, &[2, 1, 0, 0, 0, 0, 0, 0, 3, 5, 4, 0, 0, 0, 0, 0, 0, 0xfb, 0x3f, 5, 0]);
+    put(16373, b"first!later");
+    assert_eq!(reseal(&mut leaf), root);
+    assert!(*store.nodes[&root.address] == *leaf);
+
+    let mut pointer = [0; POINTER_SIZE];
+    pointer[..8].copy_from_slice(&root.address.to_le_bytes());
+    pointer[8] = 0x99;
+    pointer[16..32].copy_from_slice(&root.checksum);
+    assert_eq!(root.encode(), pointer);
+
+    // A root over two leaves.
+    for number in 0..5 {
+        tree.insert(&mut store, Key::new(7, 3, number), &[0; 4000]).unwrap();
+    }
+    let root = tree.commit(&mut store, SESSION, 0x9a).unwrap().unwrap();
+    let branch = store.node(&root).unwrap();
+    let children: Vec<_> = branch.children().collect();
+    assert_eq!((branch.level(), children.len()), (1, 2));
+    let mut wanted = store.nodes[&children[0].1.address][..HEADER_SIZE].to_vec();
+    wanted.resize(NODE_SIZE, 0);
+    wanted[10..16].copy_from_slice(&[1, 0, 2, 0, 0, 0]);
+    wanted[48..56].copy_from_slice(&root.address.to_le_bytes());
+    for (index, (key, pointer)) in children.iter().enumerate() {
+        let at = HEADER_SIZE + index * 57;
+        wanted[at..at + 17].copy_from_slice(&key.encode());
+        wanted[at + 17..at + 57].copy_from_slice(&pointer.encode());
+    }
+    assert_eq!(reseal(&mut wanted), root);
+    assert!(*branch.bytes() == *wanted);
+}
+
 /// Two values share bytes and others are nobody's, while all lengths add up.
 #[test]
 fn overlapping_values_are_refused() {
