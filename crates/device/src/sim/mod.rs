@@ -149,6 +149,11 @@ impl SimDevice {
         lock(&self.state).faults.plan(nth, operation, effect);
     }
 
+    /// Forgets the plans that were not due yet.
+    pub fn clear_plans(&self) {
+        lock(&self.state).faults.plans.clear();
+    }
+
     /// How often requests fail by chance.
     pub fn set_rates(&self, rates: Rates) {
         lock(&self.state).faults.rates = rates;
