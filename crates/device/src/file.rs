@@ -14,10 +14,8 @@ use crate::direct::{Direct, gather, scatter};
 use crate::flock::{self, Lock};
 use crate::identity::{self, Identity, mount_point, stable_name, sysfs};
 use crate::sys;
+use crate::sys::ring::BUFFERS_MAX;
 use crate::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation};
-
-/// Most buffers the kernel takes in one call (`UIO_MAXIOV`).
-const BUFFERS_MAX: usize = 1024;
 
 /// What a device may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +156,7 @@ impl FileDevice {
     }
 
     fn fail(&self, target: Target<'_>, errno: Errno) -> DeviceError {
-        let kind = match (self.block, sys::error_kind(errno)) {
-            // A pulled disk answers "input/output error" for as long as somebody has it open.
-            (Some(number), DeviceErrorKind::Io(_)) if !sysfs(number).exists() => DeviceErrorKind::Gone,
-            (_, kind) => kind,
-        };
-        target.error(kind)
+        target.error(sys::error_kind_on(&self.file, errno))
     }
 
     fn stopped(&self, target: Target<'_>, stop: Stop) -> DeviceError {
