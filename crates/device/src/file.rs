@@ -411,9 +411,9 @@ fn open_block(path: &Path, access: Access, lock: Lock, number: u64) -> Result<(F
 /// A block device is claimed: by a process with a lock, by a mount, or by something else in the kernel.
 fn why_busy(path: &Path, number: u64) -> DeviceErrorKind {
     if let Ok(file) = open_file(path, Access::ReadOnly, 0)
-        && let Some(holder) = flock::holder(&file)
+        && let Err(busy @ DeviceErrorKind::Busy { .. }) = flock::acquire(&file, Lock::Shared, false)
     {
-        return DeviceErrorKind::Busy { holder: Some(holder) };
+        return busy;
     }
     DeviceErrorKind::Unopenable(match mount_point(number) {
         Some(place) => format!("it is mounted at {place}; unmount it first"),

@@ -1,8 +1,8 @@
 //! A simulated disk with a volatile write cache, faults and a virtual clock. The same seed and the same
 //! requests give the same bytes, errors and times, on every machine.
 //!
-//! A request goes: [`PowerSupply`] -> counted and timed -> [`faults`] decide what happens to it -> the
-//! contents: `current` is what reads see, `durable` what a power cut leaves, and [`cache`] the writes between
+//! A request goes: [`PowerSupply`] -> counted and timed -> `faults` decide what happens to it -> the
+//! contents: `current` is what reads see, `durable` what a power cut leaves, and `cache` the writes between
 //! the two -> the trace hook.
 //!
 //! Everything is switched through `&self` while the device is in use. [`SimDevice::fork`] copies all of it,
