@@ -72,7 +72,8 @@ impl Pool {
             self.rebuild_bitmaps(&rebuild)?;
         }
         if !self.core.read_only || self.roots.len() > 1 {
-            for older in all.iter().filter(|u| u.txg < uberblock.txg && self.roots.contains(&u.txg)) {
+            let roots = self.roots.clone();
+            for older in all.iter().filter(|u| u.txg < uberblock.txg && roots.contains(&u.txg)) {
                 self.pin(older, uberblock)?;
             }
         }

@@ -21,6 +21,8 @@ use crate::io::Piece;
 use crate::pool::Pool;
 use crate::types::{DatasetId, DeviceId, GroupId, Logical};
 
+pub(crate) use place::extent_key;
+
 /// Roots that can be imported: the last one and two before it.
 pub(crate) const ROOTS_KEPT: usize = 3;
 

@@ -129,14 +129,12 @@ impl Pool {
 
     fn commit_chunk_tree(&mut self) -> Result<()> {
         let Self { core, chunks, .. } = self;
-        let mut again = Vec::new();
         for address in core.map.take_dirty() {
             match core.map.get(address) {
                 // System chunks are named by the uberblock itself.
                 Some(chunk) if chunk.class == Class::System => {}
                 Some(chunk) => {
                     let item = chunk.encode();
-                    again.push(address);
                     chunks.insert(core, chunk_key(address), &item)?;
                 }
                 None => {
@@ -163,8 +161,10 @@ impl Pool {
             core.map.get(*address).is_some_and(|chunk| chunk.class == Class::System)
         };
         let dirty = core.map.take_dirty();
-        for address in dirty.into_iter().filter(|address| !system_only(core, address)) {
-            core.map.change(address);
+        for address in dirty {
+            if !system_only(core, &address) {
+                core.map.change(address);
+            }
         }
         Ok(())
     }
