@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 
 /// Makes a vector type with the operations that differ by width in their names only.
 macro_rules! vector {
-    ($(#[$doc:meta])* $name:ident, $register:ty, $bytes:literal, $zero:ident, $load:ident, $store:ident, $xor:ident,
-     $or:ident, { $($rest:tt)* }) => {
+    ($(#[$doc:meta])* $name:ident, $register:ty, $bytes:literal, $zero:ident, $load:ident, $store:ident, $stream:ident,
+     $xor:ident, $or:ident, { $($rest:tt)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         struct $name($register);
@@ -39,6 +39,24 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            unsafe fn stream(self, to: *mut u8) {
+                // SAFETY: the caller vouches for the instruction set, the bytes and the alignment.
+                unsafe { $stream(to.cast(), self.0) }
+            }
+
+            #[inline(always)]
+            unsafe fn fence() {
+                // SAFETY: every x86-64 has it.
+                unsafe { _mm_sfence() }
+            }
+
+            #[inline(always)]
+            fn prefetch(at: *const u8) {
+                // SAFETY: every x86-64 has it, and it never faults.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            }
+
+            #[inline(always)]
             unsafe fn xor(self, other: Self) -> Self {
                 // SAFETY: the caller vouches for the instruction set.
                 unsafe { Self($xor(self.0, other.0)) }
@@ -57,7 +75,7 @@ macro_rules! vector {
 
 vector! {
     /// 16 elements, with SSSE3.
-    Xmm, __m128i, 16, _mm_setzero_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_xor_si128, _mm_or_si128, {
+    Xmm, __m128i, 16, _mm_setzero_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_stream_si128, _mm_xor_si128, _mm_or_si128, {
         #[inline(always)]
         unsafe fn double(self) -> Self {
             // SAFETY: the caller vouches for the instruction set.
@@ -97,7 +115,7 @@ vector! {
 
 vector! {
     /// 32 elements, with AVX2.
-    Ymm, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_xor_si256,
+    Ymm, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_stream_si256, _mm256_xor_si256,
     _mm256_or_si256, {
         #[inline(always)]
         unsafe fn double(self) -> Self {
@@ -138,7 +156,7 @@ vector! {
 
 vector! {
     /// 32 elements, with GFNI.
-    YmmAffine, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_xor_si256,
+    YmmAffine, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_stream_si256, _mm256_xor_si256,
     _mm256_or_si256, {
         #[inline(always)]
         unsafe fn double(self) -> Self {
@@ -180,7 +198,7 @@ const XOR3: i32 = 0x96;
 
 vector! {
     /// 64 elements, with GFNI and AVX-512.
-    Zmm, __m512i, 64, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_xor_si512,
+    Zmm, __m512i, 64, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_stream_si512, _mm512_xor_si512,
     _mm512_or_si512, {
         #[inline(always)]
         unsafe fn double(self) -> Self {
