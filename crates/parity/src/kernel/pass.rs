@@ -1,8 +1,7 @@
 //! One traversal of a stripe, as the safe part of the crate orders it.
 //!
-//! Two things are decided here that the loops know nothing of. Results of stripes too large for the second cache are
-//! streamed past the caches, which saves reading their old contents. And columns that lie a multiple of a page apart, whose
-//! lines all compete for one set of the first cache, are traversed in groups that fit into a set.
+//! One thing is decided here that the loops know nothing of: results of stripes too large for the second cache are
+//! streamed past the caches, which saves reading their old contents.
 
 use super::current;
 use super::sweep::{LINE, Sink, Work};
@@ -30,18 +29,6 @@ impl Rows {
 /// Bytes of all columns, results included, from which on results bypass the caches: beyond what stays in the second cache
 /// (2 MiB on current servers) by the time that the results would be used.
 const STREAM_FROM: usize = 3 << 19;
-
-/// Columns in one set of the first cache above which they are traversed in groups, and the size of a group. Caches
-/// have 8 or 12 ways; sums and prefetched lines need some of them.
-const CROWD: usize = 10;
-const GROUP: usize = 8;
-
-/// Bytes of each column that a group is traversed for at a time. Three sums of that size stay in the first cache.
-const BLOCK: usize = 4 << 10;
-
-/// Sums between two groups.
-#[repr(C, align(64))]
-struct Sums([[u8; BLOCK]; 3]);
 
 /// Parity sums over data columns, some of which may be missing.
 ///
@@ -136,81 +123,12 @@ impl<'a> Pass<'a> {
             columns: &self.columns[..self.count],
             rows: self.rows.0,
             fold: self.fold,
-            seed: [ptr::null(); 3],
             length,
             streaming: !targets.is_empty()
                 && self.streaming.unwrap_or_else(large)
                 && targets.iter().all(|target| target.addr().is_multiple_of(LINE)),
             sink,
         };
-        if self.is_crowded() && length >= BLOCK { in_groups(&work) } else { current().run(&work) }
+        current().run(&work)
     }
-
-    /// Whether too many columns lie in the same sets of the first cache.
-    fn is_crowded(&self) -> bool {
-        if self.count <= CROWD {
-            return false;
-        }
-        let mut sets = [0u8; BLOCK / LINE];
-        self.columns[..self.count].iter().filter(|column| !column.is_null()).any(|column| {
-            let set = &mut sets[column.addr() / LINE % (BLOCK / LINE)];
-            *set = set.saturating_add(1);
-            usize::from(*set) > CROWD
-        })
-    }
-}
-
-/// Runs an order block by block, and each block by groups of columns from the last to the first.
-fn in_groups(work: &Work<'_>) -> bool {
-    let mut sums = Sums([[0; BLOCK]; 3]);
-    let [p, q, r] = &mut sums.0;
-    let carried = [p.as_mut_ptr(), q.as_mut_ptr(), r.as_mut_ptr()];
-    let kernel = current();
-    let mut clean = true;
-    for start in (0..work.length).step_by(BLOCK) {
-        let length = BLOCK.min(work.length - start);
-        let skip = |pointer: *const u8| if pointer.is_null() { pointer } else { pointer.wrapping_add(start) };
-        let skip_mut =
-            |pointer: *mut u8| if pointer.is_null() { pointer } else { pointer.wrapping_add(start) };
-        let mut seed = [ptr::null(); 3];
-        let mut end = work.columns.len();
-        while end > 0 {
-            let first = end.saturating_sub(GROUP);
-            let mut columns = [ptr::null(); GROUP];
-            for (to, &from) in columns.iter_mut().zip(&work.columns[first..end]) {
-                *to = skip(from);
-            }
-            let group = |fold, streaming, sink| Work {
-                columns: &columns[..end - first],
-                rows: work.rows,
-                fold,
-                seed,
-                length,
-                streaming,
-                sink,
-            };
-            if first > 0 {
-                kernel.run(&group([ptr::null(); 3], false, Sink::Store(carried)));
-                seed = carried.map(<*mut u8>::cast_const);
-            } else {
-                let fold = work.fold.map(skip);
-                clean &= match &work.sink {
-                    Sink::Store(targets) => {
-                        kernel.run(&group(fold, work.streaming, Sink::Store(targets.map(skip_mut))))
-                    }
-                    Sink::Combine { targets, matrix } => {
-                        let mut moved = [ptr::null_mut(); 3];
-                        for (to, &from) in moved.iter_mut().zip(*targets) {
-                            *to = skip_mut(from);
-                        }
-                        let targets = &moved[..targets.len().min(3)];
-                        kernel.run(&group(fold, work.streaming, Sink::Combine { targets, matrix }))
-                    }
-                    Sink::Check => kernel.run(&group(fold, false, Sink::Check)),
-                };
-            }
-            end = first;
-        }
-    }
-    clean
 }

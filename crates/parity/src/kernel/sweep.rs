@@ -2,6 +2,10 @@
 //!
 //! For each chunk of a few vectors, all columns are read from last to first, and each row's sum is multiplied by the
 //! row's generator before a column is added. So the sums never leave the registers and no tables of powers are needed.
+//!
+//! A chunk is always whole cache lines where columns are aligned, and all vectors of a column's chunk are loaded before
+//! the next column's. So it does not hurt if the lines of all columns compete for the same few ways of the first cache,
+//! as those of page-aligned columns do: a line may go as soon as it has been used.
 
 use crate::field::Coefficient;
 
@@ -29,8 +33,8 @@ pub(super) enum Sink<'a> {
 
 /// An order for a kernel.
 ///
-/// Whoever builds one promises that all pointers but null ones are valid for `length` bytes: readable in `columns`,
-/// `seed` and `fold`, writable and not overlapping anything else in the targets. In `Store`, the targets of all rows are
+/// Whoever builds one promises that all pointers but null ones are valid for `length` bytes: readable in `columns`
+/// and `fold`, writable and not overlapping anything else in the targets. In `Store`, the targets of all rows are
 /// valid.
 pub(super) struct Work<'a> {
     /// Data columns in the order of their powers; null is a column of zeroes.
@@ -39,8 +43,6 @@ pub(super) struct Work<'a> {
     pub(super) rows: u8,
     /// Stored parity to add to a row's sum, or null.
     pub(super) fold: [*const u8; 3],
-    /// Sums to start from, or null for zero: what the columns with higher powers came to.
-    pub(super) seed: [*const u8; 3],
     /// Bytes of each column.
     pub(super) length: usize,
     /// Whether results bypass the caches. Then all targets are multiples of [`LINE`].
@@ -222,13 +224,6 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
     // SAFETY: passed on; targets and folds are as long as the columns.
     unsafe {
         let mut sums = [[V::zero(); U]; 3];
-        for row in 0..3 {
-            if ROWS >> row & 1 != 0 && !work.seed[row].is_null() {
-                for u in 0..U {
-                    sums[row][u] = V::load(work.seed[row].add(at + u * V::BYTES));
-                }
-            }
-        }
         let mut rest = work.columns;
         if rest.len() % 2 == 1
             && let [head @ .., column] = rest

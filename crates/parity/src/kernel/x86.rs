@@ -4,7 +4,7 @@
 //! multiplied by looking up both halves of each byte. With GFNI both are one 8 by 8 bit matrix.
 
 use super::sweep::kernel;
-use crate::field::{Coefficient, REDUCTION, bit_matrix};
+use crate::field::{self, Coefficient, REDUCTION, bit_matrix};
 #[allow(clippy::wildcard_imports, reason = "dozens of instructions")]
 use std::arch::x86_64::*;
 
@@ -73,6 +73,26 @@ macro_rules! vector {
     };
 }
 
+/// What the top two bits of an element add when it is quadrupled.
+static OVERFLOW_OF_QUADRUPLE: [u8; 16] = [
+    0,
+    field::multiply(4, 0x40),
+    field::multiply(4, 0x80),
+    field::multiply(4, 0xc0),
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+];
+
 vector! {
     /// 16 elements, with SSSE3.
     Xmm, __m128i, 16, _mm_setzero_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_stream_si128, _mm_xor_si128, _mm_or_si128, {
@@ -89,7 +109,12 @@ vector! {
         #[inline(always)]
         unsafe fn quadruple(self) -> Self {
             // SAFETY: the caller vouches for the instruction set.
-            unsafe { self.double().double() }
+            unsafe {
+                let top = _mm_and_si128(_mm_srli_epi16::<6>(self.0), _mm_set1_epi8(3));
+                let reduction = _mm_shuffle_epi8(_mm_loadu_si128(OVERFLOW_OF_QUADRUPLE.as_ptr().cast()), top);
+                let double = _mm_add_epi8(self.0, self.0);
+                Self(_mm_xor_si128(_mm_add_epi8(double, double), reduction))
+            }
         }
 
         #[inline(always)]
@@ -130,7 +155,12 @@ vector! {
         #[inline(always)]
         unsafe fn quadruple(self) -> Self {
             // SAFETY: the caller vouches for the instruction set.
-            unsafe { self.double().double() }
+            unsafe {
+                let top = _mm256_and_si256(_mm256_srli_epi16::<6>(self.0), _mm256_set1_epi8(3));
+                let reduction = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(OVERFLOW_OF_QUADRUPLE.as_ptr().cast())), top);
+                let double = _mm256_add_epi8(self.0, self.0);
+                Self(_mm256_xor_si256(_mm256_add_epi8(double, double), reduction))
+            }
         }
 
         #[inline(always)]
