@@ -233,7 +233,7 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
         }
         while let [head @ .., b, a] = rest {
             rest = head;
-            if SINK == COMBINE && (a.is_null() || b.is_null()) {
+            if a.is_null() || b.is_null() {
                 add_one::<V, U, ROWS>(&mut sums, *a, at);
                 add_one::<V, U, ROWS>(&mut sums, *b, at);
             } else {
