@@ -146,7 +146,7 @@ impl Connection<'_> {
     /// Runs a job that was popped from the queue and sends its reply.
     fn run(&self, job: Job, replies: &mut Replies) {
         let Job { request, payload, bytes } = job;
-        let ended = Ended { queue: &self.queue, bytes, payload };
+        let ended = Ended { connection: self, bytes, payload };
         if !self.broken.load(Ordering::Relaxed) {
             let data = if request.command == Command::Write { request.length as usize } else { 0 };
             self.execute(&request, &ended.payload[..data], replies);
@@ -163,16 +163,19 @@ impl Connection<'_> {
     }
 }
 
-/// Counts a job as ended, also when the volume panicked.
+/// Counts a job as ended. If the volume panicked, nobody will answer that request: the client is cut off.
 struct Ended<'a> {
-    queue: &'a Queue,
+    connection: &'a Connection<'a>,
     bytes: usize,
     payload: Vec<u8>,
 }
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.queue.finished(self.bytes, std::mem::take(&mut self.payload));
+        if thread::panicking() {
+            self.connection.give_up();
+        }
+        self.connection.queue.finished(self.bytes, std::mem::take(&mut self.payload));
     }
 }
 
