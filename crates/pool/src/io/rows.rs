@@ -48,7 +48,8 @@ impl Rows {
         let layout = &chunk.layout;
         match layout.kind() {
             Kind::Parity { parity } => {
-                let lost: Vec<u16> = wanted.iter().filter(|&c| self.columns[usize::from(c)].is_none()).collect();
+                let lost: Vec<u16> =
+                    wanted.iter().filter(|&c| self.columns[usize::from(c)].is_none()).collect();
                 if lost.is_empty() {
                     return true;
                 }
@@ -64,7 +65,8 @@ impl Rows {
                         .map(|i| layout.data_column(row, i))
                         .chain((0..parity).map(|j| layout.parity_column(row, j)))
                         .collect();
-                    let present: Vec<Option<&[u8]>> = order.iter().map(|&column| self.unit(row, column)).collect();
+                    let present: Vec<Option<&[u8]>> =
+                        order.iter().map(|&column| self.unit(row, column)).collect();
                     let mut outputs: Vec<(usize, &mut [u8])> = lost
                         .iter()
                         .zip(&mut built)
@@ -83,7 +85,7 @@ impl Rows {
                 true
             }
             Kind::Copies | Kind::StripedCopies { .. } => {
-                for column in wanted.iter() {
+                for column in wanted {
                     if self.columns[usize::from(column)].is_some() {
                         continue;
                     }
@@ -95,7 +97,9 @@ impl Rows {
                         geometry::Role::Parity(_) => None,
                     };
                     match twin {
-                        Some(twin) => self.columns[usize::from(column)] = self.columns[usize::from(twin)].clone(),
+                        Some(twin) => {
+                            self.columns[usize::from(column)] = self.columns[usize::from(twin)].clone()
+                        }
                         None => return false,
                     }
                 }
@@ -141,8 +145,10 @@ impl Core {
             if sources.is_empty() {
                 break;
             }
-            let handles: Vec<_> =
-                sources.iter().map(|(_, device, ..)| self.devices.get(device).and_then(|d| d.open().cloned())).collect();
+            let handles: Vec<_> = sources
+                .iter()
+                .map(|(_, device, ..)| self.devices.get(device).and_then(|d| d.open().cloned()))
+                .collect();
             let mut requests: Vec<Request<'_>> = sources
                 .iter_mut()
                 .zip(&handles)
@@ -177,7 +183,8 @@ impl Core {
             .placements
             .iter()
             .filter(|placement| {
-                self.usable(placement.device) && regions.clone().all(|region| !placement.stale.contains(region))
+                self.usable(placement.device)
+                    && regions.clone().all(|region| !placement.stale.contains(region))
             })
             .map(|placement| (placement.device, on_device(placement, offset)))
             .collect();

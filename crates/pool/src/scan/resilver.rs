@@ -76,7 +76,9 @@ impl Pool {
             for region in 0..chunk.regions() {
                 let targets: Vec<(u16, crate::chunk::Placement)> = chunk
                     .placements()
-                    .filter(|(_, placement)| placement.stale.contains(region) && self.core.usable(placement.device))
+                    .filter(|(_, placement)| {
+                        placement.stale.contains(region) && self.core.usable(placement.device)
+                    })
                     .map(|(column, placement)| (column, *placement))
                     .collect();
                 if targets.is_empty() {
@@ -85,7 +87,7 @@ impl Pool {
                 let mut outcome = if chunk.class == Class::Data {
                     self.rebuild_data(&chunk, region, &targets)?
                 } else {
-                    self.rebuild_nodes(&chunk, region, &targets)?
+                    self.rebuild_nodes(&chunk, region, &targets)
                 };
                 done += chunk.region_bytes() * targets.len() as u64;
                 outcome.fresh.retain(|(_, device)| self.core.usable(*device));
@@ -304,7 +306,7 @@ impl Pool {
         chunk: &Chunk,
         region: u32,
         targets: &[(u16, crate::chunk::Placement)],
-    ) -> Result<Outcome> {
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);
@@ -330,7 +332,7 @@ impl Pool {
             .map(|(column, placement)| (*column, placement.device))
             .filter(|target| !failed.contains(target))
             .collect();
-        Ok(outcome)
+        outcome
     }
 }
 
@@ -340,7 +342,9 @@ pub(super) fn live_runs(chunk: &Chunk, extents: &[(u64, Extent)]) -> Vec<Range<u
     for (offset, extent) in extents {
         let rows = chunk.layout.rows_of(*offset, u64::from(extent.stored));
         match runs.last_mut() {
-            Some(last) if rows.start < last.end || (rows.start == last.end && rows.end - last.start <= ROWS_MAX) => {
+            Some(last)
+                if rows.start < last.end || (rows.start == last.end && rows.end - last.start <= ROWS_MAX) =>
+            {
                 last.end = last.end.max(rows.end);
             }
             _ => runs.push(rows),
