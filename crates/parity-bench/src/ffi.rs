@@ -24,6 +24,8 @@ pub fn ask_for_huge_pages(start: *const u8, size: usize) {
 pub mod isal {
     //! Intel's Intelligent Storage Acceleration Library.
 
+    #![allow(clippy::cast_possible_wrap, reason = "sizes of a benchmark, far below 2 GiB")]
+
     use std::ffi::{c_int, c_void};
 
     #[link(name = "isal")]
@@ -47,7 +49,7 @@ pub mod isal {
     pub fn raid(data: &[&mut [u8]], parity: &mut [&mut [u8]], count: u32) {
         let length = data[0].len();
         assert!(data.iter().chain(parity.iter()).all(|column| column.len() == length));
-        assert!(length % 32 == 0 && (1..=2).contains(&parity.len()));
+        assert!(length.is_multiple_of(32) && (1..=2).contains(&parity.len()));
         let mut array: Vec<*mut c_void> =
             data.iter().map(|column| column.as_ptr().cast_mut().cast()).collect();
         array.extend(parity.iter_mut().map(|column| column.as_mut_ptr().cast::<c_void>()));
@@ -93,7 +95,7 @@ pub mod isal {
             let mut matrix = vec![0; (columns + rows) * columns];
             // SAFETY: the matrix has that many rows and columns.
             unsafe {
-                gf_gen_cauchy1_matrix(matrix.as_mut_ptr(), (columns + rows) as c_int, columns as c_int)
+                gf_gen_cauchy1_matrix(matrix.as_mut_ptr(), (columns + rows) as c_int, columns as c_int);
             };
             matrix
         }
