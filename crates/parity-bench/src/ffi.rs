@@ -8,6 +8,16 @@ pub fn thread_cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
+/// CPU time of all children that have ended, seconds.
+pub fn children_cpu_seconds() -> f64 {
+    // SAFETY: a structure of integers, for which zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for writing. On failure it stays zero.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
 /// Asks the system to back a freshly reserved range by huge pages; it may decline.
 pub fn ask_for_huge_pages(start: *const u8, size: usize) {
     const PAGE: usize = 4096;
@@ -105,7 +115,7 @@ pub mod isal {
             let mut tables = vec![0; 32 * columns * rows];
             // SAFETY: the library reads `columns * rows` factors and writes 32 bytes for each.
             unsafe {
-                ec_init_tables(columns as c_int, rows as c_int, matrix.as_mut_ptr(), tables.as_mut_ptr())
+                ec_init_tables(columns as c_int, rows as c_int, matrix.as_mut_ptr(), tables.as_mut_ptr());
             };
             Self { tables, rows }
         }
