@@ -45,7 +45,8 @@ pub(super) struct Work<'a> {
     pub(super) fold: [*const u8; 3],
     /// Bytes of each column.
     pub(super) length: usize,
-    /// Whether results bypass the caches. Then all targets are multiples of [`LINE`].
+    /// Whether results bypass the caches. Then all targets are multiples of [`LINE`], and whoever builds the order
+    /// has to `fence` afterwards.
     pub(super) streaming: bool,
     pub(super) sink: Sink<'a>,
 }
@@ -62,8 +63,6 @@ pub(super) trait Vector: Copy {
     unsafe fn store(self, to: *mut u8);
     /// Stores past the caches; `to` must be a multiple of `BYTES`.
     unsafe fn stream(self, to: *mut u8);
-    /// Makes streamed stores visible in the order of the program, like all others.
-    unsafe fn fence();
     /// Asks for a cache line; any address will do.
     fn prefetch(at: *const u8);
     unsafe fn xor(self, other: Self) -> Self;
@@ -123,9 +122,6 @@ pub(super) unsafe fn sweep<V: Vector, const UNROLL: usize, const ROWS: u8, const
                 break;
             }
             at = last.min(at + chunk);
-        }
-        if work.streaming {
-            V::fence();
         }
         SINK != CHECK || seen.is_zero()
     }
