@@ -3,11 +3,21 @@
 //! A request goes: caller -> [`Runner::run`] (inline, thread pool or `io_uring`) -> [`BlockDevice`].
 //! Nothing in here knows what is stored on a device.
 
+mod check;
 mod error;
+mod memory;
+mod pages;
+mod ranges;
 mod request;
+pub mod rng;
+pub mod sim;
 
 pub use error::{DeviceError, DeviceErrorKind, Operation};
+pub use memory::MemoryDevice;
+pub use ranges::RangeSet;
 pub use request::{Inline, Op, Request, Runner};
+pub use rng::Rng;
+pub use sim::SimDevice;
 
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};

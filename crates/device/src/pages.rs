@@ -1,0 +1,149 @@
+//! Sparse bytes in memory, cut into pages that copies share until one of them writes.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes of one page. Small enough that breaking the sharing of one is cheap, large enough that the index
+/// of a whole device stays small.
+pub(crate) const PAGE: u64 = 16 * 1024;
+
+type Page = [u8; PAGE as usize];
+
+/// A sparse array of bytes without a size of its own; what was never stored reads as zeros.
+///
+/// A clone costs one reference count per stored page.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pages {
+    map: BTreeMap<u64, Arc<Page>>,
+}
+
+/// The part of a page a range touches: page number, first byte in the page, number of bytes.
+fn pieces(offset: u64, length: u64) -> impl Iterator<Item = (u64, usize, usize)> {
+    let end = offset.saturating_add(length);
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        if at >= end {
+            return None;
+        }
+        let start = at % PAGE;
+        let count = (PAGE - start).min(end - at);
+        let piece = (at / PAGE, start as usize, count as usize);
+        at += count;
+        Some(piece)
+    })
+}
+
+impl Pages {
+    /// Copies the bytes from `offset` on into `buffer`.
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) {
+        let mut rest = buffer;
+        for (number, start, count) in pieces(offset, rest.len() as u64) {
+            let (part, after) = rest.split_at_mut(count);
+            match self.map.get(&number) {
+                Some(page) => part.copy_from_slice(&page[start..start + count]),
+                None => part.fill(0),
+            }
+            rest = after;
+        }
+    }
+
+    /// Stores `bytes` from `offset` on.
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        let mut rest = bytes;
+        for (number, start, count) in pieces(offset, bytes.len() as u64) {
+            let (part, after) = rest.split_at(count);
+            self.page(number)[start..start + count].copy_from_slice(part);
+            rest = after;
+        }
+    }
+
+    /// Makes the range read as zeros; pages wholly inside it are freed.
+    pub(crate) fn clear(&mut self, offset: u64, length: u64) {
+        let end = offset.saturating_add(length);
+        let first_whole = offset.div_ceil(PAGE);
+        let after_whole = end / PAGE;
+        if first_whole < after_whole {
+            self.map.extract_if(first_whole..after_whole, |_, _| true).for_each(drop);
+        }
+        for (number, start, count) in edges(offset, end) {
+            if let Some(page) = self.map.get_mut(&number) {
+                Arc::make_mut(page)[start..start + count].fill(0);
+            }
+        }
+    }
+
+    /// Calls `change` with every stored piece of the range and its offset.
+    pub(crate) fn change_stored(&mut self, range: Range<u64>, mut change: impl FnMut(u64, &mut [u8])) {
+        if range.is_empty() {
+            return;
+        }
+        let numbers = range.start / PAGE..=(range.end - 1) / PAGE;
+        for (number, page) in self.map.range_mut(numbers) {
+            let base = number * PAGE;
+            let start = range.start.max(base);
+            let end = range.end.min(base.saturating_add(PAGE));
+            change(start, &mut Arc::make_mut(page)[(start - base) as usize..(end - base) as usize]);
+        }
+    }
+
+    /// Whether every byte of the range has memory behind it.
+    pub(crate) fn stores(&self, offset: u64, length: u64) -> bool {
+        pieces(offset, length).all(|(number, ..)| self.map.contains_key(&number))
+    }
+
+    /// Bytes of memory in use, counting shared pages in full.
+    pub(crate) fn stored(&self) -> u64 {
+        self.map.len() as u64 * PAGE
+    }
+
+    /// The stored pages in order of their offset.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        self.map.iter().map(|(number, page)| (number * PAGE, page.as_slice()))
+    }
+
+    fn page(&mut self, number: u64) -> &mut Page {
+        Arc::make_mut(self.map.entry(number).or_insert_with(|| Arc::new([0; PAGE as usize])))
+    }
+}
+
+/// The pieces of `offset..end` that are not whole pages: none, one or two.
+fn edges(offset: u64, end: u64) -> impl Iterator<Item = (u64, usize, usize)> {
+    let head_end = offset.div_ceil(PAGE).saturating_mul(PAGE).min(end);
+    let tail_start = (end / PAGE * PAGE).max(head_end);
+    pieces(offset, head_end.saturating_sub(offset)).chain(pieces(tail_start, end.saturating_sub(tail_start)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clearing_frees_whole_pages_and_zeroes_the_edges() {
+        let mut pages = Pages::default();
+        pages.write(0, &vec![7; 4 * PAGE as usize]);
+        let copy = pages.clone();
+        pages.clear(PAGE - 1, 2 * PAGE + 2);
+        assert_eq!(pages.stored(), 2 * PAGE);
+        let mut bytes = vec![1; 4 * PAGE as usize];
+        pages.read(0, &mut bytes);
+        for (at, byte) in bytes.iter().enumerate() {
+            let cleared = (PAGE as usize - 1..3 * PAGE as usize + 1).contains(&at);
+            assert_eq!(*byte, if cleared { 0 } else { 7 }, "byte {at}");
+        }
+        copy.read(0, &mut bytes);
+        assert!(bytes.iter().all(|&b| b == 7), "the copy must not see the clearing");
+    }
+
+    #[test]
+    fn clearing_inside_one_page_keeps_its_neighbours() {
+        let mut pages = Pages::default();
+        pages.write(0, &[9; 100]);
+        pages.clear(10, 20);
+        let mut bytes = [0; 100];
+        pages.read(0, &mut bytes);
+        assert_eq!(bytes.iter().filter(|&&b| b == 0).count(), 20);
+        pages.clear(0, u64::MAX);
+        assert_eq!(pages.stored(), 0);
+    }
+}

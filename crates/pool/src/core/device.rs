@@ -1,0 +1,258 @@
+//! One device of a pool, and the groups that devices form.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use device::BlockDevice;
+use geometry::Profile;
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::label;
+use crate::report::{Counters, State};
+use crate::space::{Deferred, FreeRuns};
+use crate::spec::GroupKind;
+use crate::types::{DeviceId, GroupId, Guid};
+
+/// Why a device stands beside another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StandIn {
+    /// It will take its place.
+    Replacement,
+    /// It is a spare that stepped in.
+    Spare,
+}
+
+/// What a device is to the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relation {
+    /// Listed in a group.
+    Member(GroupId),
+    /// Holds copies of another device's columns.
+    For(DeviceId, StandIn),
+    /// A spare that waits.
+    Spare,
+}
+
+/// A device of the pool, there or not.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) id: DeviceId,
+    pub(crate) guid: Guid,
+    /// Path by which to find it.
+    pub(crate) path: String,
+    /// Bytes that the pool uses of it, labels included.
+    pub(crate) size: u64,
+    pub(crate) relation: Relation,
+    /// It is on the list of spares, in use or not.
+    pub(crate) spare: bool,
+    /// Taken out by `offline`; with `temporary` only until the next import.
+    pub(crate) offline: bool,
+    pub(crate) temporary: bool,
+    /// Too many errors, or not what it should be.
+    pub(crate) faulted: bool,
+    /// More errors than acceptable, still in use.
+    pub(crate) degraded: bool,
+    /// Vanished while in use.
+    pub(crate) removed: bool,
+    /// The source of a replacement that is read only where nothing else is left (`replace -r`).
+    pub(crate) avoid_reads: bool,
+    pub(crate) errors: Counters,
+    /// Times of recent I/O and checksum errors, milliseconds.
+    pub(crate) recent: (VecDeque<u64>, VecDeque<u64>),
+    /// The open device; none when it is not there.
+    pub(crate) handle: Option<Arc<dyn BlockDevice>>,
+    /// Bytes that belong to no placement.
+    pub(crate) free: FreeRuns,
+    /// Placements that older roots still name.
+    pub(crate) deferred: Deferred<(u64, u64)>,
+    /// It was never opened since the import: shown by guid.
+    pub(crate) never_seen: bool,
+}
+
+impl Device {
+    pub(crate) fn new(id: DeviceId, guid: Guid, path: String, size: u64, relation: Relation) -> Self {
+        let mut free = FreeRuns::default();
+        let end = label::data_end(size);
+        free.insert(label::DATA_START, end.saturating_sub(label::DATA_START));
+        Self {
+            id,
+            guid,
+            path,
+            size,
+            relation,
+            spare: relation == Relation::Spare,
+            offline: false,
+            temporary: false,
+            faulted: false,
+            degraded: false,
+            removed: false,
+            avoid_reads: false,
+            errors: Counters::default(),
+            recent: (VecDeque::new(), VecDeque::new()),
+            handle: None,
+            free,
+            deferred: Deferred::default(),
+            never_seen: true,
+        }
+    }
+
+    /// Whether it can be read and written now.
+    pub(crate) fn usable(&self) -> bool {
+        self.handle.is_some() && !self.offline && !self.faulted
+    }
+
+    /// The open device, if it can be used now.
+    pub(crate) fn open(&self) -> Option<&Arc<dyn BlockDevice>> {
+        self.handle.as_ref().filter(|_| self.usable())
+    }
+
+    /// Its state in `status`.
+    pub(crate) fn state(&self) -> State {
+        if self.offline {
+            State::Offline
+        } else if self.handle.is_none() {
+            if self.removed { State::Removed } else { State::Unavail }
+        } else if self.faulted {
+            State::Faulted
+        } else if self.degraded {
+            State::Degraded
+        } else {
+            State::Online
+        }
+    }
+
+    /// Its name for people: the path, or the guid when it was not there at import.
+    pub(crate) fn name(&self) -> String {
+        if self.handle.is_none() && self.never_seen { self.guid.to_string() } else { self.path.clone() }
+    }
+
+    /// Bytes that chunks may use in all.
+    pub(crate) fn capacity(&self) -> u64 {
+        label::data_end(self.size).saturating_sub(label::DATA_START)
+    }
+
+    /// What it is called by: path, last part of the path, or guid.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.path == name
+            || self.path.strip_prefix("/dev/") == Some(name)
+            || self.path.rsplit('/').next() == Some(name)
+            || self.guid.to_string() == name
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.u64(self.guid.0);
+        w.u64(self.size);
+        let (code, number) = match self.relation {
+            Relation::Member(group) => (1, group.0),
+            Relation::For(device, StandIn::Replacement) => (2, device.0),
+            Relation::For(device, StandIn::Spare) => (3, device.0),
+            Relation::Spare => (4, 0),
+        };
+        w.u8(code);
+        w.u32(number);
+        let flags = [self.spare, self.offline && !self.temporary, self.faulted, self.degraded, self.avoid_reads];
+        w.u8(flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag)));
+        w.u64(self.errors.read);
+        w.u64(self.errors.write);
+        w.u64(self.errors.checksum);
+        w.text(&self.path);
+        w.finish()
+    }
+
+    pub(crate) fn decode(id: DeviceId, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new("device item", bytes);
+        let guid = Guid(r.u64("guid")?);
+        let size = r.u64("size")?;
+        let code = r.u8("relation")?;
+        let number = r.u32("relation")?;
+        let relation = match code {
+            1 => Relation::Member(GroupId(number)),
+            2 => Relation::For(DeviceId(number), StandIn::Replacement),
+            3 => Relation::For(DeviceId(number), StandIn::Spare),
+            4 => Relation::Spare,
+            other => return Err(r.error("relation", format!("{other} is not known"))),
+        };
+        let flags = r.u8("flags")?;
+        let flag = |index: u8| flags >> index & 1 == 1;
+        let errors =
+            Counters { read: r.u64("read errors")?, write: r.u64("write errors")?, checksum: r.u64("checksum errors")? };
+        let path = r.text("path")?;
+        r.end()?;
+        Ok(Self {
+            spare: flag(0),
+            offline: flag(1),
+            faulted: flag(2),
+            degraded: flag(3),
+            avoid_reads: flag(4),
+            errors,
+            ..Self::new(id, guid, path, size, relation)
+        })
+    }
+}
+
+/// A top-level vdev: devices from which chunks are allocated by one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) kind: GroupKind,
+    /// Its members, in the order given.
+    pub(crate) devices: Vec<DeviceId>,
+    /// Profile of new data chunks (plain disks).
+    pub(crate) data: Profile,
+    /// Profile of new metadata and system chunks (plain disks).
+    pub(crate) metadata: Profile,
+}
+
+impl Group {
+    /// `mirror-0`, `raidz2-1`; plain disks have no line of their own.
+    pub(crate) fn name(&self) -> String {
+        match self.kind {
+            GroupKind::Plain => "disks".to_owned(),
+            GroupKind::Mirror => format!("mirror-{}", self.id.0),
+            GroupKind::Raidz(parity) => format!("raidz{parity}-{}", self.id.0),
+            GroupKind::Spare => "spares".to_owned(),
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        let (kind, argument) = match self.kind {
+            GroupKind::Plain => (1, 0),
+            GroupKind::Mirror => (2, 0),
+            GroupKind::Raidz(parity) => (3, parity),
+            GroupKind::Spare => (4, 0),
+        };
+        w.u8(kind);
+        w.u8(argument);
+        w.text(&self.data.to_string());
+        w.text(&self.metadata.to_string());
+        w.u16(self.devices.len() as u16);
+        self.devices.iter().for_each(|device| w.u32(device.0));
+        w.finish()
+    }
+
+    pub(crate) fn decode(id: GroupId, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new("group item", bytes);
+        let code = r.u8("kind")?;
+        let argument = r.u8("kind argument")?;
+        let kind = match (code, argument) {
+            (1, 0) => GroupKind::Plain,
+            (2, 0) => GroupKind::Mirror,
+            (3, 1..=3) => GroupKind::Raidz(argument),
+            _ => return Err(r.error("kind", format!("{code}/{argument} is not known"))),
+        };
+        let mut profile = |field| -> Result<Profile, DecodeError> {
+            let text = r.text(field)?;
+            text.parse().map_err(|_| r.error(field, format!("'{text}' is not known")))
+        };
+        let data = profile("data profile")?;
+        let metadata = profile("metadata profile")?;
+        let mut devices = Vec::new();
+        for _ in 0..r.u16("devices")? {
+            devices.push(DeviceId(r.u32("device")?));
+        }
+        r.end()?;
+        Ok(Self { id, kind, devices, data, metadata })
+    }
+}

@@ -1,0 +1,231 @@
+//! What every part of the engine works on: devices, groups, the chunk map, free space and caches.
+//!
+//! - `device`: one device of the pool and its health
+//! - `events`: what happened, for `coffer events`
+//! - `cache`: nodes and blocks that were read
+//!
+//! [`Core`] has no opinion on datasets or transactions; `io` reads and writes through it, `alloc` hands out
+//! its space, and `Pool` puts trees on top.
+
+mod cache;
+mod device;
+mod events;
+
+pub(crate) use cache::Cache;
+pub(crate) use device::{Device, Group, Relation, StandIn};
+pub(crate) use events::EventLog;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ::device::rng::Rng;
+use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
+use tree::Node;
+
+use crate::chunk::{Chunk, ChunkMap, Stale};
+use crate::error::{PoolError, Result};
+use crate::report::State;
+use crate::space::{DataSpace, NodeSpace};
+use crate::types::{DeviceId, GroupId, Guid, Logical, Millis, Session, Txg};
+
+/// Where time comes from.
+pub trait Clock: Send + Sync {
+    /// The time now. May stand still; never goes back.
+    fn now(&self) -> Millis;
+}
+
+/// What an engine gets from the outside.
+#[derive(Clone)]
+pub struct Env {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Who executes batches of device requests.
+    pub runner: Arc<dyn Runner>,
+    /// Where randomness begins: equal seeds, equal runs.
+    pub seed: u64,
+    /// Bound of the caches of nodes and blocks together, bytes.
+    pub cache_bytes: u64,
+}
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Env").field("seed", &self.seed).field("cache_bytes", &self.cache_bytes).finish_non_exhaustive()
+    }
+}
+
+/// Errors of one kind within [`ERROR_PERIOD_MS`] after which a device is degraded or faulted, as in `zed`'s defaults.
+const ERRORS_ACCEPTABLE: u64 = 10;
+const ERROR_PERIOD_MS: u64 = 600_000;
+
+/// How many places with permanent errors are remembered.
+const ERROR_PLACES_MAX: usize = 256;
+
+/// Where the engine's state meets the devices.
+pub(crate) struct Core {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) rng: Rng,
+    pub(crate) name: String,
+    pub(crate) guid: Guid,
+    pub(crate) session: Session,
+    /// The open transaction group.
+    pub(crate) txg: Txg,
+    pub(crate) read_only: bool,
+    pub(crate) suspended: bool,
+    pub(crate) devices: BTreeMap<DeviceId, Device>,
+    pub(crate) groups: BTreeMap<GroupId, Group>,
+    pub(crate) map: ChunkMap,
+    /// Nodes of every metadata and system chunk.
+    pub(crate) nodes: HashMap<Logical, NodeSpace>,
+    /// Free space of data chunks that were written to since the import.
+    pub(crate) data: HashMap<Logical, DataSpace>,
+    pub(crate) cache: Cache,
+    /// Nodes and extents that have an address and are not on the devices yet.
+    pub(crate) unwritten_nodes: BTreeMap<u64, Arc<Node>>,
+    pub(crate) unwritten_extents: BTreeMap<Logical, Arc<[u8]>>,
+    /// Devices whose record in the chunk tree is out of date.
+    pub(crate) dirty_devices: BTreeSet<DeviceId>,
+    /// The configuration in the labels is out of date.
+    pub(crate) labels_dirty: bool,
+    pub(crate) events: EventLog,
+    /// Logical addresses of extents that can't be read.
+    pub(crate) lost: BTreeSet<Logical>,
+    /// Bytes rewritten by self-healing since the import.
+    pub(crate) healed_bytes: u64,
+    /// The next logical address for a chunk.
+    pub(crate) next_address: u64,
+}
+
+impl Core {
+    pub(crate) fn now(&self) -> Millis {
+        self.clock.now()
+    }
+
+    pub(crate) fn device(&self, id: DeviceId) -> Result<&Device> {
+        self.devices.get(&id).ok_or_else(|| PoolError::Corrupt(format!("a chunk names device {id}, which is unknown")))
+    }
+
+    /// Whether a placement on the device can be read or written now.
+    pub(crate) fn usable(&self, id: DeviceId) -> bool {
+        self.devices.get(&id).is_some_and(Device::usable)
+    }
+
+    /// Accounts for a request that failed: counters, and the device's state.
+    pub(crate) fn device_failed(&mut self, id: DeviceId, error: &DeviceError) {
+        let now = self.now();
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let reading = error.operation == Operation::Read;
+        if reading {
+            device.errors.read += 1;
+        } else {
+            device.errors.write += 1;
+        }
+        self.dirty_devices.insert(id);
+        self.events.push(now, "io", Some(&device.path), error.to_string());
+        if error.kind == DeviceErrorKind::Gone {
+            device.handle = None;
+            device.removed = true;
+            self.state_changed(id, State::Removed, "it was removed");
+            return;
+        }
+        device.recent.0.push_back(now.0);
+        while device.recent.0.front().is_some_and(|&at| at + ERROR_PERIOD_MS < now.0) {
+            device.recent.0.pop_front();
+        }
+        if device.recent.0.len() as u64 >= ERRORS_ACCEPTABLE {
+            device.recent.0.clear();
+            if self.can_lose(id) {
+                if let Some(device) = self.devices.get_mut(&id) {
+                    device.faulted = true;
+                }
+                self.state_changed(id, State::Faulted, "too many I/O errors");
+            } else {
+                self.degrade(id, "too many I/O errors, and no replicas to do without it");
+            }
+        }
+    }
+
+    /// Accounts for a device that returned wrong data.
+    pub(crate) fn checksum_failed(&mut self, id: DeviceId, address: Logical) {
+        let now = self.now();
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        device.errors.checksum += 1;
+        self.dirty_devices.insert(id);
+        let message = format!("{} returned wrong data for logical address {address}", device.path);
+        self.events.push(now, "checksum", Some(&device.path), message);
+        device.recent.1.push_back(now.0);
+        while device.recent.1.front().is_some_and(|&at| at + ERROR_PERIOD_MS < now.0) {
+            device.recent.1.pop_front();
+        }
+        if device.recent.1.len() as u64 >= ERRORS_ACCEPTABLE {
+            device.recent.1.clear();
+            self.degrade(id, "too many checksum errors");
+        }
+    }
+
+    fn degrade(&mut self, id: DeviceId, why: &str) {
+        if let Some(device) = self.devices.get_mut(&id)
+            && !device.degraded
+        {
+            device.degraded = true;
+            self.state_changed(id, State::Degraded, why);
+        }
+    }
+
+    pub(crate) fn state_changed(&mut self, id: DeviceId, state: State, why: &str) {
+        let now = self.now();
+        self.dirty_devices.insert(id);
+        self.labels_dirty = true;
+        if let Some(device) = self.devices.get(&id) {
+            let message = format!("{} is now {state}: {why}", device.path);
+            self.events.push(now, "statechange", Some(&device.path), message);
+        }
+    }
+
+    /// Notes an extent that can't be read in any way.
+    pub(crate) fn data_lost(&mut self, address: Logical) {
+        if self.lost.len() < ERROR_PLACES_MAX && self.lost.insert(address) {
+            let now = self.now();
+            self.events.push(now, "data", None, format!("the data at logical address {address} cannot be recovered"));
+        }
+    }
+
+    /// Whether everything would still be readable without this device.
+    pub(crate) fn can_lose(&self, id: DeviceId) -> bool {
+        self.map.iter().all(|chunk| !chunk.is_on(id) || self.worst_redundancy(chunk, Some(id)).is_some())
+    }
+
+    /// Further losses that the chunk's worst region survives, with one more device gone; `None` when data is lost.
+    pub(crate) fn worst_redundancy(&self, chunk: &Chunk, without: Option<DeviceId>) -> Option<u16> {
+        // Regions with equal staleness need not be looked at twice: the fresh ones stand for all others.
+        let mut stale = Stale::NONE;
+        for (_, placement) in chunk.placements() {
+            for (all, word) in stale.0.iter_mut().zip(placement.stale.0) {
+                *all |= word;
+            }
+        }
+        let regions = chunk.regions();
+        let fresh = (0..regions).find(|&region| !stale.contains(region));
+        let mut worst: Option<u16> = None;
+        for region in stale.iter().filter(|&region| region < regions).chain(fresh) {
+            let gone = self.gone_columns(chunk, region, without);
+            let left = chunk.layout.redundancy(&gone)?;
+            worst = Some(worst.map_or(left, |worst| worst.min(left)));
+        }
+        worst
+    }
+
+    /// Columns that have no usable, fresh placement in the region.
+    pub(crate) fn gone_columns(&self, chunk: &Chunk, region: u32, without: Option<DeviceId>) -> geometry::ColumnSet {
+        let mut gone = geometry::ColumnSet::new();
+        for (index, column) in chunk.columns.iter().enumerate() {
+            let there = column.placements.iter().any(|placement| {
+                Some(placement.device) != without && !placement.stale.contains(region) && self.usable(placement.device)
+            });
+            if !there {
+                gone.insert(index as u16);
+            }
+        }
+        gone
+    }
+}

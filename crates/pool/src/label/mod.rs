@@ -1,0 +1,253 @@
+//! Labels: what is at both ends of every device of a pool.
+//!
+//! - this file: where labels are, their header with the readable configuration, reading and writing them
+//! - `uberblock`: the ring of roots in each label
+//!
+//! A device carries four labels of [`LABEL_BYTES`], two at its beginning and two at its end, so that neither a
+//! bad spot nor a new partition table nor a truncation takes them all. Byte tables are in
+//! `docs/on-disk-format.md`.
+
+mod uberblock;
+
+pub(crate) use uberblock::{SYSTEM_CHUNKS_MAX, Uberblock};
+
+use device::{BlockDevice, DeviceError};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::types::{DeviceId, Guid, Txg};
+
+/// Bytes of one label.
+pub const LABEL_BYTES: u64 = 256 << 10;
+/// Labels on a device.
+pub const LABELS: u64 = 4;
+/// Where chunks may begin on a device.
+pub const DATA_START: u64 = 1 << 20;
+/// Bytes at a device's end that chunks never use.
+pub const TAIL_BYTES: u64 = 2 * LABEL_BYTES;
+/// The smallest device that a pool takes, bytes.
+pub const DEVICE_BYTES_MIN: u64 = 64 << 20;
+
+const HEADER_AT: u64 = 16 << 10;
+const HEADER_BYTES: usize = 4096;
+const CONFIG_AT: u64 = 20 << 10;
+/// The longest configuration text, bytes.
+pub(crate) const CONFIG_BYTES_MAX: usize = 108 << 10;
+const RING_AT: u64 = 128 << 10;
+const SLOT_BYTES: usize = 8192;
+const SLOTS: u64 = 16;
+const MAGIC: &[u8; 16] = b"COFFERDAM-LABEL\0";
+const VERSION: u32 = 1;
+
+/// The part of a device that chunks may use: from [`DATA_START`] to where the labels at the end begin.
+pub(crate) fn data_end(size: u64) -> u64 {
+    (size / LABEL_BYTES * LABEL_BYTES).saturating_sub(TAIL_BYTES)
+}
+
+fn label_at(size: u64, index: u64) -> u64 {
+    if index < 2 { index * LABEL_BYTES } else { data_end(size) + (index - 2) * LABEL_BYTES }
+}
+
+/// A label's header and configuration, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The pool.
+    pub pool: Guid,
+    /// The device that carries it.
+    pub device: Guid,
+    /// That device's number.
+    pub id: DeviceId,
+    /// When the label was written.
+    pub txg: Txg,
+    /// The configuration as JSON text.
+    pub config: String,
+}
+
+/// Everything that the labels of one device say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Labels {
+    /// The newest valid header.
+    pub(crate) label: Option<Label>,
+    /// Every valid uberblock of that pool, newest first, once each.
+    pub(crate) uberblocks: Vec<Uberblock>,
+    /// Labels whose header is not valid.
+    pub(crate) damaged: Vec<u64>,
+}
+
+impl Label {
+    fn encode(&self, index: u64) -> Vec<u8> {
+        let config = self.config.as_bytes();
+        let mut w = Writer::default();
+        w.raw(MAGIC);
+        w.u32(VERSION);
+        w.u32(index as u32);
+        w.u64(self.pool.0);
+        w.u64(self.device.0);
+        w.u32(self.id.0);
+        w.u32(config.len() as u32);
+        w.u64(self.txg.0);
+        w.raw(&xxh3_128(config).to_le_bytes());
+        let mut header = w.finish();
+        header.resize(HEADER_BYTES - 16, 0);
+        let checksum = xxh3_128(&header);
+        header.extend_from_slice(&checksum.to_le_bytes());
+        header.extend_from_slice(config);
+        header
+    }
+
+    fn decode(bytes: &[u8], index: u64) -> Result<Self, DecodeError> {
+        let mut r = Reader::new("label", bytes);
+        let header = r.raw("header", HEADER_BYTES)?;
+        let (body, checksum) = header.split_at(HEADER_BYTES - 16);
+        let mut h = Reader::new("label", body);
+        if h.raw("magic", 16)? != MAGIC {
+            return Err(h.error("magic", "is not there".to_owned()));
+        }
+        if xxh3_128(body).to_le_bytes() != checksum {
+            return Err(h.error("checksum", "does not match".to_owned()));
+        }
+        let version = h.u32("version")?;
+        if version != VERSION {
+            return Err(h.error("version", format!("is {version}, known here is {VERSION}")));
+        }
+        let found = h.u32("index")?;
+        if u64::from(found) != index {
+            return Err(h.error("index", format!("is {found} in label {index}")));
+        }
+        let pool = Guid(h.u64("pool")?);
+        let device = Guid(h.u64("device")?);
+        let id = DeviceId(h.u32("device number")?);
+        let length = h.u32("configuration length")? as usize;
+        let txg = Txg(h.u64("txg")?);
+        let config_checksum = h.array("configuration checksum")?;
+        if length > CONFIG_BYTES_MAX {
+            return Err(h.error("configuration length", format!("is {length}")));
+        }
+        // A configuration that was torn does not make the identity above it less true.
+        let config = r.raw("configuration", length)?;
+        let config = if xxh3_128(config).to_le_bytes() == config_checksum {
+            String::from_utf8_lossy(config).into_owned()
+        } else {
+            String::new()
+        };
+        Ok(Self { pool, device, id, txg, config })
+    }
+}
+
+/// Reads all labels of a device; unreadable and foreign ones count as damaged.
+///
+/// # Errors
+/// Only when the device can't even tell its size.
+pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
+    let size = device.size()?;
+    let mut found = Labels::default();
+    if size < DEVICE_BYTES_MIN {
+        return Ok(found);
+    }
+    let mut labels: Vec<Label> = Vec::new();
+    let mut uberblocks: Vec<Uberblock> = Vec::new();
+    let mut bytes = vec![0; LABEL_BYTES as usize];
+    for index in 0..LABELS {
+        let at = label_at(size, index);
+        let ranges = [(HEADER_AT, RING_AT - HEADER_AT), (RING_AT, SLOTS * SLOT_BYTES as u64)];
+        let mut readable = [false; 2];
+        for (ok, (from, length)) in readable.iter_mut().zip(ranges) {
+            *ok = device.read(at + from, &mut bytes[from as usize..(from + length) as usize]).is_ok();
+        }
+        match Label::decode(&bytes[HEADER_AT as usize..RING_AT as usize], index) {
+            Ok(label) if readable[0] => labels.push(label),
+            _ => found.damaged.push(index),
+        }
+        if readable[1] {
+            let ring = &bytes[RING_AT as usize..];
+            uberblocks.extend(ring.chunks_exact(SLOT_BYTES).filter_map(|slot| Uberblock::decode(slot).ok()));
+        }
+    }
+    found.label = labels.into_iter().max_by_key(|label| (label.txg, !label.config.is_empty()));
+    if let Some(label) = &found.label {
+        uberblocks.retain(|uberblock| uberblock.pool == label.pool);
+        uberblocks.sort_by_key(|uberblock| std::cmp::Reverse((uberblock.txg, uberblock.session)));
+        uberblocks.dedup_by_key(|uberblock| (uberblock.txg, uberblock.session));
+        found.uberblocks = uberblocks;
+    }
+    Ok(found)
+}
+
+/// Writes the header and configuration into the labels `which`.
+///
+/// # Errors
+/// The first write that failed; the other labels are written nevertheless.
+pub(crate) fn write(device: &dyn BlockDevice, label: &Label, which: &[u64]) -> Result<(), DeviceError> {
+    let size = device.size()?;
+    let mut outcome = Ok(());
+    for &index in which {
+        let written = device.write(label_at(size, index) + HEADER_AT, &label.encode(index));
+        outcome = outcome.and(written);
+    }
+    outcome
+}
+
+/// Makes a device blank where labels are: zeros over all of them, rings included.
+///
+/// # Errors
+/// The first write that failed; the other labels are cleared nevertheless.
+pub(crate) fn clear(device: &dyn BlockDevice) -> Result<(), DeviceError> {
+    let size = device.size()?;
+    if size < DEVICE_BYTES_MIN {
+        return Ok(());
+    }
+    let zeros = vec![0; LABEL_BYTES as usize];
+    let mut outcome = Ok(());
+    for index in 0..LABELS {
+        outcome = outcome.and(device.write(label_at(size, index), &zeros));
+    }
+    outcome.and(device.flush())
+}
+
+/// Where on a device of `size` bytes an uberblock goes: two of the four labels, one at each end, turn by turn.
+pub(crate) fn uberblock_offsets(size: u64, txg: Txg) -> [u64; 2] {
+    let slot = RING_AT + (txg.0 / 2 % SLOTS) * SLOT_BYTES as u64;
+    let odd = txg.0 % 2;
+    [label_at(size, odd) + slot, label_at(size, 2 + odd) + slot]
+}
+
+#[cfg(test)]
+mod tests {
+    use device::MemoryDevice;
+
+    use super::*;
+
+    fn label() -> Label {
+        Label { pool: Guid(1), device: Guid(2), id: DeviceId(3), txg: Txg(4), config: "{\"name\":\"tank\"}".into() }
+    }
+
+    #[test]
+    fn any_single_label_is_enough() {
+        for survivor in 0..LABELS {
+            let device = MemoryDevice::new("d", DEVICE_BYTES_MIN + 4096);
+            write(&device, &label(), &[0, 1, 2, 3]).unwrap();
+            let size = device.size().unwrap();
+            for index in (0..LABELS).filter(|&index| index != survivor) {
+                device.write(label_at(size, index) + HEADER_AT, &[0xff; 64]).unwrap();
+            }
+            let found = read(&device).unwrap();
+            assert_eq!(found.label, Some(label()));
+            assert_eq!(found.damaged.len(), 3);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_found() {
+        let bytes = label().encode(0);
+        assert_eq!(Label::decode(&bytes, 0), Ok(label()));
+        assert!(Label::decode(&bytes, 1).is_err());
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Label::decode(&damaged, 0).is_err(), "bit {bit}");
+        }
+        let mut torn = bytes.clone();
+        torn[HEADER_BYTES] ^= 1;
+        assert_eq!(Label::decode(&torn, 0).unwrap().config, "");
+    }
+}
