@@ -4,15 +4,24 @@
 //! Nothing in here knows what is stored on a device.
 
 mod check;
+mod direct;
 mod error;
+mod file;
+mod flock;
+mod identity;
 mod memory;
 mod pages;
 mod ranges;
 mod request;
 pub mod rng;
 pub mod sim;
+mod sys;
 
+pub use direct::AlignedBuffer;
 pub use error::{DeviceError, DeviceErrorKind, Operation};
+pub use file::{Access, FileDevice};
+pub use flock::Lock;
+pub use identity::{Identity, identity, stable_name};
 pub use memory::MemoryDevice;
 pub use ranges::RangeSet;
 pub use request::{Inline, Op, Request, Runner};
@@ -72,10 +81,16 @@ pub trait BlockDevice: Debug + Send + Sync {
     /// As a write. Callers treat a failure as "nothing was discarded".
     fn discard(&self, offset: u64, length: u64) -> Result<(), DeviceError>;
 
-    /// The raw descriptor and whether it needs aligned I/O, where a runner may queue requests to the
+    /// The raw descriptor, where a runner may queue requests to the
     /// kernel directly instead of calling the methods above.
     fn raw_fd(&self) -> Option<std::os::fd::RawFd> {
         None
+    }
+
+    /// What offset, length and memory address of requests on [`BlockDevice::raw_fd`] must be multiples of,
+    /// bytes: a power of two.
+    fn raw_alignment(&self) -> u32 {
+        1
     }
 
     /// Fills one buffer from `offset` on.

@@ -69,6 +69,9 @@ pub struct Rates {
     pub misdirected_write: u32,
 }
 
+/// A rate and the effect it has.
+type Choice = (u32, fn(DeviceErrorKind) -> Effect);
+
 /// An effect that waits for its request.
 #[derive(Clone, Debug)]
 struct Plan {
@@ -156,7 +159,7 @@ impl Rates {
             return None;
         }
         let medium = || DeviceErrorKind::Io("simulated medium error".to_owned());
-        let choices: &[(u32, fn(DeviceErrorKind) -> Effect)] = match operation {
+        let choices: &[Choice] = match operation {
             Operation::Read => &[(self.read_error, Effect::Fail), (self.corrupt_read, |_| Effect::Corrupted)],
             Operation::Write => &[
                 (self.write_error, Effect::FailTorn),
