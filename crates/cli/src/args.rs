@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use geometry::Profile;
 
 use crate::sizes;
 
 /// Storage pools in user space that survive losing disks.
 #[derive(Debug, Parser)]
-#[command(name = "coffer", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "coffer", version, arg_required_else_help = true)]
 #[command(after_help = "Pools that were created or imported are remembered in $COFFER_STATE_DIR \
 (default /var/lib/cofferdam).\nExit codes: 0 done, 1 error, 2 wrong usage.")]
 pub(crate) struct Cli {
@@ -149,10 +150,10 @@ pub(crate) struct Create {
     pub(crate) settings: Vec<Setting>,
     /// Profile of data on plain disks: single, dup, raid0, raid1, raid1c3, raid1c4, raid10, raid5 or raid6
     #[arg(long, value_name = "PROFILE")]
-    pub(crate) data: Option<String>,
+    pub(crate) data: Option<Profile>,
     /// Profile of metadata on plain disks
     #[arg(long, value_name = "PROFILE")]
-    pub(crate) metadata: Option<String>,
+    pub(crate) metadata: Option<Profile>,
     /// Name of the pool
     pub(crate) pool: String,
     /// Devices, in groups that begin with mirror, raidz1, raidz2, raidz3 or spare
@@ -660,6 +661,7 @@ mod tests {
         for line in [
             "frobnicate",
             "create tank",
+            "create --data raid7 tank a",
             "scrub -p -s tank",
             "import -F -T 3 tank",
             "nbd tank/v",

@@ -28,7 +28,9 @@ impl fmt::Display for Name {
 /// A part is empty, or there is a snapshot of a pool.
 pub(crate) fn any(text: &str) -> Outcome<Name> {
     let wrong = |why: &str| {
-        Err(Failure::usage(format!("invalid name '{text}': {why}; names are POOL, POOL/VOL or POOL/VOL@SNAP")))
+        Err(Failure::usage(format!(
+            "invalid name '{text}': {why}; names are POOL, POOL/VOL or POOL/VOL@SNAP"
+        )))
     };
     let (pool, dataset) = match text.split_once('/') {
         None => (text, None),

@@ -45,6 +45,7 @@ fn power_of(unit: &str) -> Option<u32> {
     let unit = unit.to_ascii_uppercase();
     let letter = match unit.as_str() {
         "B" => "",
+        "IB" => return None,
         other => other.strip_suffix("IB").or_else(|| other.strip_suffix('B')).unwrap_or(other),
     };
     LETTERS.iter().position(|known| *known == letter).map(|power| power as u32)
@@ -123,7 +124,9 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "G", ".5G", "1.5", "-1", "1x", "16E", "99999999999999999999", "1.2.3G", "1 G", "1iB", "0x10"] {
+        for text in
+            ["", "G", ".5G", "1.5", "-1", "1x", "16E", "99999999999999999999", "1.2.3G", "1 G", "1iB", "0x10"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

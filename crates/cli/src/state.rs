@@ -164,7 +164,8 @@ impl State {
         if !record.exported {
             self.name_is_free(&record.name, Some(record.guid))?;
         }
-        let text = serde_json::to_string_pretty(record).map_err(|error| Failure::refused(error.to_string()))?;
+        let text =
+            serde_json::to_string_pretty(record).map_err(|error| Failure::refused(error.to_string()))?;
         let doing = || self.doing("write to");
         let mut file = tempfile::Builder::new()
             .prefix(".record-")
@@ -343,7 +344,8 @@ mod tests {
         fs::write(folder.join("8.json"), b"{\"version\":1,").unwrap();
         fs::write(folder.join("9.json"), b"\xff\xfe").unwrap();
         fs::copy(folder.join("7.json"), folder.join("10.json")).unwrap();
-        let newer = fs::read_to_string(folder.join("7.json")).unwrap().replace("\"version\": 1", "\"version\": 2");
+        let newer =
+            fs::read_to_string(folder.join("7.json")).unwrap().replace("\"version\": 1", "\"version\": 2");
         fs::write(folder.join("11.json"), newer).unwrap();
         let (records, problems) = state.records().unwrap();
         assert_eq!(records.len(), 1);

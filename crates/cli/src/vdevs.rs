@@ -22,7 +22,9 @@ pub(crate) enum VdevError {
         given: usize,
     },
     /// A keyword right after a keyword.
-    #[error("invalid vdev specification: vdevs cannot be nested: '{inner}' stands where a device of '{outer}' is expected")]
+    #[error(
+        "invalid vdev specification: vdevs cannot be nested: '{inner}' stands where a device of '{outer}' is expected"
+    )]
     Nested {
         /// The group.
         outer: String,
@@ -30,7 +32,9 @@ pub(crate) enum VdevError {
         inner: String,
     },
     /// A kind that zpool knows and this version doesn't make.
-    #[error("{keyword} vdevs cannot be made yet: this version makes plain disks, mirror, raidz1, raidz2, raidz3 and spare")]
+    #[error(
+        "{keyword} vdevs cannot be made yet: this version makes plain disks, mirror, raidz1, raidz2, raidz3 and spare"
+    )]
     NotYet {
         /// The keyword as given.
         keyword: String,
@@ -164,7 +168,11 @@ fn keyword(word: &str) -> Result<Option<GroupKind>, VdevError> {
             if rest("draid").is_some_and(|next| next.is_ascii_digit() || next == ':') {
                 return Err(VdevError::NotYet { keyword: word.to_owned() });
             }
-            if rest("raidz").is_some() || rest("raid").is_some_and(|next| next.is_ascii_digit()) || word == "mirrors" || word == "spares" {
+            if rest("raidz").is_some()
+                || rest("raid").is_some_and(|next| next.is_ascii_digit())
+                || word == "mirrors"
+                || word == "spares"
+            {
                 return Err(VdevError::Unknown { keyword: word.to_owned() });
             }
             return Ok(None);
@@ -218,7 +226,8 @@ mod tests {
     #[test]
     fn mistakes() {
         let few = |keyword: &str, needed, given| VdevError::TooFew { keyword: keyword.into(), needed, given };
-        let nested = |outer: &str, inner: &str| VdevError::Nested { outer: outer.into(), inner: inner.into() };
+        let nested =
+            |outer: &str, inner: &str| VdevError::Nested { outer: outer.into(), inner: inner.into() };
         let not_yet = |keyword: &str| VdevError::NotYet { keyword: keyword.into() };
         let unknown = |keyword: &str| VdevError::Unknown { keyword: keyword.into() };
         for (text, wanted) in [
@@ -256,7 +265,9 @@ mod tests {
         assert_eq!(check("mirror a b mirror c d spare e", false), Ok(()));
         assert_eq!(check("a b spare c", false), Ok(()));
         assert_eq!(check("spare c", true), Err(VdevError::OnlySpares));
-        for text in ["a mirror b c", "mirror a b mirror c d e", "mirror a b raidz c d", "raidz a b c raidz2 d e f"] {
+        for text in
+            ["a mirror b c", "mirror a b mirror c d e", "mirror a b raidz c d", "raidz a b c raidz2 d e f"]
+        {
             assert!(matches!(check(text, false), Err(VdevError::Mismatched { .. })), "{text}");
             assert_eq!(check(text, true), Ok(()), "{text}");
         }
