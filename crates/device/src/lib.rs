@@ -3,6 +3,7 @@
 //! A request goes: caller -> [`Runner::run`] (inline, thread pool or `io_uring`) -> [`BlockDevice`].
 //! Nothing in here knows what is stored on a device.
 
+mod badmap;
 mod check;
 mod direct;
 mod error;
@@ -15,8 +16,10 @@ mod ranges;
 mod request;
 pub mod rng;
 pub mod sim;
+mod slice;
 mod sys;
 
+pub use badmap::{BadMap, BadMapDevice, MapFileError, Rescue};
 pub use direct::AlignedBuffer;
 pub use error::{DeviceError, DeviceErrorKind, Operation};
 pub use file::{Access, FileDevice};
@@ -27,6 +30,7 @@ pub use ranges::RangeSet;
 pub use request::{Inline, Op, Request, Runner};
 pub use rng::Rng;
 pub use sim::SimDevice;
+pub use slice::SliceDevice;
 
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};

@@ -64,7 +64,8 @@ fn md_1(reader: &Reader<'_>, at: u64, version: MdVersion) -> Option<Found> {
 
     let block = reader.at(at, 256)?;
     let here = block.le32(0)? == MD_MAGIC && block.le32(4)? == 1 && block.le64(144)? == at / 512;
-    if !here {
+    let uuid = block.range(16, 16)?;
+    if !here || uuid == [0; 16] {
         return None;
     }
     let roles = block.le32(220)?;
@@ -80,7 +81,7 @@ fn md_1(reader: &Reader<'_>, at: u64, version: MdVersion) -> Option<Found> {
     let mut found = Found::new(Kind::Md(version), at, at, 4);
     found.damaged = roles > ROLES_MAX || fold(sum) != block.le32(CHECKSUM)?;
     found.label = block.text(32, 32);
-    found.uuid = Some(md_uuid(block.range(16, 16)?));
+    found.uuid = Some(md_uuid(uuid));
     Some(found)
 }
 

@@ -149,7 +149,8 @@ pub(crate) fn jfs(reader: &Reader<'_>) -> Option<Found> {
     let plausible = block.holds(0, b"JFS1")
         && (1..=2).contains(&block.le32(4)?)
         && power(block.le16(20)?, block.le32(16)?)
-        && power(block.le16(28)?, block.le32(24)?);
+        && power(block.le16(28)?, block.le32(24)?)
+        && block.le16(28)?.checked_add(block.le16(22)?) == block.le16(20);
     let mut found = Found::new(Kind::Jfs, AT, AT, 4);
     found.uuid = block.uuid(136);
     found.label = block.text(152, 16);

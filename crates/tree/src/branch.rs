@@ -167,8 +167,8 @@ impl<T> Arena<T> {
 }
 
 /// Why a number always finds its node: exactly one `Child` (or the root) holds it, and is removed or
-/// overwritten by the same operation that removes the node. Nodes are lent only within a commit, which
-/// visits each once and gives all back if it fails.
+/// overwritten by the same operation that removes the node. Nodes are lent within one operation only: a commit
+/// visits each once and gives all back if it fails; two neighbours are never the same node.
 const PRESENT: &str = "a child's number is in use as long as the child is reachable";
 
 impl<T> std::ops::Index<u32> for Arena<T> {

@@ -141,6 +141,9 @@ impl Tree {
 
     /// Splits the full leaf at the end of the path, and inserts an item before its slot `index`.
     fn split_leaf(&mut self, id: u32, index: usize, key: Key, value: &[u8]) {
+        if self.share_leaf(id, index, key, value) {
+            return;
+        }
         let left = &mut self.leaves[id];
         let at = leaf_boundary(left, index, SLOT + value.len());
         let mut right = Leaf::new();
@@ -158,6 +161,62 @@ impl Tree {
         let bound = right.key(0);
         let child = Child::Leaf(self.leaves.add(right));
         self.insert_child(bound, child);
+    }
+
+    /// Instead of a split, moves items of the full leaf at the end of the path to a dirty neighbour that has
+    /// room, and inserts an item before slot `index`. False and no change if it can't.
+    ///
+    /// Keeps leaves fuller under random insertion. A committed neighbour is left alone: changing it would
+    /// cost the write of one node now to spare another later.
+    fn share_leaf(&mut self, id: u32, index: usize, key: Key, value: &[u8]) -> bool {
+        let Some(&(parent, position)) = self.path.last() else { return false };
+        let leaf = &self.leaves[id];
+        let (count, used, size) = (leaf.len(), leaf.used(), SLOT + value.len());
+        if leaf.run().ascends(index, count) || leaf.run().descends(index) {
+            return false;
+        }
+        for neighbour in self.siblings(parent, position) {
+            let Child::Leaf(other) = self.branches[parent].children[neighbour] else { continue };
+            let other_used = self.leaves[other].used();
+            if other_used > CAPACITY / 8 * 5 {
+                continue;
+            }
+            // Items move from the end that is next to the neighbour until both hold about the same.
+            let to_right = neighbour > position;
+            let (mut moved, mut items) = (0, 0);
+            while other_used + moved * 2 < used && items + 1 < count {
+                moved += leaf.size(if to_right { count - 1 - items } else { items });
+                items += 1;
+            }
+            let boundary = if to_right { count - items } else { items };
+            let stays = if to_right { index <= boundary } else { index >= boundary };
+            let (here, there) = if stays { (size, 0) } else { (0, size) };
+            if used - moved + here > CAPACITY || other_used + moved + there > CAPACITY {
+                continue;
+            }
+            let mut to = self.leaves.lend(other);
+            let from = &mut self.leaves[id];
+            let room = if to_right {
+                to.splice(0, from.page(), boundary, count);
+                from.truncate(boundary);
+                if stays { from.insert(index, key, value) } else { to.insert(index - boundary, key, value) }
+            } else {
+                let before = to.len();
+                to.splice(before, from.page(), 0, boundary);
+                from.remove_first(boundary);
+                if stays {
+                    from.insert(index - boundary, key, value)
+                } else {
+                    to.insert(before + index, key, value)
+                }
+            };
+            debug_assert!(room, "the lengths were compared above");
+            let bound = if to_right { to.key(0) } else { from.key(0) };
+            self.branches[parent].keys[position.max(neighbour)] = bound;
+            self.leaves.give_back(other, to);
+            return true;
+        }
+        false
     }
 
     /// Inserts a child right after the one that the path leads to, splitting branches as needed.

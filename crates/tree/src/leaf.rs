@@ -157,18 +157,29 @@ impl Leaf {
         }
     }
 
-    /// Inserts all of another page's first `count` items, from `from` on, before slot `index`.
+    /// Removes the first `items` slots, which are not all.
+    pub(crate) fn remove_first(&mut self, items: usize) {
+        for slot in 0..items {
+            self.garbage += slot_range(&self.page, slot).1;
+        }
+        let end = HEADER_SIZE + self.count * SLOT;
+        self.page.copy_within(HEADER_SIZE + items * SLOT..end, HEADER_SIZE);
+        self.count -= items;
+        self.run = Run::default();
+    }
+
+    /// Inserts items `from..to` of another page before slot `index`.
     ///
     /// The caller has made sure that they fit, and that keys stay in order.
-    pub(crate) fn splice(&mut self, index: usize, page: &Page, from: usize, count: usize) {
-        let items = count - from;
-        let values: usize = (from..count).map(|slot| slot_range(page, slot).1).sum();
+    pub(crate) fn splice(&mut self, index: usize, page: &Page, from: usize, to: usize) {
+        let items = to - from;
+        let values: usize = (from..to).map(|slot| slot_range(page, slot).1).sum();
         let room = self.reserve(items * SLOT + values);
         debug_assert!(room, "the caller compared the lengths");
         let at = HEADER_SIZE + index * SLOT;
         let end = HEADER_SIZE + self.count * SLOT;
         self.page.copy_within(at..end, at + items * SLOT);
-        for slot in from..count {
+        for slot in from..to {
             self.put_slot(index + slot - from, entry_key(page, SLOT, slot), slot_value(page, slot));
         }
         self.count += items;

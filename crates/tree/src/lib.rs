@@ -26,6 +26,7 @@ mod pointer;
 mod store;
 mod tree;
 mod value;
+mod walk;
 
 pub use error::NodeError;
 pub use key::{KEY_SIZE, Key};
@@ -34,3 +35,4 @@ pub use pointer::{NodePtr, POINTER_SIZE};
 pub use store::{Sink, Source};
 pub use tree::{Tree, TreeId};
 pub use value::Value;
+pub use walk::{Bounds, Visit, Visitor, dropped, walk, walk_from};

@@ -22,8 +22,8 @@ pub struct TreeId {
 
 /// A tree: its committed root, and what the open transaction group has changed since.
 ///
-/// Every method that takes a [`Source`] fails with its error if a node that is needed can't be had. The tree is
-/// then as it was, and may be used on.
+/// Every method that takes a [`Source`] fails with its error if a node that is needed can't be had. The tree then
+/// holds what it held, though more of it may be dirty, and may be used on.
 #[derive(Debug)]
 pub struct Tree {
     pub(crate) identity: TreeId,
@@ -212,7 +212,8 @@ impl Tree {
     /// new root. A clean tree returns its root without a call.
     ///
     /// Addresses are asked for in the order of the nodes' keys, one by one, each followed by its write.
-    /// `txg` must not be less than that of any commit before.
+    /// `txg` must not be less than that of any commit before, and more if the root before is kept: `dropped`
+    /// tells two roots of a tree apart by their births.
     ///
     /// # Errors
     /// The sink's. The tree is then as dirty as before the call and may be changed, committed again or

@@ -1,5 +1,7 @@
 //! The tree against a `BTreeMap`, through commits, reopening, abandoning and failing commits.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -160,7 +162,9 @@ impl World {
                 }
             }
             Step::RemoveRange { start, count } => {
-                (start..start + count).for_each(|number| self.remove(key(number)))
+                for number in start..start + count {
+                    self.remove(key(number));
+                }
             }
             Step::RemoveRandom { seed, count } => {
                 let mut random = Random(seed);
@@ -169,7 +173,9 @@ impl World {
             Step::Resize { start, count, length } => {
                 let keys: Vec<_> =
                     self.model.range(key(start)..).map(|(key, _)| *key).take(count as usize).collect();
-                keys.into_iter().for_each(|key| self.insert(key, value(key, length, start)));
+                for key in keys {
+                    self.insert(key, value(key, length, start));
+                }
             }
             Step::Commit => self.commit(),
             Step::FailingCommit { after } => {
@@ -222,7 +228,9 @@ proptest! {
         }
         // Emptied, nothing is left.
         let keys: Vec<_> = world.model.keys().copied().collect();
-        keys.into_iter().for_each(|key| world.remove(key));
+        for key in keys {
+ world.remove(key);
+ }
         prop_assert!(world.tree.is_empty());
         prop_assert_eq!(world.tree.dirty_nodes(), 0);
         world.commit();

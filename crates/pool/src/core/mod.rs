@@ -22,7 +22,7 @@ use ::device::rng::Rng;
 use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
 use tree::Node;
 
-use crate::chunk::{Chunk, ChunkMap, Stale};
+use crate::chunk::{Chunk, ChunkMap, Class, Stale};
 use crate::error::{PoolError, Result};
 use crate::report::State;
 use crate::space::{DataSpace, NodeSpace};
@@ -94,9 +94,33 @@ pub(crate) struct Core {
     pub(crate) healed_bytes: u64,
     /// The next logical address for a chunk.
     pub(crate) next_address: u64,
+    /// Chunks whose column headers are not on their devices yet.
+    pub(crate) new_headers: Vec<Logical>,
+    /// The chunk that the last node of a class was taken from.
+    pub(crate) current_nodes: BTreeMap<Class, Logical>,
+    /// The chunk that extents of a group were last placed in, with parity or without.
+    pub(crate) current_data: BTreeMap<(GroupId, bool), Logical>,
+    /// What was freed in data chunks that are not in `data`: (when, offset, length).
+    pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
+    /// A defect to be shown to the simulator.
+    #[cfg(feature = "sabotage")]
+    pub(crate) sabotage: Option<String>,
 }
 
 impl Core {
+    /// Whether the simulator asked for this defect; never in a real build.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn is_sabotaged(&self, name: &str) -> bool {
+        self.sabotage.as_deref() == Some(name)
+    }
+
+    /// Whether the simulator asked for this defect; never in a real build.
+    #[cfg(not(feature = "sabotage"))]
+    #[allow(clippy::unused_self)]
+    pub(crate) fn is_sabotaged(&self, _name: &str) -> bool {
+        false
+    }
+
     pub(crate) fn now(&self) -> Millis {
         self.clock.now()
     }

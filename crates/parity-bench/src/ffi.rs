@@ -1,0 +1,135 @@
+//! Calls into C: the clock, huge pages, and ISA-L with the feature `isal`.
+
+/// CPU time of the calling thread, seconds.
+pub fn thread_cpu_seconds() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists on every Linux, and `time` is valid for writing. On failure it stays zero.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+}
+
+/// Asks the system to back a freshly reserved range by huge pages; it may decline.
+pub fn ask_for_huge_pages(start: *const u8, size: usize) {
+    const PAGE: usize = 4096;
+    let skip = start.align_offset(PAGE);
+    if let Some(size) = size.checked_sub(skip) {
+        // SAFETY: advice of this kind changes no contents, and a range that is not mapped only yields an error.
+        unsafe {
+            libc::madvise(start.wrapping_add(skip).cast_mut().cast(), size / PAGE * PAGE, libc::MADV_HUGEPAGE)
+        };
+    }
+}
+
+#[cfg(feature = "isal")]
+pub mod isal {
+    //! Intel's Intelligent Storage Acceleration Library.
+
+    use std::ffi::{c_int, c_void};
+
+    #[link(name = "isal")]
+    unsafe extern "C" {
+        fn xor_gen(vectors: c_int, length: c_int, array: *mut *mut c_void) -> c_int;
+        fn pq_gen(vectors: c_int, length: c_int, array: *mut *mut c_void) -> c_int;
+        fn gf_gen_cauchy1_matrix(matrix: *mut u8, rows: c_int, columns: c_int);
+        fn gf_invert_matrix(matrix: *mut u8, inverse: *mut u8, size: c_int) -> c_int;
+        fn ec_init_tables(columns: c_int, rows: c_int, matrix: *mut u8, tables: *mut u8);
+        fn ec_encode_data(
+            length: c_int,
+            columns: c_int,
+            rows: c_int,
+            tables: *mut u8,
+            data: *mut *mut u8,
+            coding: *mut *mut u8,
+        );
+    }
+
+    /// P by `xor_gen` or P+Q by `pq_gen`, `count` times. Columns must be 32-byte aligned, the length a multiple of 32.
+    pub fn raid(data: &[&mut [u8]], parity: &mut [&mut [u8]], count: u32) {
+        let length = data[0].len();
+        assert!(data.iter().chain(parity.iter()).all(|column| column.len() == length));
+        assert!(length % 32 == 0 && (1..=2).contains(&parity.len()));
+        let mut array: Vec<*mut c_void> =
+            data.iter().map(|column| column.as_ptr().cast_mut().cast()).collect();
+        array.extend(parity.iter_mut().map(|column| column.as_mut_ptr().cast::<c_void>()));
+        assert!(array.iter().all(|pointer| pointer.cast::<u8>().align_offset(32) == 0));
+        for _ in 0..count {
+            // SAFETY: all columns are valid for `length` bytes and aligned as the library asks; only the last one or
+            // two are written, and those are borrowed mutably.
+            let status = unsafe {
+                match parity.len() {
+                    1 => xor_gen(array.len() as c_int, length as c_int, array.as_mut_ptr()),
+                    _ => pq_gen(array.len() as c_int, length as c_int, array.as_mut_ptr()),
+                }
+            };
+            assert_eq!(status, 0);
+        }
+    }
+
+    /// A Cauchy code, as tables for `ec_encode_data`.
+    pub struct Code {
+        tables: Vec<u8>,
+        rows: usize,
+    }
+
+    impl Code {
+        /// For making `rows` parity columns.
+        pub fn generate(columns: usize, rows: usize) -> Self {
+            let mut matrix = Self::matrix(columns, rows);
+            Self::from_matrix(columns, rows, &mut matrix[columns * columns..])
+        }
+
+        /// For rebuilding the first `rows` data columns out of the other ones and all parity columns.
+        pub fn rebuild(columns: usize, rows: usize) -> Self {
+            let mut left = Self::matrix(columns, rows)[rows * columns..].to_vec();
+            let mut inverse = vec![0; columns * columns];
+            // SAFETY: both are square matrices of `columns` rows.
+            let status =
+                unsafe { gf_invert_matrix(left.as_mut_ptr(), inverse.as_mut_ptr(), columns as c_int) };
+            assert_eq!(status, 0);
+            Self::from_matrix(columns, rows, &mut inverse)
+        }
+
+        fn matrix(columns: usize, rows: usize) -> Vec<u8> {
+            let mut matrix = vec![0; (columns + rows) * columns];
+            // SAFETY: the matrix has that many rows and columns.
+            unsafe {
+                gf_gen_cauchy1_matrix(matrix.as_mut_ptr(), (columns + rows) as c_int, columns as c_int)
+            };
+            matrix
+        }
+
+        fn from_matrix(columns: usize, rows: usize, matrix: &mut [u8]) -> Self {
+            assert!(matrix.len() >= columns * rows);
+            let mut tables = vec![0; 32 * columns * rows];
+            // SAFETY: the library reads `columns * rows` factors and writes 32 bytes for each.
+            unsafe {
+                ec_init_tables(columns as c_int, rows as c_int, matrix.as_mut_ptr(), tables.as_mut_ptr())
+            };
+            Self { tables, rows }
+        }
+
+        /// Makes the output columns, `count` times.
+        pub fn run(&mut self, inputs: &[&mut [u8]], outputs: &mut [&mut [u8]], count: u32) {
+            let length = inputs[0].len();
+            assert!(inputs.iter().chain(outputs.iter()).all(|column| column.len() == length));
+            assert!(outputs.len() == self.rows && self.tables.len() == 32 * self.rows * inputs.len());
+            let columns = inputs.len() as c_int;
+            let mut inputs: Vec<*mut u8> = inputs.iter().map(|column| column.as_ptr().cast_mut()).collect();
+            let mut outputs: Vec<*mut u8> = outputs.iter_mut().map(|column| column.as_mut_ptr()).collect();
+            for _ in 0..count {
+                // SAFETY: the tables fit the numbers of columns, which are all valid for `length` bytes; only the
+                // outputs are written.
+                unsafe {
+                    ec_encode_data(
+                        length as c_int,
+                        columns,
+                        self.rows as c_int,
+                        self.tables.as_mut_ptr(),
+                        inputs.as_mut_ptr(),
+                        outputs.as_mut_ptr(),
+                    );
+                }
+            }
+        }
+    }
+}

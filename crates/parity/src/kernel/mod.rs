@@ -1,0 +1,138 @@
+//! The inner loops, one set per instruction set, and the choice among them.
+//!
+//! [`Pass`] is the safe face: it collects columns (slices, so pointers that are valid for one common length) and hands
+//! a [`Work`] order to the kernel in force. `sweep` holds the one generic loop, `scalar`, `x86` and `neon` the vector
+//! types it is compiled for. The kernel in force is the widest that the processor has, unless [`with`] forces another
+//! one for the calling thread.
+
+#![allow(clippy::inline_always, reason = "vectors must not be passed through calls")]
+#![allow(clippy::needless_range_loop, reason = "one index runs over several arrays of registers and memory")]
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod pass;
+mod scalar;
+mod sweep;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use pass::{Pass, Rows};
+
+use std::cell::Cell;
+use std::fmt;
+
+/// A set of inner loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// 64-bit integers; works everywhere and is the reference for the others.
+    Scalar,
+    /// 128-bit vectors with byte shuffles.
+    Ssse3,
+    /// 256-bit vectors with byte shuffles.
+    Avx2,
+    /// 256-bit vectors with GF(2) affine transformations.
+    Gfni256,
+    /// 512-bit vectors with GF(2) affine transformations and three-operand logic.
+    Gfni512,
+    /// 128-bit vectors of 64-bit ARM.
+    Neon,
+}
+
+impl Kernel {
+    /// All kernels, the preferred ones last.
+    pub const ALL: [Self; 6] =
+        [Self::Scalar, Self::Neon, Self::Ssse3, Self::Avx2, Self::Gfni256, Self::Gfni512];
+
+    /// Whether this processor can run the kernel.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Ssse3 => std::is_x86_feature_detected!("ssse3"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => std::is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Gfni256 => std::is_x86_feature_detected!("gfni") && std::is_x86_feature_detected!("avx2"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Gfni512 => {
+                std::is_x86_feature_detected!("gfni")
+                    && std::is_x86_feature_detected!("avx512f")
+                    && std::is_x86_feature_detected!("avx512bw")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            _ => false,
+        }
+    }
+
+    /// Runs an order; `true` unless it was to check for zero and something was not zero.
+    fn run(self, work: &sweep::Work<'_>) -> bool {
+        match self {
+            // SAFETY: the kernel in force is always an available one (`current`), so the instructions exist; that the
+            // pointers of `work` are valid is promised by whoever built it.
+            #[cfg(target_arch = "x86_64")]
+            Self::Ssse3 => unsafe { x86::ssse3(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { x86::avx2(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Gfni256 => unsafe { x86::gfni256(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Gfni512 => unsafe { x86::gfni512(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => unsafe { neon::neon(work) },
+            // SAFETY: as above, and no special instructions.
+            _ => unsafe { scalar::scalar(work) },
+        }
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scalar => "scalar",
+            Self::Ssse3 => "ssse3",
+            Self::Avx2 => "avx2",
+            Self::Gfni256 => "gfni-256",
+            Self::Gfni512 => "gfni-512",
+            Self::Neon => "neon",
+        })
+    }
+}
+
+/// The kernels that this processor can run, the preferred one last.
+pub fn available() -> impl Iterator<Item = Kernel> {
+    Kernel::ALL.into_iter().filter(|kernel| kernel.is_available())
+}
+
+thread_local! {
+    static FORCED: Cell<Option<Kernel>> = const { Cell::new(None) };
+}
+
+/// The kernel that the calling thread's operations use now.
+pub fn current() -> Kernel {
+    FORCED
+        .get()
+        .or_else(|| Kernel::ALL.into_iter().rev().find(|kernel| kernel.is_available()))
+        .unwrap_or(Kernel::Scalar)
+}
+
+/// Runs `f` with `kernel` in force for this thread, for tests and benchmarks; `None`, and `f` is not called, if the
+/// processor cannot run that kernel.
+pub fn with<T>(kernel: Kernel, f: impl FnOnce() -> T) -> Option<T> {
+    /// Puts the former choice back, also when `f` panics.
+    struct Restore(Option<Kernel>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FORCED.set(self.0);
+        }
+    }
+    if !kernel.is_available() {
+        return None;
+    }
+    let _restore = Restore(FORCED.replace(Some(kernel)));
+    Some(f())
+}

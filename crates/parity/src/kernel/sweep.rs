@@ -1,0 +1,297 @@
+//! The one loop behind all kernels, generic over the vector type.
+//!
+//! For each chunk of a few vectors, all columns are read from last to first, and each row's sum is multiplied by the
+//! row's generator before a column is added. So the sums never leave the registers and no tables of powers are needed.
+
+use crate::field::Coefficient;
+
+/// What becomes of the sums.
+pub(super) enum Sink<'a> {
+    /// Each row goes to the target of its number; the rows are the first one, two or three.
+    Store([*mut u8; 3]),
+    /// Target `i` gets the sum over the rows of `matrix[i][row] * sum`.
+    Combine {
+        /// One to three targets.
+        targets: &'a [*mut u8],
+        /// Factors by target and row.
+        matrix: &'a [[&'static Coefficient; 3]; 3],
+    },
+    /// Nothing is stored; the result says whether all sums were zero.
+    Check,
+}
+
+/// An order for a kernel.
+///
+/// Whoever builds one promises that all pointers but null ones are valid for `length` bytes: readable in `columns`
+/// and `fold`, writable and not overlapping anything else in the targets. In `Store`, as many targets as rows are
+/// valid.
+pub(super) struct Work<'a> {
+    /// Data columns in the order of their powers; null is a column of zeroes.
+    pub(super) columns: &'a [*const u8],
+    /// Bit set of the rows to sum.
+    pub(super) rows: u8,
+    /// Stored parity to add to a row's sum, or null.
+    pub(super) fold: [*const u8; 3],
+    /// Bytes of each column.
+    pub(super) length: usize,
+    pub(super) sink: Sink<'a>,
+}
+
+/// A handful of field elements in a register.
+///
+/// # Safety
+/// All functions need the instruction set that the implementing type names; loads and stores need `BYTES` valid
+/// bytes at the pointer, of any alignment.
+pub(super) trait Vector: Copy {
+    const BYTES: usize;
+    unsafe fn zero() -> Self;
+    unsafe fn load(from: *const u8) -> Self;
+    unsafe fn store(self, to: *mut u8);
+    unsafe fn xor(self, other: Self) -> Self;
+    unsafe fn or(self, other: Self) -> Self;
+    /// Each element times 2.
+    unsafe fn double(self) -> Self;
+    /// Each element times 4.
+    unsafe fn quadruple(self) -> Self;
+    unsafe fn multiply(self, factor: &Coefficient) -> Self;
+    unsafe fn is_zero(self) -> bool;
+
+    /// `self + a + b`.
+    #[inline(always)]
+    unsafe fn xor3(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { self.xor(a).xor(b) }
+    }
+
+    /// `(self * 2 + a) * 2 + b`.
+    #[inline(always)]
+    unsafe fn step2(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { self.double().xor(a).double().xor(b) }
+    }
+
+    /// `(self * 4 + a) * 4 + b`.
+    #[inline(always)]
+    unsafe fn step4(self, a: Self, b: Self) -> Self {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe { self.quadruple().xor(a).quadruple().xor(b) }
+    }
+}
+
+/// How the sink is told to the compiler.
+pub(super) const STORE: u8 = 0;
+pub(super) const COMBINE: u8 = 1;
+pub(super) const CHECK: u8 = 2;
+
+/// Runs an order of at least one vector, `UNROLL` vectors at a time. The last chunk overlaps the one before.
+///
+/// # Safety
+/// `work` keeps the promise of [`Work`], its rows are `ROWS` and its sink is `SINK`; the processor has the
+/// instructions of `V`.
+#[inline(always)]
+pub(super) unsafe fn sweep<V: Vector, const UNROLL: usize, const ROWS: u8, const SINK: u8>(
+    work: &Work<'_>,
+) -> bool {
+    let chunk = UNROLL * V::BYTES;
+    let Some(last) = work.length.checked_sub(chunk) else { return true };
+    let mut at = 0;
+    // SAFETY: `at + chunk <= length` throughout, and the caller's promises.
+    unsafe {
+        let mut seen = V::zero();
+        loop {
+            seen = one_chunk::<V, UNROLL, ROWS, SINK>(work, at, seen);
+            if at == last {
+                break;
+            }
+            at = last.min(at + chunk);
+        }
+        SINK != CHECK || seen.is_zero()
+    }
+}
+
+/// Adds columns `a` (the later one) and `b` to the sums.
+///
+/// # Safety
+/// As [`sweep`].
+#[inline(always)]
+unsafe fn add_two<V: Vector, const U: usize, const ROWS: u8>(
+    sums: &mut [[V; U]; 3],
+    a: *const u8,
+    b: *const u8,
+    at: usize,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        for u in 0..U {
+            let offset = at + u * V::BYTES;
+            let a = V::load(a.add(offset));
+            let b = V::load(b.add(offset));
+            if ROWS & 1 != 0 {
+                sums[0][u] = sums[0][u].xor3(a, b);
+            }
+            if ROWS & 2 != 0 {
+                sums[1][u] = sums[1][u].step2(a, b);
+            }
+            if ROWS & 4 != 0 {
+                sums[2][u] = sums[2][u].step4(a, b);
+            }
+        }
+    }
+}
+
+/// Adds one column, of zeroes if null, to the sums.
+///
+/// # Safety
+/// As [`sweep`].
+#[inline(always)]
+unsafe fn add_one<V: Vector, const U: usize, const ROWS: u8>(
+    sums: &mut [[V; U]; 3],
+    column: *const u8,
+    at: usize,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        for u in 0..U {
+            let data = if column.is_null() { V::zero() } else { V::load(column.add(at + u * V::BYTES)) };
+            if ROWS & 1 != 0 {
+                sums[0][u] = sums[0][u].xor(data);
+            }
+            if ROWS & 2 != 0 {
+                sums[1][u] = sums[1][u].double().xor(data);
+            }
+            if ROWS & 4 != 0 {
+                sums[2][u] = sums[2][u].quadruple().xor(data);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`sweep`], and `at` plus the chunk is within the columns.
+#[inline(always)]
+unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
+    work: &Work<'_>,
+    at: usize,
+    mut seen: V,
+) -> V {
+    // SAFETY: passed on; targets and folds are as long as the columns.
+    unsafe {
+        let mut sums = [[V::zero(); U]; 3];
+        let mut rest = work.columns;
+        if rest.len() % 2 == 1
+            && let [head @ .., column] = rest
+        {
+            rest = head;
+            add_one::<V, U, ROWS>(&mut sums, *column, at);
+        }
+        while let [head @ .., b, a] = rest {
+            rest = head;
+            if SINK == COMBINE && (a.is_null() || b.is_null()) {
+                add_one::<V, U, ROWS>(&mut sums, *a, at);
+                add_one::<V, U, ROWS>(&mut sums, *b, at);
+            } else {
+                add_two::<V, U, ROWS>(&mut sums, *a, *b, at);
+            }
+        }
+        for row in 0..3 {
+            if ROWS >> row & 1 != 0 && !work.fold[row].is_null() {
+                for u in 0..U {
+                    sums[row][u] = sums[row][u].xor(V::load(work.fold[row].add(at + u * V::BYTES)));
+                }
+            }
+        }
+        match &work.sink {
+            Sink::Store(targets) if SINK == STORE => {
+                for row in 0..3 {
+                    if ROWS >> row & 1 != 0 {
+                        for u in 0..U {
+                            sums[row][u].store(targets[row].add(at + u * V::BYTES));
+                        }
+                    }
+                }
+            }
+            Sink::Combine { targets, matrix } if SINK == COMBINE => {
+                for (target, factors) in targets.iter().zip(matrix.iter()) {
+                    let mut output = [V::zero(); U];
+                    for row in 0..3 {
+                        if ROWS >> row & 1 != 0 && factors[row].value != 0 {
+                            for u in 0..U {
+                                output[u] = output[u].xor(if factors[row].value == 1 {
+                                    sums[row][u]
+                                } else {
+                                    sums[row][u].multiply(factors[row])
+                                });
+                            }
+                        }
+                    }
+                    for u in 0..U {
+                        output[u].store(target.add(at + u * V::BYTES));
+                    }
+                }
+            }
+            _ => {
+                for row in 0..3 {
+                    if ROWS >> row & 1 != 0 {
+                        for u in 0..U {
+                            seen = seen.or(sums[row][u]);
+                        }
+                    }
+                }
+            }
+        }
+        seen
+    }
+}
+
+/// Makes the entry point of a kernel: picks the compiled loop for the rows and the sink.
+///
+/// The attributes enable the instructions; `$many` and `$few` are how many vectors are in flight with one or two rows and with three.
+macro_rules! kernel {
+    ($(#[$attribute:meta])* $name:ident, $vector:ty, $many:literal, $few:literal) => {
+        /// Runs an order.
+        ///
+        /// # Safety
+        /// The order keeps its promise, and the processor has the kernel's instructions.
+        pub(super) unsafe fn $name(work: &crate::kernel::sweep::Work<'_>) -> bool {
+            use crate::kernel::sweep::{self, CHECK, COMBINE, STORE, Sink, Vector};
+
+            $(#[$attribute])*
+            unsafe fn rows<const ROWS: u8, const SINK: u8>(work: &sweep::Work<'_>) -> bool {
+                // SAFETY: passed on.
+                unsafe {
+                    if ROWS != 7 && work.length >= $many * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $many, ROWS, SINK>(work)
+                    } else if ROWS == 7 && work.length >= $few * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $few, ROWS, SINK>(work)
+                    } else {
+                        sweep::sweep::<$vector, 1, ROWS, SINK>(work)
+                    }
+                }
+            }
+
+            // SAFETY: passed on; each arm names its own rows and sink.
+            unsafe {
+                if work.length < <$vector>::BYTES {
+                    return crate::kernel::scalar::short(work);
+                }
+                match (&work.sink, work.rows) {
+                    (Sink::Store(_), 1) => rows::<1, STORE>(work),
+                    (Sink::Store(_), 3) => rows::<3, STORE>(work),
+                    (Sink::Store(_), 7) => rows::<7, STORE>(work),
+                    (Sink::Combine { .. }, 1) => rows::<1, COMBINE>(work),
+                    (Sink::Combine { .. }, 2) => rows::<2, COMBINE>(work),
+                    (Sink::Combine { .. }, 3) => rows::<3, COMBINE>(work),
+                    (Sink::Combine { .. }, 4) => rows::<4, COMBINE>(work),
+                    (Sink::Combine { .. }, 5) => rows::<5, COMBINE>(work),
+                    (Sink::Combine { .. }, 6) => rows::<6, COMBINE>(work),
+                    (Sink::Combine { .. }, 7) => rows::<7, COMBINE>(work),
+                    (Sink::Check, 1) => rows::<1, CHECK>(work),
+                    (Sink::Check, 3) => rows::<3, CHECK>(work),
+                    (Sink::Check, 7) => rows::<7, CHECK>(work),
+                    _ => true,
+                }
+            }
+        }
+    };
+}
+pub(super) use kernel;

@@ -1,0 +1,13 @@
+//! Handing out space: devices to chunks, chunks to extents and nodes.
+//!
+//! - `plan`: which devices and how much of each a new chunk takes; pure, so that the room left can be simulated
+//! - `chunks`: making and dropping chunks
+//! - `nodes`: logical addresses for tree nodes
+//!
+//! Extents are placed by `txg::place`, which knows what is to be written.
+
+mod chunks;
+mod nodes;
+mod plan;
+
+pub(crate) use plan::{ChunkPlan, Purpose};

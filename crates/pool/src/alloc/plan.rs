@@ -1,0 +1,218 @@
+//! Which devices a new chunk takes, and how much of each.
+
+use std::collections::BTreeMap;
+
+use geometry::{Kind, Layout, Profile};
+
+use crate::chunk::{COLUMN_HEADER, COLUMNS_MAX, Class};
+use crate::core::{Core, Device, Group, Relation};
+use crate::space::FreeRuns;
+use crate::spec::GroupKind;
+use crate::types::{DeviceId, GroupId};
+
+/// Unit of rows with parity, bytes: one block of the default size on each column.
+const PARITY_UNIT: u32 = 16 << 10;
+/// Unit of every other layout, bytes.
+const STRIPE_UNIT: u32 = 64 << 10;
+
+/// Columns are this part of the smallest device under them...
+const COLUMN_FRACTION: u64 = 128;
+/// ...but within these bounds, bytes.
+const COLUMN_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+/// Metadata chunks hold at most as many nodes as their bitmap has bits for; larger ones would gain nothing.
+const METADATA_COLUMN_MAX: u64 = 256 << 20;
+/// The smallest column worth its header, bytes: used where devices are nearly full.
+const COLUMN_BYTES_MIN: u64 = 256 << 10;
+
+/// What a new chunk is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Purpose {
+    /// Data in the group's own layout.
+    Data,
+    /// Data too little for a row of a parity group.
+    Remainder,
+    /// Nodes.
+    Metadata,
+    /// Nodes of the chunk tree.
+    System,
+}
+
+impl Purpose {
+    pub(crate) fn class(self) -> Class {
+        match self {
+            Self::Data | Self::Remainder => Class::Data,
+            Self::Metadata => Class::Metadata,
+            Self::System => Class::System,
+        }
+    }
+}
+
+/// A chunk that could be made.
+#[derive(Clone, Debug)]
+pub(crate) struct ChunkPlan {
+    pub(crate) layout: Layout,
+    pub(crate) column_bytes: u64,
+    /// For each column the devices of its placements.
+    pub(crate) columns: Vec<Vec<DeviceId>>,
+}
+
+/// What a layout asks of devices.
+struct Shape {
+    /// Distinct devices, at least.
+    least: usize,
+    /// At most.
+    most: usize,
+    /// Copies on the same device.
+    dup: bool,
+    kind: Kind,
+}
+
+fn shape(group: &Group, purpose: Purpose) -> Option<Shape> {
+    let copies = |n: usize| Shape { least: n, most: n, dup: false, kind: Kind::Copies };
+    let wide = |least, kind| Shape { least, most: COLUMNS_MAX, dup: false, kind };
+    let of_profile = |profile| match profile {
+        Profile::Single => copies(1),
+        Profile::Dup => Shape { dup: true, ..copies(1) },
+        Profile::Raid0 => wide(1, Kind::Stripe),
+        Profile::Raid1 => copies(2),
+        Profile::Raid1c3 => copies(3),
+        Profile::Raid1c4 => copies(4),
+        Profile::Raid10 => wide(2, Kind::StripedCopies { copies: 2 }),
+        Profile::Raid5 => wide(2, Kind::Parity { parity: 1 }),
+        Profile::Raid6 => wide(3, Kind::Parity { parity: 2 }),
+    };
+    Some(match (group.kind, purpose) {
+        (GroupKind::Spare, _) => return None,
+        (GroupKind::Mirror, Purpose::Remainder) => return None,
+        (GroupKind::Mirror, _) => copies(group.devices.len()),
+        (GroupKind::Raidz(parity), Purpose::Data) => wide(usize::from(parity) + 1, Kind::Parity { parity }),
+        (GroupKind::Raidz(parity), _) => copies(usize::from(parity) + 1),
+        (GroupKind::Plain, Purpose::Data) => of_profile(group.data),
+        (GroupKind::Plain, Purpose::Remainder) => match group.data {
+            Profile::Raid5 => copies(2),
+            Profile::Raid6 => copies(3),
+            _ => return None,
+        },
+        (GroupKind::Plain, _) => of_profile(group.metadata),
+    })
+}
+
+/// Column length for a device of this size, bytes.
+pub(crate) fn column_target(size: u64) -> u64 {
+    let part = (size / COLUMN_FRACTION).clamp(*COLUMN_BYTES.start(), *COLUMN_BYTES.end());
+    1 << part.ilog2()
+}
+
+/// Free space of every device, to be looked at or played with.
+pub(crate) type FreeMap = BTreeMap<DeviceId, FreeRuns>;
+
+impl Core {
+    /// Whether data chunks of the group have parity, so that remainders go elsewhere.
+    pub(crate) fn has_parity(&self, group: &Group) -> bool {
+        shape(group, Purpose::Data).is_some_and(|shape| matches!(shape.kind, Kind::Parity { .. }))
+    }
+
+    /// The devices that hold a copy of everything on `member`.
+    pub(crate) fn stand_ins(&self, member: DeviceId) -> Vec<DeviceId> {
+        self.devices
+            .values()
+            .filter(|device| matches!(device.relation, Relation::For(of, _) if of == member))
+            .map(|device| device.id)
+            .collect()
+    }
+
+    /// The chunk that the group would make now, with free space as `free` says (as it is, where it says nothing).
+    /// `reserved` leaves each device a slot for metadata.
+    pub(crate) fn plan_chunk(&self, group: GroupId, purpose: Purpose, free: Option<&FreeMap>) -> Option<ChunkPlan> {
+        let group = self.groups.get(&group)?;
+        let shape = shape(group, purpose)?;
+        let unit = if matches!(shape.kind, Kind::Parity { .. }) { PARITY_UNIT } else { STRIPE_UNIT };
+        let reserved = purpose.class() == Class::Data;
+        let mut candidates: Vec<(bool, u64, DeviceId, Vec<DeviceId>)> = Vec::new();
+        for &member in &group.devices {
+            let mut homes = vec![member];
+            homes.extend(self.stand_ins(member));
+            let room = homes.iter().map(|id| self.room_on(*id, reserved, shape.dup, free)).min().unwrap_or(0);
+            let usable = homes.iter().any(|&id| self.usable(id));
+            candidates.push((usable, room, member, homes));
+        }
+        let least_column = COLUMN_BYTES_MIN.next_multiple_of(u64::from(unit));
+        candidates.retain(|&(_, room, ..)| room >= least_column);
+        // Working devices first, then those with most room; a mirror takes all of them anyway.
+        candidates.sort_by_key(|&(usable, room, id, _)| (!usable, std::cmp::Reverse(room), id));
+        let mut count = candidates.len().min(shape.most);
+        if let Kind::StripedCopies { copies } = shape.kind {
+            count -= count % usize::from(copies);
+        }
+        if count < shape.least || count == 0 {
+            return None;
+        }
+        candidates.truncate(count);
+        let smallest = candidates
+            .iter()
+            .filter_map(|(_, _, member, _)| self.devices.get(member).map(|device| device.size))
+            .min()
+            .unwrap_or(0);
+        let mut target = column_target(smallest);
+        if !reserved {
+            target = target.min(METADATA_COLUMN_MAX);
+        }
+        let room = candidates.iter().map(|&(_, room, ..)| room).min().unwrap_or(0);
+        let column_bytes = target.min(room) / u64::from(unit) * u64::from(unit);
+        let mut columns: Vec<Vec<DeviceId>> = candidates.into_iter().map(|(.., homes)| homes).collect();
+        if matches!(shape.kind, Kind::Parity { .. } | Kind::Stripe) {
+            // The order of columns is the group's own, so that it stays the same from chunk to chunk.
+            columns.sort_by_key(|homes| group.devices.iter().position(|id| Some(id) == homes.first()));
+        }
+        if shape.dup {
+            columns = columns.iter().flat_map(|homes| [homes.clone(), homes.clone()]).collect();
+        }
+        let layout = Layout::new(shape.kind, columns.len() as u16, unit).ok()?;
+        Some(ChunkPlan { layout, column_bytes, columns })
+    }
+
+    /// The longest column that a device could take now, bytes.
+    fn room_on(&self, id: DeviceId, reserved: bool, dup: bool, free: Option<&FreeMap>) -> u64 {
+        let Some(device) = self.devices.get(&id) else { return 0 };
+        let runs = free.and_then(|free| free.get(&id)).unwrap_or(&device.free);
+        let mut room = runs.longest();
+        if reserved {
+            room = room.min(runs.total().saturating_sub(reserve(device)));
+        }
+        if dup {
+            room /= 2;
+        }
+        room.saturating_sub(COLUMN_HEADER)
+    }
+
+    /// Logical bytes that the group could still make chunks for, as (bytes, smallest free run is irrelevant).
+    pub(crate) fn potential(&self, group: GroupId, purpose: Purpose) -> u64 {
+        let Some(members) = self.groups.get(&group) else { return 0 };
+        let mut free = FreeMap::new();
+        for &member in &members.devices {
+            for id in std::iter::once(member).chain(self.stand_ins(member)) {
+                if let Some(device) = self.devices.get(&id) {
+                    free.insert(id, device.free.clone());
+                }
+            }
+        }
+        let mut bytes = 0;
+        while let Some(plan) = self.plan_chunk(group, purpose, Some(&free)) {
+            bytes += plan.layout.capacity(plan.column_bytes);
+            for id in plan.columns.iter().flatten() {
+                let taken = free
+                    .get_mut(id)
+                    .and_then(|runs| runs.allocate(plan.column_bytes + COLUMN_HEADER, 0));
+                if taken.is_none() {
+                    return bytes;
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// Bytes that data leaves free on a device, so that metadata always finds a slot.
+pub(crate) fn reserve(device: &Device) -> u64 {
+    column_target(device.size).min(METADATA_COLUMN_MAX) + COLUMN_HEADER
+}

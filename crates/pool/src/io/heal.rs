@@ -1,0 +1,392 @@
+//! Self-healing: find the bytes that match the checksum, blame whoever gave others, and repair them.
+//!
+//! Nothing is believed but the checksum. Stale copies are asked too, last. For parity chunks every set of
+//! columns up to the parity count is taken for wrong in turn and rebuilt from the rest, row by row.
+
+use geometry::{ColumnSet, Kind};
+
+use super::read::Want;
+use super::rows::Rows;
+use super::on_device;
+use crate::chunk::Chunk;
+use crate::core::Core;
+use crate::error::{PoolError, Result};
+use crate::types::DeviceId;
+
+/// Combinations that are tried before an extent is given up.
+const TRIALS_MAX: usize = 50_000;
+
+/// What one placement holds of the rows in question.
+struct Version {
+    column: u16,
+    device: DeviceId,
+    /// Where on the device the rows begin.
+    offset: u64,
+    /// Not fresh in all of the rows: no blame and no repair.
+    stale: bool,
+    /// Its bytes; none when it could not be read.
+    bytes: Option<Vec<u8>>,
+}
+
+impl Core {
+    /// The right bytes of an extent whose straight read did not match its checksum.
+    ///
+    /// # Errors
+    /// [`PoolError::Unreadable`] when no combination matches; every device that holds a part is charged.
+    pub(crate) fn heal(&mut self, want: &Want) -> Result<Vec<u8>> {
+        let chunk = self.chunk_of(want.address, u64::from(want.length))?.clone();
+        let offset = want.address.0 - chunk.address.0;
+        let rows = chunk.layout.rows_of(offset, u64::from(want.length));
+        let versions = self.read_versions(&chunk, rows.clone());
+        let found = match chunk.layout.kind() {
+            Kind::Parity { parity } => by_parity(&chunk, want, &rows, &versions, parity),
+            _ => by_copies(&chunk, want, &rows, &versions),
+        };
+        let Some(right) = found else {
+            let touched = touched_columns(&chunk, offset, u64::from(want.length));
+            for version in versions.iter().filter(|v| !v.stale && v.bytes.is_some()) {
+                if chunk.has_parity() || touched.contains(version.column) {
+                    self.checksum_failed(version.device, want.address);
+                }
+            }
+            self.data_lost(want.address);
+            return Err(PoolError::Unreadable { address: want.address, length: u64::from(want.length) });
+        };
+        self.repair(&chunk, want, &right, &versions);
+        right.logical(&chunk, offset, u64::from(want.length)).ok_or(PoolError::Unreadable {
+            address: want.address,
+            length: u64::from(want.length),
+        })
+    }
+
+    /// Reads every placement of every column of some rows.
+    fn read_versions(&mut self, chunk: &Chunk, rows: std::ops::Range<u64>) -> Vec<Version> {
+        let unit = u64::from(chunk.layout.unit());
+        let (start, length) = (rows.start * unit, (rows.end - rows.start) * unit);
+        let mut versions = Vec::new();
+        for (column, placement) in chunk.placements() {
+            let Some(handle) = self.devices.get(&placement.device).and_then(|device| device.open().cloned()) else {
+                continue;
+            };
+            let stale = chunk.regions_of(start, length).any(|region| placement.stale.contains(region));
+            let mut bytes = vec![0; length as usize];
+            let offset = on_device(placement, start);
+            let read = handle.read(offset, &mut bytes);
+            let bytes = match read {
+                Ok(()) => Some(bytes),
+                Err(error) => {
+                    if !stale {
+                        self.device_failed(placement.device, &error);
+                    }
+                    None
+                }
+            };
+            versions.push(Version { column, device: placement.device, offset, stale, bytes });
+        }
+        versions.sort_by_key(|version| version.stale);
+        versions
+    }
+
+    /// Charges and rewrites every fresh version that differs from what is right, within the bytes that the
+    /// checksum vouches for.
+    fn repair(&mut self, chunk: &Chunk, want: &Want, right: &Rows, versions: &[Version]) {
+        let unit = u64::from(chunk.layout.unit());
+        let offset = want.address.0 - chunk.address.0;
+        for version in versions.iter().filter(|version| !version.stale) {
+            let mut wrong = Vec::new();
+            let mut unread = version.bytes.is_none();
+            for row in right.rows.clone() {
+                let Some((from, to)) = vouched(chunk, offset, u64::from(want.length), row, version.column) else {
+                    continue;
+                };
+                let Some(unit_right) = right.unit(row, version.column) else { continue };
+                let at = ((row - right.rows.start) * unit) as usize;
+                let differs = match &version.bytes {
+                    Some(bytes) => bytes[at + from..at + to] != unit_right[from..to],
+                    None => true,
+                };
+                if differs {
+                    wrong.push((at + from, unit_right[from..to].to_vec()));
+                }
+            }
+            if wrong.is_empty() {
+                continue;
+            }
+            if !unread {
+                self.checksum_failed(version.device, want.address);
+            }
+            if self.read_only {
+                continue;
+            }
+            for (at, bytes) in wrong {
+                let Some(handle) = self.devices.get(&version.device).and_then(|device| device.open().cloned()) else {
+                    break;
+                };
+                match handle.write(version.offset + at as u64, &bytes) {
+                    Ok(()) => self.healed_bytes += bytes.len() as u64,
+                    Err(error) => {
+                        self.device_failed(version.device, &error);
+                        unread = true;
+                    }
+                }
+            }
+            let _ = unread;
+        }
+    }
+}
+
+/// Columns that hold bytes of a logical range.
+fn touched_columns(chunk: &Chunk, offset: u64, length: u64) -> ColumnSet {
+    chunk
+        .layout
+        .segments(offset, length)
+        .flat_map(|segment| chunk.layout.columns_of(segment.cell.row, segment.cell.index).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Which bytes of a column's unit in a row are proven right once the extent's checksum matched: its own bytes where
+/// the column holds them, and where there is parity the same bytes of the row's parity units.
+fn vouched(chunk: &Chunk, offset: u64, length: u64, row: u64, column: u16) -> Option<(usize, usize)> {
+    let layout = &chunk.layout;
+    let (mut lowest, mut highest) = (usize::MAX, 0);
+    let row_bytes = layout.row_bytes();
+    let (first, last) = ((row * row_bytes).max(offset), ((row + 1) * row_bytes).min(offset + length));
+    if first >= last {
+        return None;
+    }
+    let is_parity = matches!(layout.role(row, column), geometry::Role::Parity(_));
+    // Parity is proven only where every data unit of the row is the extent's own.
+    if is_parity && last - first < row_bytes {
+        return None;
+    }
+    for segment in layout.segments(first, last - first) {
+        if is_parity || layout.columns_of(row, segment.cell.index).any(|c| c == column) {
+            lowest = lowest.min(segment.cell.within as usize);
+            highest = highest.max(segment.cell.within as usize + segment.length as usize);
+        }
+    }
+    (lowest < highest).then_some((lowest, highest))
+}
+
+/// The rows with each column's first readable version.
+fn base(chunk: &Chunk, rows: &std::ops::Range<u64>, versions: &[Version]) -> Rows {
+    let mut loaded = Rows::new(chunk, rows.clone());
+    for version in versions {
+        let slot = &mut loaded.columns[usize::from(version.column)];
+        if slot.is_none() {
+            slot.clone_from(&version.bytes);
+        }
+    }
+    loaded
+}
+
+fn matches(chunk: &Chunk, want: &Want, rows: &Rows) -> bool {
+    let offset = want.address.0 - chunk.address.0;
+    rows.logical(chunk, offset, u64::from(want.length)).is_some_and(|bytes| want.checksum.matches(&bytes))
+}
+
+/// Chunks without parity: every unit of the extent from every version that differs, in all combinations.
+fn by_copies(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: &[Version]) -> Option<Rows> {
+    let offset = want.address.0 - chunk.address.0;
+    let sector = crate::SECTOR as usize;
+    // For every sector of the extent its different versions.
+    let mut choices: Vec<Vec<Vec<u8>>> = Vec::new();
+    for segment in chunk.layout.segments(offset, u64::from(want.length)) {
+        let cell = segment.cell;
+        let columns: Vec<u16> = chunk.layout.columns_of(cell.row, cell.index).collect();
+        let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize + cell.within as usize;
+        for piece in 0..segment.length as usize / sector {
+            let from = at + piece * sector;
+            let mut different: Vec<Vec<u8>> = Vec::new();
+            for version in versions.iter().filter(|version| columns.contains(&version.column)) {
+                if let Some(bytes) = &version.bytes
+                    && !different.iter().any(|known| known[..] == bytes[from..from + sector])
+                {
+                    different.push(bytes[from..from + sector].to_vec());
+                }
+            }
+            if different.is_empty() {
+                return None;
+            }
+            choices.push(different);
+        }
+    }
+    // Whole versions first (the digits move together), then every mixture.
+    let most = choices.iter().map(Vec::len).max().unwrap_or(0);
+    let assemble = |digits: &[usize]| -> Option<Vec<u8>> {
+        let bytes: Vec<u8> = choices.iter().zip(digits).flat_map(|(choice, &digit)| choice[digit].clone()).collect();
+        want.checksum.matches(&bytes).then_some(bytes)
+    };
+    let together = (0..most)
+        .find_map(|version| assemble(&choices.iter().map(|c| version.min(c.len() - 1)).collect::<Vec<_>>()));
+    let by_column = || {
+        versions.iter().find_map(|version| {
+            let mut bytes = Vec::with_capacity(want.length as usize);
+            for segment in chunk.layout.segments(offset, u64::from(want.length)) {
+                let cell = segment.cell;
+                let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize + cell.within as usize;
+                if !chunk.layout.columns_of(cell.row, cell.index).any(|c| c == version.column) {
+                    return None;
+                }
+                bytes.extend_from_slice(&version.bytes.as_ref()?[at..at + segment.length as usize]);
+            }
+            want.checksum.matches(&bytes).then_some(bytes)
+        })
+    };
+    let bytes = by_column().or(together).or_else(|| {
+        let mut digits = vec![0; choices.len()];
+        for _ in 0..TRIALS_MAX {
+            if let Some(bytes) = assemble(&digits) {
+                return Some(bytes);
+            }
+            let place = (0..digits.len()).find(|&place| digits[place] + 1 < choices[place].len())?;
+            digits[..place].fill(0);
+            digits[place] += 1;
+        }
+        None
+    })?;
+    // Lay the right bytes into every column that should hold them.
+    let mut right = base(chunk, rows, versions);
+    let length = right.column_bytes();
+    for column in touched_columns(chunk, offset, u64::from(want.length)).iter() {
+        right.columns[usize::from(column)].get_or_insert_with(|| vec![0; length]);
+    }
+    let mut rest = &bytes[..];
+    for segment in chunk.layout.segments(offset, u64::from(want.length)) {
+        let (head, tail) = rest.split_at(segment.length as usize);
+        rest = tail;
+        let cell = segment.cell;
+        let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize + cell.within as usize;
+        for column in chunk.layout.columns_of(cell.row, cell.index) {
+            if let Some(bytes) = &mut right.columns[usize::from(column)] {
+                bytes[at..at + head.len()].copy_from_slice(head);
+            }
+        }
+    }
+    Some(right)
+}
+
+/// Parity chunks: take every set of columns for wrong, the same ones in all rows first, then row by row.
+fn by_parity(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: &[Version], parity: u8) -> Option<Rows> {
+    // Fresh versions alone first: a stale one would have to be found out as wrong like any other.
+    let fresh: Vec<&Version> = versions.iter().filter(|version| !version.stale && version.bytes.is_some()).collect();
+    let mut start = Rows::new(chunk, rows.clone());
+    for version in &fresh {
+        start.columns[usize::from(version.column)].get_or_insert_with(|| version.bytes.clone().unwrap_or_default());
+    }
+    if let Some(right) = erase_and_try(chunk, want, &start, parity) {
+        return Some(right);
+    }
+    // Then each other version of a column in its place, stale ones last.
+    for version in versions {
+        let Some(bytes) = &version.bytes else { continue };
+        let slot = usize::from(version.column);
+        if start.columns[slot].as_ref() == Some(bytes) {
+            continue;
+        }
+        let mut other = start.clone();
+        other.columns[slot] = Some(bytes.clone());
+        if let Some(right) = erase_and_try(chunk, want, &other, parity) {
+            return Some(right);
+        }
+    }
+    None
+}
+
+/// Every way of taking up to the parity count of columns for wrong.
+fn erase_and_try(chunk: &Chunk, want: &Want, start: &Rows, parity: u8) -> Option<Rows> {
+    let missing = start.missing();
+    if usize::from(missing.len()) > usize::from(parity) {
+        return None;
+    }
+    let spare = usize::from(parity) - usize::from(missing.len());
+    let columns = chunk.columns.len() as u16;
+    let present: Vec<u16> = (0..columns).filter(|&column| !missing.contains(column)).collect();
+    let sets = subsets(&present, spare);
+    let erased = |rows: &Rows, set: &[u16]| -> Option<Rows> {
+        let mut trial = rows.clone();
+        set.iter().for_each(|&column| trial.columns[usize::from(column)] = None);
+        let gone = trial.missing();
+        trial.rebuild(chunk, &gone).then_some(trial)
+    };
+    for set in &sets {
+        if let Some(trial) = erased(start, set)
+            && matches(chunk, want, &trial)
+        {
+            return Some(trial);
+        }
+    }
+    // Different columns in different rows: a row whose parity agrees is left alone, the others are taken apart.
+    let count = start.rows.end - start.rows.start;
+    if count < 2 || spare == 0 {
+        return None;
+    }
+    let unit = chunk.layout.unit() as usize;
+    let mut choices: Vec<Vec<Rows>> = Vec::new();
+    for row in start.rows.clone() {
+        let at = (row - start.rows.start) as usize * unit;
+        let mut single = Rows::new(chunk, row..row + 1);
+        for (slot, bytes) in single.columns.iter_mut().zip(&start.columns) {
+            *slot = bytes.as_ref().map(|bytes| bytes[at..at + unit].to_vec());
+        }
+        let mut ways: Vec<Rows> = Vec::new();
+        for set in &sets {
+            if let Some(way) = erased(&single, set) {
+                if set.is_empty() && consistent(chunk, &way) && missing.is_empty() {
+                    ways = vec![way];
+                    break;
+                }
+                ways.push(way);
+            }
+        }
+        choices.push(ways);
+    }
+    let mut digits = vec![0usize; choices.len()];
+    for _ in 0..TRIALS_MAX / 10 {
+        let mut trial = Rows::new(chunk, start.rows.clone());
+        for (column, slot) in trial.columns.iter_mut().enumerate() {
+            let units: Option<Vec<&Vec<u8>>> =
+                choices.iter().zip(&digits).map(|(ways, &digit)| ways.get(digit)?.columns[column].as_ref()).collect();
+            *slot = units.map(|units| units.into_iter().flatten().copied().collect());
+        }
+        if matches(chunk, want, &trial) {
+            return Some(trial);
+        }
+        let place = (0..digits.len()).find(|&place| digits[place] + 1 < choices[place].len())?;
+        digits[..place].fill(0);
+        digits[place] += 1;
+    }
+    None
+}
+
+/// Whether data and parity of all rows agree.
+pub(crate) fn consistent(chunk: &Chunk, rows: &Rows) -> bool {
+    let layout = &chunk.layout;
+    rows.rows.clone().all(|row| {
+        let data: Option<Vec<&[u8]>> = (0..layout.data_units()).map(|i| rows.unit(row, layout.data_column(row, i))).collect();
+        let parity: Option<Vec<&[u8]>> = (0..layout.parity()).map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
+        match (data, parity) {
+            (Some(data), Some(parity)) => parity::verify(&data, &parity).unwrap_or(false),
+            _ => false,
+        }
+    })
+}
+
+/// Every subset of up to `most` elements, the smallest first.
+fn subsets(elements: &[u16], most: usize) -> Vec<Vec<u16>> {
+    let mut all: Vec<Vec<u16>> = vec![Vec::new()];
+    let mut last = 0..1;
+    for _ in 0..most {
+        let from = all.len();
+        for index in last {
+            let base = all[index].clone();
+            for &element in elements.iter().filter(|&&e| base.last().is_none_or(|&highest| e > highest)) {
+                let mut larger = base.clone();
+                larger.push(element);
+                all.push(larger);
+            }
+        }
+        last = from..all.len();
+    }
+    all
+}
