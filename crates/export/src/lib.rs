@@ -5,10 +5,12 @@
 //! meant by a name is asked of [`Exports`].
 
 mod error;
+pub mod fuse;
 pub mod nbd;
 mod target;
 pub mod testing;
 
 pub use error::ServeError;
+pub use fuse::{FuseHandle, FuseOptions, FuseSession, mount};
 pub use nbd::{Listen, NbdServer, StopHandle};
 pub use target::{ExportTable, Exports, Run, Target, TargetError};

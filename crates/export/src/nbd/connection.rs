@@ -24,6 +24,13 @@ const RECEIVE: usize = 256 * 1024;
 const SMALL_MAX: u32 = 64 * 1024;
 /// Replies are sent when so many bytes have come together, if not before.
 const SEND_AT: usize = 128 * 1024;
+/// Bytes taken at once behind a large write: its successor is likely as large, and better received in place.
+const RECEIVE_HEADERS: usize = 4096;
+/// A client that answers within so long is watched for, instead of sleeping until it does: waking up costs
+/// more, above all in a virtual machine.
+const WATCH_WORTH: Duration = Duration::from_micros(100);
+/// How long it is watched for.
+const WATCH_MAX: Duration = Duration::from_micros(50);
 /// Bytes of buffer that a thread keeps from one request to the next.
 const KEEP: usize = 4 << 20;
 /// Small requests run on the reading thread while they take less than this on average: a thread switch
@@ -49,6 +56,8 @@ pub(super) fn serve(socket: &Socket, session: &Session) {
             buffer: vec![0; RECEIVE],
             start: 0,
             end: 0,
+            expects_more: false,
+            after_large_write: false,
             replies: Replies::default(),
         };
         if reader.run().is_err() {
@@ -137,7 +146,7 @@ impl Connection<'_> {
     /// Runs a job that was popped from the queue and sends its reply.
     fn run(&self, job: Job, replies: &mut Replies) {
         let Job { request, payload, bytes } = job;
-        let ended = Ended { queue: &self.queue, bytes, payload };
+        let ended = Ended { connection: self, bytes, payload };
         if !self.broken.load(Ordering::Relaxed) {
             let data = if request.command == Command::Write { request.length as usize } else { 0 };
             self.execute(&request, &ended.payload[..data], replies);
@@ -154,16 +163,19 @@ impl Connection<'_> {
     }
 }
 
-/// Counts a job as ended, also when the volume panicked.
+/// Counts a job as ended. If the volume panicked, nobody will answer that request: the client is cut off.
 struct Ended<'a> {
-    queue: &'a Queue,
+    connection: &'a Connection<'a>,
     bytes: usize,
     payload: Vec<u8>,
 }
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.queue.finished(self.bytes, std::mem::take(&mut self.payload));
+        if thread::panicking() {
+            self.connection.give_up();
+        }
+        self.connection.queue.finished(self.bytes, std::mem::take(&mut self.payload));
     }
 }
 
@@ -184,6 +196,9 @@ struct Reader<'scope, 'env> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// The last wait for the client was short.
+    expects_more: bool,
+    after_large_write: bool,
     /// Replies to requests run on this thread.
     replies: Replies,
 }
@@ -209,7 +224,23 @@ impl<'env> Reader<'_, 'env> {
         self.end -= self.start;
         self.start = 0;
         // There is room: what is left over is less than a small request.
-        let received = self.connection.socket.receive(&mut self.buffer[self.end..])?;
+        let room = if self.after_large_write { RECEIVE_HEADERS } else { RECEIVE };
+        let room = &mut self.buffer[self.end..room.max(self.end + Request::SIZE)];
+        self.after_large_write = false;
+        let socket = self.connection.socket;
+        let start = Instant::now();
+        let mut received = None;
+        while self.expects_more && received.is_none() && start.elapsed() < WATCH_MAX {
+            received = socket.receive_now(room)?;
+            if received.is_none() {
+                thread::yield_now();
+            }
+        }
+        let received = match received {
+            Some(received) => received,
+            None => socket.receive(room)?,
+        };
+        self.expects_more = start.elapsed() < WATCH_WORTH;
         self.end += received;
         Ok(received > 0)
     }
@@ -280,6 +311,7 @@ impl<'env> Reader<'_, 'env> {
             self.send()?;
             self.connection.socket.receive_exact(&mut payload[arrived..length])?;
         }
+        self.after_large_write = true;
         self.hand_over(Job { request, payload, bytes: length });
         Ok(())
     }

@@ -38,6 +38,18 @@ impl Socket {
         }
     }
 
+    /// As [`Self::receive`], but does not wait: `None` if nothing is there yet.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub(super) fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((received, _)) => Ok(Some(received)),
+            Err(Errno::INTR | Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Fills the whole buffer.
     ///
     /// # Errors
