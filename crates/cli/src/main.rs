@@ -13,6 +13,12 @@
 //! - `serve`, `targets`: volumes for other programs; `progress`, `signals`: for commands that take their time
 //! - `commands`: one function each; `render`, `json`: the answers; `manual`: completions and pages; `demo`
 
+#![allow(
+    clippy::format_push_string,
+    clippy::format_collect,
+    reason = "reports are short; reading well matters more"
+)]
+
 mod args;
 mod commands;
 mod control;

@@ -6,17 +6,17 @@ use std::path::Path;
 use clap::CommandFactory;
 
 use crate::args::{Cli, Completions, Man};
-use crate::commands::Context;
+use crate::commands::print_bytes;
 use crate::error::{Failure, Outcome};
 
 /// `coffer completions`.
 ///
 /// # Errors
 /// Standard output can't be written.
-pub(crate) fn completions(context: &Context, args: &Completions) -> Outcome {
+pub(crate) fn completions(args: &Completions) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "coffer", &mut script);
-    context.bytes(&script)
+    print_bytes(&script)
 }
 
 /// `coffer man`.

@@ -21,9 +21,10 @@ pub(crate) struct Bar(ProgressBar);
 impl Bar {
     /// A bar that is not shown until there is progress.
     pub(crate) fn new() -> Self {
-        let target = match std::io::stderr().is_terminal() {
-            true => ProgressDrawTarget::stderr(),
-            false => ProgressDrawTarget::hidden(),
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(Some(1), target);
         let style = ProgressStyle::with_template("{prefix} [{bar:30}] {percent:>3}%  {msg}");

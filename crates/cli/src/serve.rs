@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use export::{ExportTable, Listen, NbdServer, StopHandle};
+use export::{ExportTable, Exports, FuseOptions, Listen, NbdServer, StopHandle, Target};
 
 use crate::args;
 use crate::commands::Context;
@@ -22,32 +22,88 @@ use crate::targets::Volume;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Volumes that are being served. Dropping it ends that; requests that were received are answered first.
-pub(crate) struct Export {
-    stop: StopHandle,
-    thread: Option<JoinHandle<Result<(), export::ServeError>>>,
+pub(crate) enum Export {
+    /// By an NBD server.
+    Nbd {
+        /// Ends it.
+        stop: StopHandle,
+        /// Runs it.
+        thread: Option<JoinHandle<Result<(), export::ServeError>>>,
+    },
+    /// As files.
+    Fuse(export::FuseSession),
 }
 
 impl Export {
-    /// Whether it ended by itself.
+    /// Whether it ended by itself: the server failed, or the folder was unmounted.
     fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        match self {
+            Self::Nbd { thread, .. } => thread.as_ref().is_none_or(JoinHandle::is_finished),
+            Self::Fuse(session) => session.has_ended(),
+        }
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// The server had failed, or the folder is in use: then it is unmounted when its last user leaves.
+    fn end(mut self) -> Outcome {
+        let ended = match &mut self {
+            Self::Nbd { stop, thread } => {
+                stop.stop();
+                thread.take().and_then(|thread| thread.join().ok()).unwrap_or(Ok(()))
+            }
+            Self::Fuse(session) if session.has_ended() => Ok(()),
+            Self::Fuse(session) => session.stop(),
+        };
+        ended.map_err(|error| Failure::refused(error.to_string()))
     }
 }
 
 impl Drop for Export {
     fn drop(&mut self) {
-        self.stop.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Self::Nbd { stop, thread } = self {
+            stop.stop();
+            // A failure of the server was told to the clients that it had.
+            let _ = thread.take().map(JoinHandle::join);
         }
     }
 }
 
-/// Begins to serve volumes of held pools; also a sentence for each.
+/// All volumes and snapshots of a pool, under their names without the pool's.
+#[derive(Debug)]
+struct PoolFiles(Arc<Shared>);
+
+impl Exports for PoolFiles {
+    fn names(&self) -> Vec<String> {
+        let rows = self.0.with(|pool| Ok(pool.datasets()?)).unwrap_or_default();
+        let prefix = format!("{}/", self.0.name);
+        rows.iter().filter_map(|row| row.name.strip_prefix(&prefix).map(str::to_owned)).collect()
+    }
+
+    fn open(&self, name: &str) -> Option<Arc<dyn Target>> {
+        Volume::open(&self.0, name).ok().map(|volume| Arc::new(volume) as Arc<dyn Target>)
+    }
+}
+
+/// Begins to serve volumes of held pools (to FUSE: all of the one pool); also a sentence for each.
 ///
 /// # Errors
 /// There is no such volume, or the place is taken.
 pub(crate) fn start(pools: &[(Arc<Shared>, Vec<String>)], place: &Place) -> Outcome<(Export, Vec<String>)> {
+    let refused = |error: export::ServeError| Failure::refused(error.to_string());
+    let listen = match place {
+        Place::NbdSocket(path) => Listen::Unix(path.clone()),
+        Place::NbdListen(address) => Listen::Tcp(*address),
+        Place::Fuse(dir) => {
+            let Some((shared, _)) = pools.first() else { return Err(Failure::usage("name a pool")) };
+            let options = FuseOptions { source: shared.name.clone(), ..FuseOptions::default() };
+            let session =
+                export::mount(dir, Arc::new(PoolFiles(Arc::clone(shared))), &options).map_err(refused)?;
+            let line = format!("showing the volumes of {} in {}", shared.name, dir.display());
+            return Ok((Export::Fuse(session), vec![line]));
+        }
+    };
     let table = ExportTable::new();
     let mut names = Vec::new();
     for (shared, volumes) in pools {
@@ -57,13 +113,7 @@ pub(crate) fn start(pools: &[(Arc<Shared>, Vec<String>)], place: &Place) -> Outc
             names.push(name);
         }
     }
-    let listen = match place {
-        Place::NbdSocket(path) => Listen::Unix(path.clone()),
-        Place::NbdListen(address) => Listen::Tcp(*address),
-        Place::Fuse(_) => return Err(Failure::refused("FUSE is not there yet")),
-    };
-    let server =
-        NbdServer::bind(listen, Arc::new(table)).map_err(|error| Failure::refused(error.to_string()))?;
+    let server = NbdServer::bind(listen, Arc::new(table)).map_err(refused)?;
     let uri = |name: &str| match (place, server.tcp_address()) {
         (_, Some(address)) => format!("nbd://{address}/{}", encode(name)),
         (Place::NbdSocket(path), None) => format!("nbd+unix:///{}?socket={}", encode(name), path.display()),
@@ -75,7 +125,7 @@ pub(crate) fn start(pools: &[(Arc<Shared>, Vec<String>)], place: &Place) -> Outc
         .name("nbd".into())
         .spawn(move || server.serve())
         .map_err(Failure::io("start a thread"))?;
-    Ok((Export { stop, thread: Some(thread) }, lines))
+    Ok((Export::Nbd { stop, thread: Some(thread) }, lines))
 }
 
 /// An export's name within a URI.
@@ -112,7 +162,7 @@ pub(crate) fn nbd(context: &Context, args: args::Nbd) -> Outcome {
 ///
 /// # Errors
 /// As [`nbd`].
-pub(crate) fn fuse(context: &Context, args: args::Fuse) -> Outcome {
+pub(crate) fn fuse(context: &Context, args: &args::Fuse) -> Outcome {
     let place = Place::Fuse(absolute(&args.dir)?);
     serve_at(context, BTreeMap::from([(names::pool(&args.pool)?, Vec::new())]), &place, args.cache)
 }
@@ -122,9 +172,10 @@ pub(crate) fn fuse(context: &Context, args: args::Fuse) -> Outcome {
 /// # Errors
 /// A pool isn't there or is held already; one could not be committed at the end.
 pub(crate) fn serve(context: &Context, args: args::Serve) -> Outcome {
-    let names = match args.pool.is_empty() {
-        true => context.state.in_use()?.into_iter().map(|record| record.name).collect(),
-        false => args.pool,
+    let names = if args.pool.is_empty() {
+        context.state.in_use()?.into_iter().map(|record| record.name).collect()
+    } else {
+        args.pool
     };
     if names.is_empty() {
         return Err(Failure::refused("there is no pool to serve: create or import one"));
@@ -184,8 +235,8 @@ fn serve_at(context: &Context, pools: BTreeMap<String, Vec<String>>, place: &Pla
     while !interrupt.is_set() && !export.has_ended() && !shared.iter().any(|(shared, _)| shared.has_ended()) {
         thread::sleep(LOOK);
     }
-    drop(export);
-    local.into_iter().map(|(holder, _)| holder.stop()).fold(Ok(()), Outcome::and)
+    let ended = export.end();
+    local.into_iter().map(|(holder, _)| holder.stop()).fold(ended, Outcome::and)
 }
 
 /// Has the holder serve, and stays for as long as it is to.

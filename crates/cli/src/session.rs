@@ -60,7 +60,7 @@ impl LocalPool {
         let devices = open::known_members(record.guid, &record.devices, &record.folders, access)
             .map_err(|error| in_use(&record.name, error))?;
         let options = ImportOptions { read_only, host: host::host(), ..ImportOptions::default() };
-        let (pool, _) = Pool::import(host::env(cache_bytes), record.guid, devices, &options)?;
+        let (pool, _) = Pool::import(&host::env(cache_bytes), record.guid, devices, &options)?;
         Ok(Self { pool, lock, record, state })
     }
 }

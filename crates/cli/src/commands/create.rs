@@ -36,7 +36,7 @@ pub(super) fn create(context: &Context, args: args::Create) -> Outcome {
     }
     // Before anything is written: a pool that can't be remembered would be of little use.
     context.state.prepare()?;
-    let (mut pool, plan) = Pool::create(host::env(host::CACHE_BYTES), &spec, &host::host())?;
+    let (mut pool, plan) = Pool::create(&host::env(host::CACHE_BYTES), &spec, &host::host())?;
     let record = Record::new(pool.name(), pool.guid(), session::paths(&pool));
     context.state.save(&record)?;
     pool.flush()?;

@@ -25,10 +25,7 @@ use crate::state::Record;
 /// # Errors
 /// There is no such pool, its name is taken, devices are missing beyond redundancy, or another host may use it.
 pub(super) fn import(context: &Context, args: &args::Import) -> Outcome {
-    let places = match args.dir.is_empty() {
-        true => open::usual_places(&context.state)?,
-        false => args.dir.clone(),
-    };
+    let places = if args.dir.is_empty() { open::usual_places(&context.state)? } else { args.dir.clone() };
     let in_use = context.state.in_use()?;
     let members = open::members_in(&places)?;
     let found: Vec<FoundPool> =
@@ -36,10 +33,8 @@ pub(super) fn import(context: &Context, args: &args::Import) -> Outcome {
     let Some(wanted) = &args.pool else {
         let mut free = found;
         free.retain(|pool| !in_use.iter().any(|record| record.guid == pool.guid));
-        return context.print(&free, |pools| match pools.is_empty() {
-            true => "no pools available to import\n".to_owned(),
-            false => render::found(pools),
-        });
+        let none = || "no pools available to import\n".to_owned();
+        return context.print(&free, |pools| if pools.is_empty() { none() } else { render::found(pools) });
     };
     let pool = select(&found, wanted, &in_use)?;
     take(context, args, pool, members)
@@ -127,7 +122,7 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
             eprintln!("coffer import: note: {line}");
         }
     }
-    let (mut pool, plan) = Pool::import(host::env(host::CACHE_BYTES), found.guid, devices, &options)?;
+    let (mut pool, plan) = Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices, &options)?;
     for setting in settings {
         pool.set("", &setting.property, &setting.value)?;
     }

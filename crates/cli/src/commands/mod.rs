@@ -34,37 +34,23 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Writes bytes to standard output.
-    ///
-    /// # Errors
-    /// It was closed, which is no failure, or can't be written.
-    pub(crate) fn bytes(&self, bytes: &[u8]) -> Outcome {
-        let mut out = io::stdout().lock();
-        match out.write_all(bytes).and_then(|()| out.flush()) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::BrokenPipe),
-            Err(error) => Err(Failure::io("write to standard output")(error)),
-        }
-    }
-
     /// Prints an answer as text or JSON.
     ///
     /// # Errors
-    /// As [`Self::bytes`].
+    /// As [`print_bytes`].
     pub(crate) fn print<T: Serialize>(&self, data: &T, text: impl FnOnce(&T) -> String) -> Outcome {
-        let text = match self.json {
-            true => {
-                json::document(&self.command, data).map_err(|error| Failure::refused(error.to_string()))?
-            }
-            false => text(data),
+        let text = if self.json {
+            json::document(&self.command, data).map_err(|error| Failure::refused(error.to_string()))?
+        } else {
+            text(data)
         };
-        self.bytes(text.as_bytes())
+        print_bytes(text.as_bytes())
     }
 
     /// Prints a line.
     ///
     /// # Errors
-    /// As [`Self::bytes`].
+    /// As [`print_bytes`].
     pub(crate) fn say(&self, line: &str) -> Outcome {
         self.print(&line, |line| format!("{line}\n"))
     }
@@ -72,7 +58,7 @@ impl Context {
     /// Tells what the user should know about what was done.
     ///
     /// # Errors
-    /// As [`Self::bytes`].
+    /// As [`print_bytes`].
     pub(crate) fn done(&self, plan: &Plan) -> Outcome {
         if self.json {
             return self.print(plan, |_| String::new());
@@ -86,7 +72,7 @@ impl Context {
     /// Tells what would be done.
     ///
     /// # Errors
-    /// As [`Self::bytes`].
+    /// As [`print_bytes`].
     pub(crate) fn planned(&self, plan: &Plan) -> Outcome {
         self.print(plan, render::plan)
     }
@@ -100,6 +86,19 @@ impl Context {
         let reply = session.call(request, &self.command_line)?;
         session.close()?;
         Ok(reply)
+    }
+}
+
+/// Writes bytes to standard output.
+///
+/// # Errors
+/// It was closed, which is no failure, or can't be written.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Outcome {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::BrokenPipe),
+        Err(error) => Err(Failure::io("write to standard output")(error)),
     }
 }
 
@@ -147,10 +146,10 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Snapshot(args) => datasets::snapshot(context, &args),
         Command::Rollback(args) => datasets::rollback(context, &args),
         Command::Nbd(args) => serve::nbd(context, args),
-        Command::Fuse(args) => serve::fuse(context, args),
+        Command::Fuse(args) => serve::fuse(context, &args),
         Command::Serve(args) => serve::serve(context, args),
         Command::Demo(args) => demo::run(context, &args),
-        Command::Completions(args) => manual::completions(context, &args),
+        Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     }
 }

@@ -101,13 +101,13 @@ fn rows(context: &Context, pool: &str, with_datasets: bool) -> Outcome<(PoolRow,
         Reply::Row(row) => row,
         other => return mismatch(other),
     };
-    let datasets = match with_datasets {
-        false => Vec::new(),
-        true => match session.call(&Request::Datasets, &context.command_line)? {
+    let mut datasets = Vec::new();
+    if with_datasets {
+        datasets = match session.call(&Request::Datasets, &context.command_line)? {
             Reply::Datasets(rows) => rows,
             other => return mismatch(other),
-        },
-    };
+        };
+    }
     session.close()?;
     Ok((row, datasets))
 }
@@ -331,5 +331,5 @@ fn devices_read_only(words: &[String]) -> Outcome<Pool> {
     let guid = guid.ok_or_else(|| Failure::usage("name a pool or its devices"))?;
     let options =
         ImportOptions { read_only: true, force: true, host: host::host(), ..ImportOptions::default() };
-    Ok(Pool::import(host::env(host::CACHE_BYTES), guid, devices, &options)?.0)
+    Ok(Pool::import(&host::env(host::CACHE_BYTES), guid, devices, &options)?.0)
 }

@@ -110,7 +110,7 @@ impl Sink {
         match (self, data) {
             (Self::Sparse(file), data) => match data.filter(|data| data.iter().any(|&byte| byte != 0)) {
                 Some(data) => file.write_all(data),
-                None => file.seek(SeekFrom::Current(length as i64)).map(drop),
+                None => file.seek(SeekFrom::Current(i64::try_from(length).unwrap_or(i64::MAX))).map(drop),
             },
             (Self::Plain(to), Some(data)) => to.write_all(data),
             (Self::Plain(to), None) => io::copy(&mut io::repeat(0).take(length as u64), to).map(drop),
