@@ -14,10 +14,8 @@ use crate::direct::{Direct, gather, scatter};
 use crate::flock::{self, Lock};
 use crate::identity::{self, Identity, mount_point, stable_name, sysfs};
 use crate::sys;
+use crate::sys::ring::BUFFERS_MAX;
 use crate::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation};
-
-/// Most buffers the kernel takes in one call (`UIO_MAXIOV`).
-const BUFFERS_MAX: usize = 1024;
 
 /// What a device may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +156,7 @@ impl FileDevice {
     }
 
     fn fail(&self, target: Target<'_>, errno: Errno) -> DeviceError {
-        let kind = match (self.block, sys::error_kind(errno)) {
-            // A pulled disk answers "input/output error" for as long as somebody has it open.
-            (Some(number), DeviceErrorKind::Io(_)) if !sysfs(number).exists() => DeviceErrorKind::Gone,
-            (_, kind) => kind,
-        };
-        target.error(kind)
+        target.error(sys::error_kind_on(&self.file, errno))
     }
 
     fn stopped(&self, target: Target<'_>, stop: Stop) -> DeviceError {
@@ -418,9 +411,9 @@ fn open_block(path: &Path, access: Access, lock: Lock, number: u64) -> Result<(F
 /// A block device is claimed: by a process with a lock, by a mount, or by something else in the kernel.
 fn why_busy(path: &Path, number: u64) -> DeviceErrorKind {
     if let Ok(file) = open_file(path, Access::ReadOnly, 0)
-        && let Some(holder) = flock::holder(&file)
+        && let Err(busy @ DeviceErrorKind::Busy { .. }) = flock::acquire(&file, Lock::Shared, false)
     {
-        return DeviceErrorKind::Busy { holder: Some(holder) };
+        return busy;
     }
     DeviceErrorKind::Unopenable(match mount_point(number) {
         Some(place) => format!("it is mounted at {place}; unmount it first"),

@@ -52,9 +52,17 @@ pub(crate) fn acquire(file: &File, lock: Lock, block: bool) -> Result<(), Device
     }
 }
 
-/// A process that holds a lock on the file, from `/proc/locks`.
-pub(crate) fn holder(file: &File) -> Option<u32> {
+/// The kernel gives its lock table out a page at a time, and an entry can slip from one page to another in
+/// between, so a lock that must be there is looked for more than once.
+const TABLE_TRIES: usize = 5;
+
+/// A process that holds a lock on the file, which is known to be locked.
+fn holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
+    (0..TABLE_TRIES).find_map(|_| find_holder(&metadata))
+}
+
+fn find_holder(metadata: &fs::Metadata) -> Option<u32> {
     let table = fs::read_to_string("/proc/locks").ok()?;
     let (device, inode) = (metadata.dev(), metadata.ino());
     let locks: Vec<Held> = table.lines().filter_map(parse).filter(|held| held.inode == inode).collect();

@@ -1,7 +1,16 @@
 //! Block devices of every kind behind one trait, and runners that execute batches of requests on them.
 //!
-//! A request goes: caller -> [`Runner::run`] (inline, thread pool or `io_uring`) -> [`BlockDevice`].
+//! A request goes: caller -> [`Runner::run`] ([`Inline`], [`Threads`] or [`Uring`]) -> [`BlockDevice`].
 //! Nothing in here knows what is stored on a device.
+//!
+//! | kind | what it is |
+//! |---|---|
+//! | [`FileDevice`] | a regular file or a block device of the kernel, locked against other processes |
+//! | [`MemoryDevice`] | sparse bytes in memory |
+//! | [`SimDevice`] | a simulated disk with faults, a volatile cache and a virtual clock ([`sim`]) |
+//! | [`OverlayDevice`] | copy-on-write over a base that is never written |
+//! | [`BadMapDevice`] | a device of which some ranges are known to be unreadable |
+//! | [`SliceDevice`] | a range of another device |
 
 mod badmap;
 mod check;
@@ -11,10 +20,11 @@ mod file;
 mod flock;
 mod identity;
 mod memory;
+mod overlay;
 mod pages;
 mod ranges;
-mod request;
 pub mod rng;
+mod runner;
 pub mod sim;
 mod slice;
 mod sys;
@@ -26,9 +36,10 @@ pub use file::{Access, FileDevice};
 pub use flock::Lock;
 pub use identity::{Identity, identity, stable_name};
 pub use memory::MemoryDevice;
+pub use overlay::OverlayDevice;
 pub use ranges::RangeSet;
-pub use request::{Inline, Op, Request, Runner};
 pub use rng::Rng;
+pub use runner::{Inline, Op, Request, Runner, Threads, Uring, best_runner};
 pub use sim::SimDevice;
 pub use slice::SliceDevice;
 

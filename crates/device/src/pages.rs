@@ -8,14 +8,19 @@ use std::sync::Arc;
 /// of a whole device stays small.
 pub(crate) const PAGE: u64 = 16 * 1024;
 
+/// Pages of one leaf.
+const LEAF: u64 = 64;
+
 type Page = [u8; PAGE as usize];
+/// Pages that are shared together, so that copying a device costs little however much it stores.
+type Leaf = [Option<Arc<Page>>; LEAF as usize];
 
 /// A sparse array of bytes without a size of its own; what was never stored reads as zeros.
 ///
-/// A clone costs one reference count per stored page.
+/// A clone costs one reference count per MiB stored; the first write to each after that one per page in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pages {
-    map: BTreeMap<u64, Arc<Page>>,
+    leaves: BTreeMap<u64, Arc<Leaf>>,
 }
 
 /// The part of a page a range touches: page number, first byte in the page, number of bytes.
@@ -40,7 +45,7 @@ impl Pages {
         let mut rest = buffer;
         for (number, start, count) in pieces(offset, rest.len() as u64) {
             let (part, after) = rest.split_at_mut(count);
-            match self.map.get(&number) {
+            match self.stored_page(number) {
                 Some(page) => part.copy_from_slice(&page[start..start + count]),
                 None => part.fill(0),
             }
@@ -64,11 +69,11 @@ impl Pages {
         let first_whole = offset.div_ceil(PAGE);
         let after_whole = end / PAGE;
         if first_whole < after_whole {
-            self.map.extract_if(first_whole..after_whole, |_, _| true).for_each(drop);
+            self.forget(first_whole..after_whole);
         }
         for (number, start, count) in edges(offset, end) {
-            if let Some(page) = self.map.get_mut(&number) {
-                Arc::make_mut(page)[start..start + count].fill(0);
+            if self.stored_page(number).is_some() {
+                self.page(number)[start..start + count].fill(0);
             }
         }
     }
@@ -78,32 +83,67 @@ impl Pages {
         if range.is_empty() {
             return;
         }
-        let numbers = range.start / PAGE..=(range.end - 1) / PAGE;
-        for (number, page) in self.map.range_mut(numbers) {
-            let base = number * PAGE;
-            let start = range.start.max(base);
-            let end = range.end.min(base.saturating_add(PAGE));
-            change(start, &mut Arc::make_mut(page)[(start - base) as usize..(end - base) as usize]);
+        let last = (range.end - 1) / PAGE;
+        for (leaf_number, leaf) in self.leaves.range_mut(range.start / PAGE / LEAF..=last / LEAF) {
+            for (number, page) in (leaf_number * LEAF..).zip(Arc::make_mut(leaf)) {
+                let base = number * PAGE;
+                let start = range.start.max(base);
+                let end = range.end.min(base.saturating_add(PAGE));
+                if let Some(page) = page.as_mut().filter(|_| start < end) {
+                    change(start, &mut Arc::make_mut(page)[(start - base) as usize..(end - base) as usize]);
+                }
+            }
         }
     }
 
     /// Whether every byte of the range has memory behind it.
     pub(crate) fn stores(&self, offset: u64, length: u64) -> bool {
-        pieces(offset, length).all(|(number, ..)| self.map.contains_key(&number))
+        pieces(offset, length).all(|(number, ..)| self.stored_page(number).is_some())
     }
 
     /// Bytes of memory in use, counting shared pages in full.
     pub(crate) fn stored(&self) -> u64 {
-        self.map.len() as u64 * PAGE
+        self.iter().count() as u64 * PAGE
     }
 
     /// The stored pages in order of their offset.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        self.map.iter().map(|(number, page)| (number * PAGE, page.as_slice()))
+        self.leaves.iter().flat_map(|(leaf_number, leaf)| {
+            let numbers = leaf_number * LEAF..;
+            numbers
+                .zip(leaf.iter())
+                .filter_map(|(number, page)| Some((number * PAGE, page.as_ref()?.as_slice())))
+        })
     }
 
+    fn stored_page(&self, number: u64) -> Option<&Page> {
+        self.leaves.get(&(number / LEAF))?[(number % LEAF) as usize].as_deref()
+    }
+
+    /// The page to write to, made if it was not there.
     fn page(&mut self, number: u64) -> &mut Page {
-        Arc::make_mut(self.map.entry(number).or_insert_with(|| Arc::new([0; PAGE as usize])))
+        let leaf =
+            self.leaves.entry(number / LEAF).or_insert_with(|| Arc::new([const { None }; LEAF as usize]));
+        let page = &mut Arc::make_mut(leaf)[(number % LEAF) as usize];
+        Arc::make_mut(page.get_or_insert_with(|| Arc::new([0; PAGE as usize])))
+    }
+
+    /// Frees whole pages.
+    fn forget(&mut self, numbers: Range<u64>) {
+        let (first, end) = (numbers.start.div_ceil(LEAF), numbers.end / LEAF);
+        if first < end {
+            self.leaves.extract_if(first..end, |_, _| true).for_each(drop);
+        }
+        // What is left to do lies in the leaves at both ends.
+        for leaf_number in [numbers.start / LEAF, end] {
+            if let Some(leaf) = self.leaves.get_mut(&leaf_number) {
+                for (number, page) in (leaf_number * LEAF..).zip(Arc::make_mut(leaf)) {
+                    if numbers.contains(&number) {
+                        *page = None;
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -133,6 +173,26 @@ mod tests {
         }
         copy.read(0, &mut bytes);
         assert!(bytes.iter().all(|&b| b == 7), "the copy must not see the clearing");
+    }
+
+    #[test]
+    fn clearing_across_leaves_frees_all_of_them() {
+        for (first, end) in [(0, 4), (1, 2), (1, 3), (0, 1), (2, 4)] {
+            for (before, after) in [(0, 0), (5, 0), (0, 5), (5, 5)] {
+                let mut pages = Pages::default();
+                for number in 0..4 * LEAF {
+                    pages.write(number * PAGE, &[1]);
+                }
+                let cleared = first * LEAF + before..end * LEAF - after;
+                pages.clear(cleared.start * PAGE, (cleared.end - cleared.start) * PAGE);
+                let left: Vec<_> = pages.iter().map(|(offset, _)| offset / PAGE).collect();
+                let expected: Vec<_> = (0..4 * LEAF).filter(|number| !cleared.contains(number)).collect();
+                assert_eq!(left, expected);
+                let mut touched = Vec::new();
+                pages.change_stored(PAGE / 2..4 * LEAF * PAGE, |at, _| touched.push(at / PAGE));
+                assert_eq!(touched, expected);
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Files and block devices: locks and who holds them, links and loops, files that change underneath.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Write};

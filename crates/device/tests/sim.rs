@@ -1,5 +1,7 @@
 //! The simulated disk: each fault shows, crashes leave exactly what was chosen, and everything replays.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::{Arc, Mutex};
 
 use device::sim::{CostModel, Cut, Discarded, Effect, Healing, PowerSupply, Rates, Sectors, Survivor};

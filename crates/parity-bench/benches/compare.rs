@@ -159,8 +159,14 @@ fn fused(huge_pages: bool) {
                     let (data, parity) = all.split_at_mut(columns);
                     let piece = parity::Piece { bytes: from, hasher: Some(0) };
                     let mut hasher = [Xxh3::new()];
-                    parity::copy_checksum_generate(&[piece], &mut hasher, data, parity)
-                        .expect("a proper stripe");
+                    parity::copy_checksum_generate(
+                        &[piece],
+                        &mut hasher,
+                        data,
+                        parity,
+                        parity::Stores::Streaming,
+                    )
+                    .expect("a proper stripe");
                     std::hint::black_box(hasher[0].digest128());
                 }
             });

@@ -19,8 +19,6 @@ enum Engine {
     #[cfg(feature = "crates")]
     Erasure(Box<reed_solomon_erasure::galois_8::ReedSolomon>),
     #[cfg(feature = "crates")]
-    Rustfs(Box<rustfs_erasure_codec::galois_8::ReedSolomon>),
-    #[cfg(feature = "crates")]
     Simd,
 }
 
@@ -54,9 +52,6 @@ impl Contender {
         {
             if let Ok(code) = reed_solomon_erasure::galois_8::ReedSolomon::new(columns, parity) {
                 add("rs-erasure", Engine::Erasure(Box::new(code)));
-            }
-            if let Ok(code) = rustfs_erasure_codec::galois_8::ReedSolomon::new(columns, parity) {
-                add("rustfs", Engine::Rustfs(Box::new(code)));
             }
             add("rs-simd", Engine::Simd);
         }
@@ -114,22 +109,6 @@ impl Contender {
             }
             #[cfg(feature = "crates")]
             (Engine::Erasure(code), Operation::Rebuild(lost)) => {
-                let mut shards: Vec<(&mut [u8], bool)> =
-                    columns.into_iter().map(|column| (column, true)).collect();
-                for _ in 0..count {
-                    shards.iter_mut().take(lost).for_each(|shard| shard.1 = false);
-                    code.reconstruct_data(&mut shards).expect("a proper stripe");
-                }
-            }
-            #[cfg(feature = "crates")]
-            (Engine::Rustfs(code), Operation::Generate(_)) => {
-                let (data, parity) = columns.split_at_mut(case.columns);
-                for _ in 0..count {
-                    code.encode_sep(data, parity).expect("a proper stripe");
-                }
-            }
-            #[cfg(feature = "crates")]
-            (Engine::Rustfs(code), Operation::Rebuild(lost)) => {
                 let mut shards: Vec<(&mut [u8], bool)> =
                     columns.into_iter().map(|column| (column, true)).collect();
                 for _ in 0..count {

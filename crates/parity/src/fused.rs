@@ -1,7 +1,8 @@
 //! Copy, checksum and parity in one go, for the write path of a pool.
 
 use crate::error::{ParityError, check_data_columns, check_length, check_parity_columns};
-use crate::generate;
+use crate::kernel::{self, Pass, Rows};
+use crate::{MAX_DATA_COLUMNS, MAX_PARITY_COLUMNS};
 
 /// A checksum that is fed a stream piece by piece.
 pub trait StreamHasher {
@@ -36,12 +37,25 @@ pub struct Piece<'a> {
     pub hasher: Option<usize>,
 }
 
-/// Lays a stream out over the data columns, feeds its hashers and computes parity, touching memory once.
+/// What the columns are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// They will be read by this processor soon, or fit into its caches again and again.
+    Cached,
+    /// They go to a device by DMA, or are far larger than the caches: they bypass the caches where columns are aligned
+    /// to 64 bytes, which saves reading their old contents.
+    Streaming,
+}
+
+/// Lays a stream out over the data columns, feeds its hashers and computes parity, reading memory once.
 ///
 /// The stream is the concatenation of `pieces`; column 0 takes its first `columns[0].len()` bytes, and so on. What is
 /// left of the columns is filled with zeroes, which no hasher sees. Hashers get their pieces' bytes in stream order in
 /// an arbitrary number of updates and keep their state, so an extent may go on in the next row's call. `parity` may be
 /// empty.
+///
+/// The stream is taken in blocks that are copied and hashed while they are in the first cache and the next ones are on
+/// their way; parity is computed when the row is complete, from the second cache if the row fits.
 ///
 /// # Errors
 /// No or more than 255 columns, more than 3 parity columns, unequal lengths, more bytes than the columns hold, a hasher
@@ -51,15 +65,17 @@ pub fn copy_checksum_generate<H: StreamHasher>(
     hashers: &mut [H],
     columns: &mut [&mut [u8]],
     parity: &mut [&mut [u8]],
+    stores: Stores,
 ) -> Result<(), ParityError> {
     check(pieces, hashers.len(), columns, parity)?;
-    let mut pieces = pieces.iter().copied();
+    let streaming = stores == Stores::Streaming;
+    let mut stream = pieces.iter().copied();
     let mut piece = Piece { bytes: &[], hasher: None };
     for column in columns.iter_mut() {
         let mut room = &mut **column;
         while !room.is_empty() {
             if piece.bytes.is_empty() {
-                match pieces.next() {
+                match stream.next() {
                     Some(next) => piece = next,
                     None => break,
                 }
@@ -67,7 +83,8 @@ pub fn copy_checksum_generate<H: StreamHasher>(
             }
             let (now, later) = piece.bytes.split_at(piece.bytes.len().min(room.len()).min(BLOCK));
             let (target, rest) = room.split_at_mut(now.len());
-            target.copy_from_slice(now);
+            kernel::prefetch(later.get(AHEAD..).map_or(&[], |soon| &soon[..soon.len().min(BLOCK)]));
+            kernel::copy(now, target, streaming);
             if let Some(hasher) = piece.hasher.and_then(|hasher| hashers.get_mut(hasher)) {
                 hasher.update(now);
             }
@@ -77,14 +94,52 @@ pub fn copy_checksum_generate<H: StreamHasher>(
         room.fill(0);
     }
     if !parity.is_empty() {
-        let columns: Vec<&[u8]> = columns.iter().map(|column| &**column).collect();
-        generate(&columns, parity)?;
+        parity_of_stream(pieces, columns[0].len(), parity, streaming);
     }
     Ok(())
 }
 
-/// Bytes copied and hashed at a time: they are still in the first cache for the second of the two.
-const BLOCK: usize = 8 << 10;
+/// Bytes copied and hashed at a time, and how far ahead of that the source is fetched.
+const BLOCK: usize = 2 << 10;
+const AHEAD: usize = 2 << 10;
+
+/// Computes the parity of the stream where it lies, which the caches still hold, cut into columns of `length` bytes.
+fn parity_of_stream(pieces: &[Piece<'_>], length: usize, parity: &mut [&mut [u8]], streaming: bool) {
+    let mut at = 0;
+    while at < length {
+        // As far as each column's bytes lie in one piece. The columns beyond the end of the stream are zero.
+        let mut run = length - at;
+        let (mut start, mut rest) = (0, pieces);
+        let mut columns = [&[][..]; MAX_DATA_COLUMNS];
+        let mut count = 0;
+        for column in &mut columns {
+            let position = count * length + at;
+            while let [piece, later @ ..] = rest
+                && position - start >= piece.bytes.len()
+            {
+                start += piece.bytes.len();
+                rest = later;
+            }
+            let [piece, ..] = rest else { break };
+            *column = &piece.bytes[position - start..];
+            run = run.min(column.len());
+            count += 1;
+        }
+        let columns = columns[..count].iter().map(|column| Some(&column[..run]));
+        let mut targets = parity.iter_mut().map(|column| &mut column[at..at + run]);
+        if count == 0 {
+            targets.for_each(|target| target.fill(0));
+        } else {
+            let mut pass = Pass::new(columns, Rows::first(targets.len()));
+            pass.set_streaming(streaming);
+            let mut slots: [&mut [u8]; MAX_PARITY_COLUMNS] = [&mut [], &mut [], &mut []];
+            let rows = targets.len();
+            slots.iter_mut().zip(&mut targets).for_each(|(slot, target)| *slot = target);
+            pass.store(&mut slots[..rows]);
+        }
+        at += run;
+    }
+}
 
 fn check(
     pieces: &[Piece<'_>],

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Noise, each_kernel, slices, slices_mut};
-use parity::{ParityError, Piece, StreamHasher, copy_checksum_generate};
+use parity::{ParityError, Piece, Stores, StreamHasher, copy_checksum_generate};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -34,16 +34,16 @@ proptest! {
         padded.resize(room, 0);
         let expected: Vec<Vec<u8>> = (0..columns).map(|at| padded[at * length..][..length].to_vec()).collect();
         let parity = common::parity(&expected, rows);
-        each_kernel(|kernel| {
+        for stores in [Stores::Cached, Stores::Streaming] { each_kernel(|kernel| {
             let mut hashers = vec![Xxh3::new(); 4];
             let mut out = vec![vec![0xaa; length]; columns];
             let mut out_parity = vec![vec![0xaa; length]; rows];
-            copy_checksum_generate(&pieces, &mut hashers, &mut slices_mut(&mut out), &mut slices_mut(&mut out_parity))
+            copy_checksum_generate(&pieces, &mut hashers, &mut slices_mut(&mut out), &mut slices_mut(&mut out_parity), stores)
                 .unwrap();
             assert!(out == expected, "{kernel}");
             assert!(out_parity == parity, "{kernel}");
             assert_eq!(hashers.iter().map(Xxh3::digest128).collect::<Vec<_>>(), hashes);
-        });
+        }) }
     }
 }
 
@@ -60,6 +60,7 @@ fn extents_go_on_in_the_next_row() {
             &mut [&mut hasher],
             &mut slices_mut(&mut columns),
             &mut slices_mut(&mut parity),
+            Stores::Cached,
         )
         .unwrap();
         assert!(parity::verify(&slices(&columns), &slices(&parity)).unwrap());
@@ -74,7 +75,13 @@ fn bad_requests_are_refused() {
     let none: &mut [Box<dyn StreamHasher>] = &mut [];
     let mut columns = vec![vec![9; 10]; 2];
     let mut run = |pieces: &[Piece<'_>], parity: &mut [Vec<u8>]| {
-        copy_checksum_generate(pieces, none, &mut slices_mut(&mut columns), &mut slices_mut(parity))
+        copy_checksum_generate(
+            pieces,
+            none,
+            &mut slices_mut(&mut columns),
+            &mut slices_mut(parity),
+            Stores::Cached,
+        )
     };
     let piece = |length, hasher| Piece { bytes: &bytes[..length], hasher };
     assert_eq!(run(&[piece(21, None)], &mut []), Err(ParityError::StreamTooLong { room: 20 }));

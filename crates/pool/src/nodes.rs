@@ -44,13 +44,17 @@ pub(crate) fn node_want(pointer: &NodePtr) -> Want {
 pub(crate) struct NodeSink<'a> {
     pub(crate) core: &'a mut Core,
     pub(crate) class: Class,
+    /// Addresses given out so far.
+    pub(crate) taken: Vec<u64>,
 }
 
 impl Sink for NodeSink<'_> {
     type Error = PoolError;
 
     fn allocate(&mut self) -> Result<u64> {
-        self.core.allocate_node(self.class)
+        let address = self.core.allocate_node(self.class)?;
+        self.taken.push(address);
+        Ok(address)
     }
 
     fn write(&mut self, pointer: NodePtr, node: Arc<Node>) -> Result<()> {

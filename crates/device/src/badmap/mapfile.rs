@@ -131,6 +131,18 @@ fn to_char(status: Rescue) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever is read can be printed and read again.
+        #[test]
+        fn any_text_is_read_or_refused(text in "(0 \\?\n)?([0-9a-fx+?*/# -]{0,24}\n){0,6}", size in any::<u64>()) {
+            if let Ok(map) = BadMap::parse(&text) {
+                let again = BadMap::parse(&map.print(size)).unwrap();
+                prop_assert!(again.runs(0..size).eq(map.runs(0..size)));
+            }
+        }
+    }
 
     const SAMPLE: &str = "# Mapfile. Created by GNU ddrescue version 1.27\n\
         # Command line: ddrescue /dev/sdx copy map\n\

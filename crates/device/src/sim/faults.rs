@@ -74,7 +74,7 @@ type Choice = (u32, fn(DeviceErrorKind) -> Effect);
 
 /// An effect that waits for its request.
 #[derive(Clone, Debug)]
-struct Plan {
+pub(super) struct Plan {
     /// Matching requests that still pass before it.
     left: u64,
     operation: Option<Operation>,
@@ -93,7 +93,7 @@ pub(super) struct Faults {
     pub(super) bad_reads: Vec<Range<u64>>,
     unreadable: RangeSet,
     unreadable_until_written: RangeSet,
-    plans: Vec<Plan>,
+    pub(super) plans: Vec<Plan>,
 }
 
 impl Faults {

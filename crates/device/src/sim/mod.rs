@@ -1,8 +1,8 @@
 //! A simulated disk with a volatile write cache, faults and a virtual clock. The same seed and the same
 //! requests give the same bytes, errors and times, on every machine.
 //!
-//! A request goes: [`PowerSupply`] -> counted and timed -> [`faults`] decide what happens to it -> the
-//! contents: `current` is what reads see, `durable` what a power cut leaves, and [`cache`] the writes between
+//! A request goes: [`PowerSupply`] -> counted and timed -> `faults` decide what happens to it -> the
+//! contents: `current` is what reads see, `durable` what a power cut leaves, and `cache` the writes between
 //! the two -> the trace hook.
 //!
 //! Everything is switched through `&self` while the device is in use. [`SimDevice::fork`] copies all of it,
@@ -147,6 +147,11 @@ impl SimDevice {
     /// `operation` if that is given. Several plans may be pending at a time.
     pub fn plan(&self, nth: u64, operation: Option<Operation>, effect: Effect) {
         lock(&self.state).faults.plan(nth, operation, effect);
+    }
+
+    /// Forgets the plans that were not due yet.
+    pub fn clear_plans(&self) {
+        lock(&self.state).faults.plans.clear();
     }
 
     /// How often requests fail by chance.

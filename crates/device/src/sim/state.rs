@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::cache::{Cache, Cut, Unflushed};
 use super::cost::Clock;
@@ -141,10 +142,10 @@ impl State {
         if self.faults.full && !self.current.stores(range.start, asked.target.length) {
             return asked.fail(DeviceErrorKind::NoSpace);
         }
-        let mut bytes = Vec::with_capacity(asked.target.length as usize);
-        for buffer in buffers {
-            bytes.extend_from_slice(buffer);
-        }
+        let mut bytes: Arc<[u8]> = match buffers {
+            [one] => Arc::from(&one[..]),
+            many => many.iter().map(|buffer| &buffer[..]).collect::<Vec<_>>().concat().into(),
+        };
         match effect {
             None => self.store(range.start, bytes),
             Some(Effect::Lost) => {}
@@ -154,7 +155,7 @@ impl State {
             }
             Some(Effect::Corrupted) => {
                 let (at, bit) = (self.rng.below(bytes.len() as u64), self.rng.below(8));
-                if let Some(byte) = bytes.get_mut(at as usize) {
+                if let Some(byte) = Arc::make_mut(&mut bytes).get_mut(at as usize) {
                     *byte ^= 1 << bit;
                 }
                 self.store(range.start, bytes);
@@ -270,9 +271,9 @@ impl State {
         picked * self.sector
     }
 
-    fn store(&mut self, offset: u64, bytes: Vec<u8>) {
+    fn store(&mut self, offset: u64, bytes: Arc<[u8]>) {
         let length = bytes.len() as u64;
-        self.remember(Unflushed { offset, length, bytes: Some(bytes.into()), garbage: 0 });
+        self.remember(Unflushed { offset, length, bytes: Some(bytes), garbage: 0 });
         self.faults.written(offset..offset + length);
     }
 
@@ -281,7 +282,7 @@ impl State {
         let whole = Unflushed { offset, length: bytes.len() as u64, bytes: Some(bytes.into()), garbage: 0 };
         let sectors = whole.tear(&mut self.rng, self.sector);
         for (at, part) in whole.parts(&sectors, self.sector) {
-            self.store(at, part.to_vec());
+            self.store(at, part.into());
         }
     }
 

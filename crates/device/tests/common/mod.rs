@@ -1,6 +1,6 @@
 //! What every kind of device must do, checked against one byte per offset.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::io::{IoSlice, IoSliceMut};
 

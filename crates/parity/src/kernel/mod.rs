@@ -20,6 +20,7 @@ pub(crate) use pass::{Pass, Rows};
 
 use std::cell::Cell;
 use std::fmt;
+use std::ptr;
 
 /// A set of inner loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +107,29 @@ impl fmt::Display for Kernel {
 /// The kernels that this processor can run, the preferred one last.
 pub fn available() -> impl Iterator<Item = Kernel> {
     Kernel::ALL.into_iter().filter(|kernel| kernel.is_available())
+}
+
+/// Copies as many bytes as both have, past the caches if `streaming` and the target is aligned for that.
+pub(crate) fn copy(from: &[u8], to: &mut [u8], streaming: bool) {
+    let target = to.as_mut_ptr();
+    current().run(&sweep::Work {
+        columns: &[from.as_ptr()],
+        rows: 1,
+        fold: [ptr::null(); 3],
+        length: from.len().min(to.len()),
+        streaming: streaming && target.addr().is_multiple_of(sweep::LINE),
+        sink: sweep::Sink::Store([target, ptr::null_mut(), ptr::null_mut()]),
+    });
+}
+
+/// Asks the processor to fetch these bytes into its first cache.
+pub(crate) fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(sweep::LINE) {
+        // SAFETY: every x86-64 has the instruction, and it never faults.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) }
+    }
+    let _ = bytes;
 }
 
 thread_local! {

@@ -1,7 +1,10 @@
 //! One traversal of a stripe, as the safe part of the crate orders it.
+//!
+//! One thing is decided here that the loops know nothing of: results of stripes too large for the second cache are
+//! streamed past the caches, which saves reading their old contents.
 
 use super::current;
-use super::sweep::{Sink, Work};
+use super::sweep::{LINE, Sink, Work};
 use crate::MAX_DATA_COLUMNS;
 use crate::field::Coefficient;
 use std::marker::PhantomData;
@@ -21,11 +24,11 @@ impl Rows {
     pub(crate) fn insert(&mut self, row: usize) {
         self.0 |= 1 << row.min(2);
     }
-
-    pub(super) fn bits(self) -> u8 {
-        self.0
-    }
 }
+
+/// Bytes of all columns, results included, from which on results bypass the caches: beyond what stays in the second cache
+/// (2 MiB on current servers) by the time that the results would be used.
+const STREAM_FROM: usize = 3 << 19;
 
 /// Parity sums over data columns, some of which may be missing.
 ///
@@ -37,6 +40,7 @@ pub(crate) struct Pass<'a> {
     rows: Rows,
     fold: [*const u8; 3],
     length: Option<usize>,
+    streaming: Option<bool>,
     borrowed: PhantomData<&'a [u8]>,
 }
 
@@ -49,6 +53,7 @@ impl<'a> Pass<'a> {
             rows,
             fold: [ptr::null(); 3],
             length: None,
+            streaming: None,
             borrowed: PhantomData,
         };
         for (slot, column) in pass.columns.iter_mut().zip(columns) {
@@ -61,54 +66,69 @@ impl<'a> Pass<'a> {
         pass
     }
 
-    fn limit(&self, length: usize) -> usize {
-        self.length.map_or(length, |before| before.min(length))
-    }
-
     /// Adds the stored parity of a row to its sum.
     pub(crate) fn fold(&mut self, row: usize, parity: &'a [u8]) {
         if let Some(slot) = self.fold.get_mut(row) {
             *slot = parity.as_ptr();
-            self.length = Some(self.limit(parity.len()));
+            self.length = Some(self.length.map_or(parity.len(), |length| length.min(parity.len())));
         }
     }
 
-    fn work(&self, sink: Sink<'_>, length: usize) -> bool {
-        let columns = &self.columns[..self.count];
-        current().run(&Work { columns, rows: self.rows.bits(), fold: self.fold, length, sink })
+    /// Says whether results bypass the caches, where that is possible, instead of deciding by the size of the stripe.
+    pub(crate) fn set_streaming(&mut self, streaming: bool) {
+        self.streaming = Some(streaming);
     }
 
     /// Whether all sums are zero.
     pub(crate) fn is_zero(&self) -> bool {
-        self.work(Sink::Check, self.length.unwrap_or(0))
+        self.run(Sink::Check, self.length.unwrap_or(0))
     }
 
     /// Stores the sums, one output for each of the rows, which must be the first ones.
     pub(crate) fn store(&self, outputs: &mut [&mut [u8]]) {
-        let mut targets = [ptr::null_mut(); 3];
-        let mut length = self.length.unwrap_or(usize::MAX);
-        for (target, output) in targets.iter_mut().zip(outputs.iter_mut()) {
-            *target = output.as_mut_ptr();
-            length = length.min(output.len());
-        }
-        if outputs.len() >= self.rows.bits().count_ones() as usize && length != usize::MAX {
-            self.work(Sink::Store(targets), length);
+        let outputs = outputs.iter_mut().map(|output| &mut **output);
+        let (targets, count, length) = self.targets(outputs);
+        if count >= self.rows.0.count_ones() as usize {
+            self.run(Sink::Store(targets), length);
         }
     }
 
     /// Stores products: output `i` becomes the sum over the rows `r` of `matrix[i][r]` times the sum of row `r`.
     pub(crate) fn combine<'b>(&self, outputs: impl Iterator<Item = &'b mut [u8]>, matrix: &[[u8; 3]; 3]) {
+        let (targets, count, length) = self.targets(outputs);
+        let matrix = matrix.map(|row| row.map(Coefficient::of));
+        self.run(Sink::Combine { targets: &targets[..count], matrix: &matrix }, length);
+    }
+
+    /// Pointers to up to three outputs, how many there are, and the bytes that they and the columns all have.
+    fn targets<'b>(&self, outputs: impl Iterator<Item = &'b mut [u8]>) -> ([*mut u8; 3], usize, usize) {
         let mut targets = [ptr::null_mut(); 3];
-        let mut length = self.length.unwrap_or(usize::MAX);
-        let mut count = 0;
+        let (mut count, mut length) = (0, self.length);
         for (target, output) in targets.iter_mut().zip(outputs) {
             *target = output.as_mut_ptr();
-            length = length.min(output.len());
+            length = Some(length.map_or(output.len(), |length| length.min(output.len())));
             count += 1;
         }
-        if length != usize::MAX {
-            let matrix = matrix.map(|row| row.map(Coefficient::of));
-            self.work(Sink::Combine { targets: &targets[..count], matrix: &matrix }, length);
-        }
+        (targets, count, length.unwrap_or(0))
+    }
+
+    fn run(&self, sink: Sink<'_>, length: usize) -> bool {
+        let targets = match &sink {
+            Sink::Store(targets) => &targets[..self.rows.0.count_ones() as usize],
+            Sink::Combine { targets, .. } => targets,
+            Sink::Check => &[],
+        };
+        let large = || length.saturating_mul(self.count + targets.len()) >= STREAM_FROM;
+        let work = Work {
+            columns: &self.columns[..self.count],
+            rows: self.rows.0,
+            fold: self.fold,
+            length,
+            streaming: !targets.is_empty()
+                && self.streaming.unwrap_or_else(large)
+                && targets.iter().all(|target| target.addr().is_multiple_of(LINE)),
+            sink,
+        };
+        current().run(&work)
     }
 }

@@ -24,6 +24,18 @@ impl Vector for u64 {
     }
 
     #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: passed on.
+        unsafe { self.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn fence() {}
+
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
+
+    #[inline(always)]
     unsafe fn xor(self, other: Self) -> Self {
         self ^ other
     }
@@ -83,6 +95,18 @@ impl Vector for u8 {
         // SAFETY: the caller vouches for the byte.
         unsafe { to.write(self) }
     }
+
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: passed on.
+        unsafe { self.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn fence() {}
+
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
 
     #[inline(always)]
     unsafe fn xor(self, other: Self) -> Self {

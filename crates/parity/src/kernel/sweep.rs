@@ -2,12 +2,23 @@
 //!
 //! For each chunk of a few vectors, all columns are read from last to first, and each row's sum is multiplied by the
 //! row's generator before a column is added. So the sums never leave the registers and no tables of powers are needed.
+//!
+//! A chunk is always whole cache lines where columns are aligned, and all vectors of a column's chunk are loaded before
+//! the next column's. So it does not hurt if the lines of all columns compete for the same few ways of the first cache,
+//! as those of page-aligned columns do: a line may go as soon as it has been used.
 
 use crate::field::Coefficient;
 
+/// Bytes of a cache line, and the widest vector.
+pub(super) const LINE: usize = 64;
+
+/// How far ahead the lines of results are fetched, bytes. Stores that miss the first cache fill the store buffer, and
+/// a few hundred bytes are too late.
+const AHEAD: usize = 1024;
+
 /// What becomes of the sums.
 pub(super) enum Sink<'a> {
-    /// Each row goes to the target of its number; the rows are the first one, two or three.
+    /// Each row goes to the target of its number.
     Store([*mut u8; 3]),
     /// Target `i` gets the sum over the rows of `matrix[i][row] * sum`.
     Combine {
@@ -23,7 +34,7 @@ pub(super) enum Sink<'a> {
 /// An order for a kernel.
 ///
 /// Whoever builds one promises that all pointers but null ones are valid for `length` bytes: readable in `columns`
-/// and `fold`, writable and not overlapping anything else in the targets. In `Store`, as many targets as rows are
+/// and `fold`, writable and not overlapping anything else in the targets. In `Store`, the targets of all rows are
 /// valid.
 pub(super) struct Work<'a> {
     /// Data columns in the order of their powers; null is a column of zeroes.
@@ -34,19 +45,27 @@ pub(super) struct Work<'a> {
     pub(super) fold: [*const u8; 3],
     /// Bytes of each column.
     pub(super) length: usize,
+    /// Whether results bypass the caches. Then all targets are multiples of [`LINE`].
+    pub(super) streaming: bool,
     pub(super) sink: Sink<'a>,
 }
 
 /// A handful of field elements in a register.
 ///
 /// # Safety
-/// All functions need the instruction set that the implementing type names; loads and stores need `BYTES` valid
+/// All but `prefetch` need the instruction set that the implementing type names; loads and stores need `BYTES` valid
 /// bytes at the pointer, of any alignment.
 pub(super) trait Vector: Copy {
     const BYTES: usize;
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const u8) -> Self;
     unsafe fn store(self, to: *mut u8);
+    /// Stores past the caches; `to` must be a multiple of `BYTES`.
+    unsafe fn stream(self, to: *mut u8);
+    /// Makes streamed stores visible in the order of the program, like all others.
+    unsafe fn fence();
+    /// Asks for a cache line; any address will do.
+    fn prefetch(at: *const u8);
     unsafe fn xor(self, other: Self) -> Self;
     unsafe fn or(self, other: Self) -> Self;
     /// Each element times 2.
@@ -104,6 +123,9 @@ pub(super) unsafe fn sweep<V: Vector, const UNROLL: usize, const ROWS: u8, const
                 break;
             }
             at = last.min(at + chunk);
+        }
+        if work.streaming {
+            V::fence();
         }
         SINK != CHECK || seen.is_zero()
     }
@@ -166,6 +188,31 @@ unsafe fn add_one<V: Vector, const U: usize, const ROWS: u8>(
     }
 }
 
+/// Stores results and fetches the lines of later ones.
+///
+/// # Safety
+/// As [`sweep`], and `at` plus the vectors is within the target.
+#[inline(always)]
+unsafe fn put<V: Vector, const U: usize>(work: &Work<'_>, target: *mut u8, at: usize, results: &[V; U]) {
+    // SAFETY: passed on. The last chunk may start anywhere, so it is not streamed unless it is aligned.
+    unsafe {
+        if work.streaming && at.is_multiple_of(LINE) {
+            for u in 0..U {
+                results[u].stream(target.add(at + u * V::BYTES));
+            }
+        } else {
+            for u in 0..U {
+                if (u * V::BYTES).is_multiple_of(LINE) {
+                    V::prefetch(target.wrapping_add(at + u * V::BYTES + AHEAD));
+                }
+                results[u].store(target.add(at + u * V::BYTES));
+            }
+        }
+    }
+}
+
+/// Sums a chunk and gives it to the sink; returns `seen` with the bits of the sums added.
+///
 /// # Safety
 /// As [`sweep`], and `at` plus the chunk is within the columns.
 #[inline(always)]
@@ -186,7 +233,7 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
         }
         while let [head @ .., b, a] = rest {
             rest = head;
-            if SINK == COMBINE && (a.is_null() || b.is_null()) {
+            if a.is_null() || b.is_null() {
                 add_one::<V, U, ROWS>(&mut sums, *a, at);
                 add_one::<V, U, ROWS>(&mut sums, *b, at);
             } else {
@@ -204,9 +251,7 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
             Sink::Store(targets) if SINK == STORE => {
                 for row in 0..3 {
                     if ROWS >> row & 1 != 0 {
-                        for u in 0..U {
-                            sums[row][u].store(targets[row].add(at + u * V::BYTES));
-                        }
+                        put(work, targets[row], at, &sums[row]);
                     }
                 }
             }
@@ -224,9 +269,7 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
                             }
                         }
                     }
-                    for u in 0..U {
-                        output[u].store(target.add(at + u * V::BYTES));
-                    }
+                    put(work, *target, at, &output);
                 }
             }
             _ => {
@@ -276,7 +319,11 @@ macro_rules! kernel {
                 }
                 match (&work.sink, work.rows) {
                     (Sink::Store(_), 1) => rows::<1, STORE>(work),
+                    (Sink::Store(_), 2) => rows::<2, STORE>(work),
                     (Sink::Store(_), 3) => rows::<3, STORE>(work),
+                    (Sink::Store(_), 4) => rows::<4, STORE>(work),
+                    (Sink::Store(_), 5) => rows::<5, STORE>(work),
+                    (Sink::Store(_), 6) => rows::<6, STORE>(work),
                     (Sink::Store(_), 7) => rows::<7, STORE>(work),
                     (Sink::Combine { .. }, 1) => rows::<1, COMBINE>(work),
                     (Sink::Combine { .. }, 2) => rows::<2, COMBINE>(work),

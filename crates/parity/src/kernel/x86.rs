@@ -4,14 +4,14 @@
 //! multiplied by looking up both halves of each byte. With GFNI both are one 8 by 8 bit matrix.
 
 use super::sweep::kernel;
-use crate::field::{Coefficient, REDUCTION, bit_matrix};
+use crate::field::{self, Coefficient, REDUCTION, bit_matrix};
 #[allow(clippy::wildcard_imports, reason = "dozens of instructions")]
 use std::arch::x86_64::*;
 
 /// Makes a vector type with the operations that differ by width in their names only.
 macro_rules! vector {
-    ($(#[$doc:meta])* $name:ident, $register:ty, $bytes:literal, $zero:ident, $load:ident, $store:ident, $xor:ident,
-     $or:ident, { $($rest:tt)* }) => {
+    ($(#[$doc:meta])* $name:ident, $register:ty, $bytes:literal, $zero:ident, $load:ident, $store:ident, $stream:ident,
+     $xor:ident, $or:ident, { $($rest:tt)* }) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         struct $name($register);
@@ -39,6 +39,24 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            unsafe fn stream(self, to: *mut u8) {
+                // SAFETY: the caller vouches for the instruction set, the bytes and the alignment.
+                unsafe { $stream(to.cast(), self.0) }
+            }
+
+            #[inline(always)]
+            unsafe fn fence() {
+                // SAFETY: every x86-64 has it.
+                unsafe { _mm_sfence() }
+            }
+
+            #[inline(always)]
+            fn prefetch(at: *const u8) {
+                // SAFETY: every x86-64 has it, and it never faults.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+            }
+
+            #[inline(always)]
             unsafe fn xor(self, other: Self) -> Self {
                 // SAFETY: the caller vouches for the instruction set.
                 unsafe { Self($xor(self.0, other.0)) }
@@ -55,9 +73,29 @@ macro_rules! vector {
     };
 }
 
+/// What the top two bits of an element add when it is quadrupled.
+static OVERFLOW_OF_QUADRUPLE: [u8; 16] = [
+    0,
+    field::multiply(4, 0x40),
+    field::multiply(4, 0x80),
+    field::multiply(4, 0xc0),
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+    0,
+];
+
 vector! {
     /// 16 elements, with SSSE3.
-    Xmm, __m128i, 16, _mm_setzero_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_xor_si128, _mm_or_si128, {
+    Xmm, __m128i, 16, _mm_setzero_si128, _mm_loadu_si128, _mm_storeu_si128, _mm_stream_si128, _mm_xor_si128, _mm_or_si128, {
         #[inline(always)]
         unsafe fn double(self) -> Self {
             // SAFETY: the caller vouches for the instruction set.
@@ -71,7 +109,12 @@ vector! {
         #[inline(always)]
         unsafe fn quadruple(self) -> Self {
             // SAFETY: the caller vouches for the instruction set.
-            unsafe { self.double().double() }
+            unsafe {
+                let top = _mm_and_si128(_mm_srli_epi16::<6>(self.0), _mm_set1_epi8(3));
+                let reduction = _mm_shuffle_epi8(_mm_loadu_si128(OVERFLOW_OF_QUADRUPLE.as_ptr().cast()), top);
+                let double = _mm_add_epi8(self.0, self.0);
+                Self(_mm_xor_si128(_mm_add_epi8(double, double), reduction))
+            }
         }
 
         #[inline(always)]
@@ -97,7 +140,7 @@ vector! {
 
 vector! {
     /// 32 elements, with AVX2.
-    Ymm, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_xor_si256,
+    Ymm, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_stream_si256, _mm256_xor_si256,
     _mm256_or_si256, {
         #[inline(always)]
         unsafe fn double(self) -> Self {
@@ -112,7 +155,12 @@ vector! {
         #[inline(always)]
         unsafe fn quadruple(self) -> Self {
             // SAFETY: the caller vouches for the instruction set.
-            unsafe { self.double().double() }
+            unsafe {
+                let top = _mm256_and_si256(_mm256_srli_epi16::<6>(self.0), _mm256_set1_epi8(3));
+                let reduction = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(OVERFLOW_OF_QUADRUPLE.as_ptr().cast())), top);
+                let double = _mm256_add_epi8(self.0, self.0);
+                Self(_mm256_xor_si256(_mm256_add_epi8(double, double), reduction))
+            }
         }
 
         #[inline(always)]
@@ -138,7 +186,7 @@ vector! {
 
 vector! {
     /// 32 elements, with GFNI.
-    YmmAffine, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_xor_si256,
+    YmmAffine, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_stream_si256, _mm256_xor_si256,
     _mm256_or_si256, {
         #[inline(always)]
         unsafe fn double(self) -> Self {
@@ -180,7 +228,7 @@ const XOR3: i32 = 0x96;
 
 vector! {
     /// 64 elements, with GFNI and AVX-512.
-    Zmm, __m512i, 64, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_xor_si512,
+    Zmm, __m512i, 64, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_stream_si512, _mm512_xor_si512,
     _mm512_or_si512, {
         #[inline(always)]
         unsafe fn double(self) -> Self {

@@ -15,8 +15,8 @@ mod volume;
 
 pub use volume::VolumeInfo;
 
-pub(crate) use property::POOL_PROPERTIES;
-pub(crate) use snapshot::Zombie;
+pub(crate) use property::check_pool_property;
+pub(crate) use snapshot::{Zombie, dead_length, dead_value};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -168,7 +168,7 @@ impl Core {
                     runs.len() - 1
                 });
                 let run = &mut runs[run];
-                run.length += segment.length;
+                run.length += u64::from(segment.length);
                 run.buffers.push(IoSliceMut::new(head));
                 run.wants.push(index);
             }

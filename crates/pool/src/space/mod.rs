@@ -12,7 +12,7 @@ mod nodes;
 mod runs;
 
 pub(crate) use data::DataSpace;
-pub(crate) use nodes::NodeSpace;
+pub(crate) use nodes::{NodeSpace, SLOT_NODES};
 pub(crate) use runs::FreeRuns;
 
 use std::collections::VecDeque;

@@ -192,6 +192,11 @@ impl NodeSpace {
         }
     }
 
+    /// Whether something waits for older roots to be forgotten.
+    pub(crate) fn waits(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
     /// Nodes that can be allocated now.
     pub(crate) fn free(&self) -> u64 {
         self.nodes.saturating_sub(SLOT_NODES) - self.taken_count

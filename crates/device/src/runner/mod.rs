@@ -1,4 +1,11 @@
-//! Batches of requests to several devices, and who executes them.
+//! Batches of requests to several devices, and who executes them: [`Inline`] on the calling thread, [`Threads`]
+//! on a pool of threads, [`Uring`] in the kernel's queues.
+
+mod threads;
+mod uring;
+
+pub use threads::Threads;
+pub use uring::Uring;
 
 use std::io::{IoSlice, IoSliceMut};
 
@@ -78,5 +85,16 @@ impl Runner for Inline {
         for request in requests {
             request.run();
         }
+    }
+}
+
+/// The fastest runner that works here: `io_uring`, or threads where the kernel has none or refuses it.
+///
+/// # Errors
+/// If not even threads can be had.
+pub fn best_runner() -> std::io::Result<Box<dyn Runner>> {
+    match Uring::new(Uring::DEPTH) {
+        Ok(uring) => Ok(Box::new(uring)),
+        Err(_) => Ok(Box::new(Threads::new(Threads::COUNT)?)),
     }
 }

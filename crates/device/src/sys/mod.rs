@@ -2,12 +2,15 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::AsFd;
+pub(crate) mod ring;
+
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::ioctl::{self, Getter, Setter, ioctl};
 
-use crate::DeviceErrorKind;
+use crate::identity::sysfs;
+use crate::{BlockDevice, DeviceErrorKind};
 
 /// `BLKGETSIZE64`, `_IOR(0x12, 114, size_t)`: the size of a block device, bytes.
 const BLOCK_SIZE: ioctl::Opcode = ioctl::opcode::read::<usize>(0x12, 114);
@@ -32,7 +35,33 @@ pub(crate) fn error_kind(errno: Errno) -> DeviceErrorKind {
     match errno {
         Errno::NOSPC | Errno::DQUOT => DeviceErrorKind::NoSpace,
         Errno::NODEV | Errno::NXIO => DeviceErrorKind::Gone,
-        Errno::ROFS => DeviceErrorKind::ReadOnly,
+        // A descriptor that is open, but not for writing, is a bad one to write to.
+        Errno::ROFS | Errno::BADF => DeviceErrorKind::ReadOnly,
         _ => DeviceErrorKind::Io(std::io::Error::from(errno).to_string()),
     }
+}
+
+/// As [`error_kind`], for an open file: a pulled disk answers "input/output error" for as long as somebody has it
+/// open, but the kernel has already forgotten its number.
+pub(crate) fn error_kind_on(file: impl AsFd, errno: Errno) -> DeviceErrorKind {
+    let kind = error_kind(errno);
+    let forgotten = || {
+        rustix::fs::fstat(file).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode).is_block_device()
+                && !sysfs(stat.st_rdev).exists()
+        })
+    };
+    if matches!(kind, DeviceErrorKind::Io(_)) && forgotten() { DeviceErrorKind::Gone } else { kind }
+}
+
+/// As [`error_kind_on`], for a device whose descriptor was used directly.
+pub(crate) fn error_kind_of(device: &dyn BlockDevice, errno: Errno) -> DeviceErrorKind {
+    let Some(descriptor) = device.raw_fd() else { return error_kind(errno) };
+    error_kind_on(borrow(device, descriptor), errno)
+}
+
+fn borrow(_device: &dyn BlockDevice, descriptor: RawFd) -> BorrowedFd<'_> {
+    // SAFETY: a device keeps the descriptor that it names open for as long as it lives, and it is borrowed for
+    // as long as the result.
+    unsafe { BorrowedFd::borrow_raw(descriptor) }
 }

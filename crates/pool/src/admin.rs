@@ -1,0 +1,624 @@
+//! What administrators do to devices: add, attach, detach, replace, offline, online, clear, remove.
+//!
+//! Each is one transaction: it is checked completely, changed in memory, and committed.
+
+use geometry::{Kind, Layout, Profile};
+
+use crate::chunk::{Chunk, Column, Stale};
+use crate::core::{Relation, StandIn};
+use crate::create::check_groups;
+use crate::error::{PoolError, Result};
+use crate::label::{self, DEVICE_BYTES_MIN};
+use crate::pool::Pool;
+use crate::report::{Counters, Plan, State};
+use crate::spec::{GroupKind, GroupSpec, NewDevice};
+use crate::types::{DeviceId, GroupId, Logical};
+
+/// How to replace a device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplaceOptions {
+    /// Read the source only for what has no other copy (`-r`).
+    pub read_source_last: bool,
+}
+
+impl Pool {
+    /// The device of this name.
+    fn device_named(&self, name: &str) -> Result<DeviceId> {
+        let found: Vec<DeviceId> =
+            self.core.devices.values().filter(|device| device.is_called(name)).map(|device| device.id).collect();
+        match found[..] {
+            [id] => Ok(id),
+            [] => Err(PoolError::NotFound { kind: "device in pool", name: name.to_owned() }),
+            _ => Err(PoolError::refused(format!("'{name}' could be several devices of the pool; name it by full path or guid"))),
+        }
+    }
+
+    fn path_of(&self, id: DeviceId) -> String {
+        self.core.devices.get(&id).map(|device| device.path.clone()).unwrap_or_default()
+    }
+
+    /// What `add` would do.
+    ///
+    /// # Errors
+    /// As [`Pool::add`].
+    pub fn plan_add(&self, groups: &[GroupSpec<NewDevice>], force: bool) -> Result<Plan> {
+        self.writable()?;
+        let known: Vec<_> = self.core.devices.values().filter_map(|device| device.handle.as_deref()).collect();
+        let plan = check_groups(groups, &known)?;
+        for group in groups {
+            let tolerance = match group.kind {
+                GroupKind::Spare => continue,
+                GroupKind::Plain => 0,
+                GroupKind::Mirror => group.devices.len() - 1,
+                GroupKind::Raidz(parity) => usize::from(parity),
+            };
+            let heap = self.core.groups.values().any(|known| known.kind == GroupKind::Plain);
+            let least = self.core.groups.values().map(|known| match known.kind {
+                GroupKind::Mirror => known.devices.len() - 1,
+                GroupKind::Raidz(parity) => usize::from(parity),
+                GroupKind::Plain | GroupKind::Spare => 0,
+            });
+            let least = least.min().unwrap_or(0);
+            if tolerance < least && !force && !(group.kind == GroupKind::Plain && heap) {
+                return Err(PoolError::refused(format!(
+                    "mismatched replication level: the pool survives {least} losses in each group, what is to be added \
+                     survives {tolerance}; use -f to add it all the same"
+                )));
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Adds top-level vdevs or spares; new data is spread over them at once.
+    ///
+    /// # Errors
+    /// Unfit devices, or (without `force`) less redundancy than the pool has.
+    pub fn add(&mut self, groups: &[GroupSpec<NewDevice>], force: bool) -> Result<Plan> {
+        let plan = self.plan_add(groups, force)?;
+        self.commit()?;
+        for group in groups {
+            for new in &group.devices {
+                label::clear(&*new.device)?;
+            }
+        }
+        for group in groups {
+            self.add_group(group, None, None)?;
+        }
+        self.write_config()?;
+        self.commit()?;
+        Ok(plan)
+    }
+
+    fn check_new_device(&self, new: &NewDevice) -> Result<u64> {
+        let size = new.device.size()?;
+        if size < DEVICE_BYTES_MIN {
+            return Err(PoolError::refused(format!(
+                "{} is too small: it has {size} bytes, the least is {DEVICE_BYTES_MIN} (64 MiB)",
+                new.path
+            )));
+        }
+        let same = |handle: &dyn device::BlockDevice| std::ptr::addr_eq(handle, &raw const *new.device);
+        if self.core.devices.values().any(|known| known.handle.as_deref().is_some_and(same)) {
+            return Err(PoolError::refused(format!("{} is part of the pool already", new.path)));
+        }
+        Ok(size)
+    }
+
+    /// Gives a mirror (or a single disk, which becomes one) another side.
+    ///
+    /// # Errors
+    /// The device is in no mirror and not the only plain disk, or the new one can't hold its columns.
+    pub fn attach(&mut self, name: &str, new: &NewDevice) -> Result<Plan> {
+        self.writable()?;
+        let id = self.device_named(name)?;
+        self.check_new_device(new)?;
+        let Some(&Relation::Member(group_id)) = self.core.devices.get(&id).map(|device| &device.relation) else {
+            return Err(PoolError::refused(format!("{name} is a spare or being replaced: nothing can be attached to it")));
+        };
+        let Some(group) = self.core.groups.get(&group_id).cloned() else { return Ok(Plan::default()) };
+        match group.kind {
+            GroupKind::Mirror => {}
+            GroupKind::Plain if group.devices.len() == 1 => {}
+            GroupKind::Plain => {
+                return Err(PoolError::refused(
+                    "plain disks get their redundancy from the profile of each class; a disk can be attached only to a mirror or to \
+                     a pool's only plain disk",
+                ));
+            }
+            GroupKind::Raidz(_) | GroupKind::Spare => {
+                return Err(PoolError::refused(format!(
+                    "{name} is in {}: devices can be attached to mirrors and single disks only",
+                    group.name()
+                )));
+            }
+        }
+        self.commit()?;
+        // Check the room before anything is written: a device made of the new one's size tells.
+        let new_id = self.add_device(new, Relation::Member(group_id))?;
+        let widened = self.widen(group_id, id, new_id);
+        if let Err(error) = widened {
+            self.core.devices.remove(&new_id);
+            self.core.dirty_devices.remove(&new_id);
+            return Err(error);
+        }
+        label::clear(&*new.device)?;
+        if let Some(group) = self.core.groups.get_mut(&group_id) {
+            group.kind = GroupKind::Mirror;
+            let at = group.devices.iter().position(|&member| member == id).map_or(group.devices.len(), |at| at + 1);
+            group.devices.insert(at, new_id);
+        }
+        self.write_config()?;
+        self.commit()?;
+        Ok(Plan {
+            steps: vec![format!("attach {} to {}", new.path, self.path_of(id))],
+            notices: vec!["the new device is being resilvered".to_owned()],
+        })
+    }
+
+    /// Gives every chunk of a mirror another, stale column; `dup` chunks of a single disk move one of theirs.
+    fn widen(&mut self, group: GroupId, of: DeviceId, by: DeviceId) -> Result<()> {
+        let mine: Vec<Chunk> = self.core.map.iter().filter(|chunk| chunk.group == group).cloned().collect();
+        let mut edits: Vec<Chunk> = Vec::new();
+        let mut dropped = Vec::new();
+        for mut chunk in mine {
+            let Some(placement) = self.core.new_placement(by, chunk.column_bytes, Stale::ALL) else {
+                for edit in &edits {
+                    for (_, placement) in edit.placements().filter(|(_, p)| p.device == by) {
+                        self.core.drop_placement(&placement.clone(), edit.column_bytes, false);
+                    }
+                }
+                return Err(PoolError::refused(format!(
+                    "{} is too small to hold the columns of {}",
+                    self.path_of(by),
+                    self.path_of(of)
+                )));
+            };
+            if chunk.layout.kind() != Kind::Copies {
+                return Err(PoolError::refused("only copies can be widened"));
+            }
+            let on_one = chunk.columns.len() == 2 && chunk.placements().all(|(_, placement)| placement.device == of);
+            if on_one {
+                // Until it is fresh on the new device the second copy on the old one stays beside it.
+                let second = &mut chunk.columns[1].placements;
+                dropped.push((chunk.address, second.clone()));
+                second.push(placement);
+            } else {
+                chunk.columns.push(Column { placements: vec![placement] });
+                chunk.layout = Layout::new(Kind::Copies, chunk.columns.len() as u16, chunk.layout.unit())
+                    .map_err(|error| PoolError::refused(error.to_string()))?;
+            }
+            edits.push(chunk);
+        }
+        // The second copies on the old device are given back once nothing needs them: see `end_widening`.
+        drop(dropped);
+        for chunk in edits {
+            self.core.new_headers.push(chunk.address);
+            self.core.map.insert(chunk);
+        }
+        Ok(())
+    }
+
+    /// Takes a device out: a side of a mirror, a replacement or spare under way, or the failed original beside one.
+    ///
+    /// # Errors
+    /// It holds the last good copy of something, or is none of these.
+    pub fn detach(&mut self, name: &str) -> Result<Plan> {
+        self.writable()?;
+        let id = self.device_named(name)?;
+        let Some(device) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
+        let (relation, path, handle) = (device.relation, device.path.clone(), device.handle.clone());
+        let step = Plan { steps: vec![format!("detach {path}")], notices: Vec::new() };
+        match relation {
+            Relation::Spare => {
+                Err(PoolError::refused(format!("{path} is a spare that is not in use; 'coffer remove' takes it away")))
+            }
+            Relation::For(of, _) => {
+                if self.core.can_lose(id) {
+                    let was_spare = self.core.devices.get(&id).is_some_and(|device| device.spare);
+                    self.send_back(id)?;
+                    if !was_spare && let Some(handle) = handle {
+                        let _ = label::clear(&*handle);
+                    }
+                    Ok(step)
+                } else {
+                    Err(PoolError::refused(format!(
+                        "cannot detach {path}: with {} gone it has the last good copy of some data",
+                        self.path_of(of)
+                    )))
+                }
+            }
+            Relation::Member(group_id) => {
+                if let Some(&stand_in) = self.core.stand_ins(id).first() {
+                    // Detaching the original makes its stand-in permanent.
+                    if !self.is_fresh(stand_in) {
+                        return Err(PoolError::refused(format!(
+                            "cannot detach {path}: {} is not resilvered yet",
+                            self.path_of(stand_in)
+                        )));
+                    }
+                    self.take_over(stand_in, id)?;
+                    return Ok(step);
+                }
+                self.detach_side(group_id, id, &path)?;
+                if let Some(handle) = handle {
+                    let _ = label::clear(&*handle);
+                }
+                Ok(step)
+            }
+        }
+    }
+
+    fn detach_side(&mut self, group_id: GroupId, id: DeviceId, path: &str) -> Result<()> {
+        let Some(group) = self.core.groups.get(&group_id) else { return Ok(()) };
+        if group.kind != GroupKind::Mirror {
+            return Err(PoolError::refused(format!(
+                "cannot detach {path}: only sides of mirrors, spares and replacements can be detached"
+            )));
+        }
+        if group.devices.len() < 2 || !self.core.can_lose(id) {
+            return Err(PoolError::refused(format!("cannot detach {path}: it has the last good copy of some data")));
+        }
+        let single = group.devices.len() == 2;
+        self.commit()?;
+        let mine: Vec<Logical> =
+            self.core.map.iter().filter(|c| c.group == group_id && c.is_on(id)).map(|chunk| chunk.address).collect();
+        for address in mine {
+            let Some(mut chunk) = self.core.map.get(address).cloned() else { continue };
+            let (stay, go): (Vec<Column>, Vec<Column>) =
+                chunk.columns.drain(..).partition(|column| column.placements.iter().any(|p| p.device != id));
+            chunk.columns = stay;
+            let mut dropped: Vec<_> = go.into_iter().flat_map(|column| column.placements).collect();
+            for column in &mut chunk.columns {
+                dropped.extend(column.placements.iter().copied().filter(|placement| placement.device == id));
+                column.placements.retain(|placement| placement.device != id);
+            }
+            chunk.layout = Layout::new(Kind::Copies, chunk.columns.len() as u16, chunk.layout.unit())
+                .map_err(|error| PoolError::Corrupt(error.to_string()))?;
+            for placement in dropped {
+                self.core.drop_placement(&placement, chunk.column_bytes, true);
+            }
+            self.core.map.insert(chunk);
+        }
+        if let Some(group) = self.core.groups.get_mut(&group_id) {
+            group.devices.retain(|&member| member != id);
+            if single {
+                group.kind = GroupKind::Plain;
+                group.data = Profile::Single;
+                group.metadata = Profile::Dup;
+            }
+        }
+        self.join_heaps();
+        self.core.devices.remove(&id);
+        self.core.dirty_devices.insert(id);
+        self.write_config()?;
+        self.commit()
+    }
+
+    /// Plain disks are one heap: a mirror that became a single disk joins those that are there.
+    fn join_heaps(&mut self) {
+        let heaps: Vec<GroupId> =
+            self.core.groups.values().filter(|group| group.kind == GroupKind::Plain).map(|group| group.id).collect();
+        let Some((&first, others)) = heaps.split_first() else { return };
+        for other in others {
+            let Some(group) = self.core.groups.remove(other) else { continue };
+            for &member in &group.devices {
+                if let Some(device) = self.core.devices.get_mut(&member) {
+                    device.relation = Relation::Member(first);
+                }
+                self.core.dirty_devices.insert(member);
+            }
+            if let Some(heap) = self.core.groups.get_mut(&first) {
+                heap.devices.extend(group.devices);
+            }
+            for address in self.core.map.addresses() {
+                if self.core.map.get(address).is_some_and(|chunk| chunk.group == *other)
+                    && let Some(chunk) = self.core.map.change(address)
+                {
+                    chunk.group = first;
+                }
+            }
+        }
+    }
+
+    /// Removes a spare that is not in use.
+    ///
+    /// # Errors
+    /// It is no idle spare.
+    pub fn remove(&mut self, name: &str) -> Result<Plan> {
+        self.writable()?;
+        let id = self.device_named(name)?;
+        let Some(device) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
+        let (path, handle) = (device.path.clone(), device.handle.clone());
+        match device.relation {
+            Relation::Spare => {}
+            Relation::For(_, StandIn::Spare) => {
+                return Err(PoolError::refused(format!("{path} is a spare in use; 'coffer detach' ends that")));
+            }
+            _ => {
+                return Err(PoolError::refused(format!(
+                    "cannot remove {path}: only spares can be removed; 'coffer detach' takes a side of a mirror"
+                )));
+            }
+        }
+        self.commit()?;
+        self.core.devices.remove(&id);
+        self.core.dirty_devices.insert(id);
+        self.write_config()?;
+        self.commit()?;
+        if let Some(handle) = handle {
+            let _ = label::clear(&*handle);
+        }
+        Ok(Plan { steps: vec![format!("remove {path}")], notices: Vec::new() })
+    }
+
+    /// Replaces a device by another one, or (`new` none) by a spare of the pool of that name.
+    ///
+    /// # Errors
+    /// The new device can't hold the columns of the old one, or one is under way already.
+    pub fn replace(&mut self, name: &str, new: &NewDevice, options: ReplaceOptions) -> Result<Plan> {
+        self.writable()?;
+        let id = self.device_named(name)?;
+        let size = self.check_new_device(new)?;
+        let Some(old) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
+        let (old_size, old_path, relation) = (old.size, old.path.clone(), old.relation);
+        match relation {
+            Relation::Member(_) => {}
+            Relation::Spare => return self.replace_idle_spare(id, new),
+            Relation::For(..) => {
+                return Err(PoolError::refused(format!("{old_path} stands in for another device; replace that one")));
+            }
+        }
+        let busy = self.core.stand_ins(id).into_iter().any(|other| {
+            self.core.devices.get(&other).is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Replacement)))
+        });
+        if busy {
+            return Err(PoolError::refused(format!("{old_path} is being replaced already")));
+        }
+        self.commit()?;
+        let new_id = self.add_device(new, Relation::For(id, StandIn::Replacement))?;
+        if let Err(error) = self.add_stand_in(id, new_id) {
+            self.core.devices.remove(&new_id);
+            self.core.dirty_devices.remove(&new_id);
+            return Err(PoolError::refused(format!("cannot replace {old_path} by {}: {error}", new.path)));
+        }
+        label::clear(&*new.device)?;
+        if let Some(old) = self.core.devices.get_mut(&id) {
+            old.avoid_reads = options.read_source_last;
+        }
+        self.core.dirty_devices.insert(id);
+        self.write_config()?;
+        self.commit()?;
+        let mut plan = Plan { steps: vec![format!("replace {old_path} by {}", new.path)], notices: Vec::new() };
+        if size < old_size {
+            plan.notices.push(format!(
+                "{} is smaller than {old_path} ({size} bytes, {old_size} before); everything on it fits",
+                new.path
+            ));
+        }
+        Ok(plan)
+    }
+
+    fn replace_idle_spare(&mut self, id: DeviceId, new: &NewDevice) -> Result<Plan> {
+        let path = self.path_of(id);
+        self.commit()?;
+        label::clear(&*new.device)?;
+        self.core.devices.remove(&id);
+        self.core.dirty_devices.insert(id);
+        self.add_device(new, Relation::Spare)?;
+        self.write_config()?;
+        self.commit()?;
+        Ok(Plan { steps: vec![format!("replace spare {path} by {}", new.path)], notices: Vec::new() })
+    }
+
+    /// Lets a spare of the pool take over for a device by hand.
+    ///
+    /// # Errors
+    /// It is no idle spare, or too small.
+    pub fn replace_by_spare(&mut self, name: &str, spare: &str) -> Result<Plan> {
+        self.writable()?;
+        let (id, spare_id) = (self.device_named(name)?, self.device_named(spare)?);
+        if self.core.devices.get(&spare_id).is_none_or(|device| device.relation != Relation::Spare) {
+            return Err(PoolError::refused(format!("{spare} is not an idle spare")));
+        }
+        if !matches!(self.core.devices.get(&id).map(|device| device.relation), Some(Relation::Member(_))) {
+            return Err(PoolError::refused(format!("{name} is a spare or replacement itself")));
+        }
+        self.commit()?;
+        self.add_stand_in(id, spare_id)?;
+        if let Some(device) = self.core.devices.get_mut(&spare_id) {
+            device.relation = Relation::For(id, StandIn::Spare);
+        }
+        self.core.dirty_devices.insert(spare_id);
+        self.write_config()?;
+        self.commit()?;
+        Ok(Plan { steps: vec![format!("spare {spare} steps in for {name}")], notices: Vec::new() })
+    }
+
+    /// Takes a device out of use, until `online` or (`temporary`) the next import.
+    ///
+    /// # Errors
+    /// Something could not be read without it.
+    pub fn offline(&mut self, name: &str, temporary: bool) -> Result<Plan> {
+        self.writable()?;
+        let id = self.device_named(name)?;
+        let path = self.path_of(id);
+        if !self.core.can_lose(id) {
+            return Err(PoolError::refused(format!("cannot offline {path}: no valid replicas of what is on it")));
+        }
+        // What it holds is complete up to here; what it misses from here on is known region by region.
+        self.commit()?;
+        if let Some(device) = self.core.devices.get_mut(&id) {
+            device.offline = true;
+            device.temporary = temporary;
+        }
+        self.core.state_changed(id, State::Offline, "taken offline");
+        self.changed = true;
+        self.commit()?;
+        Ok(Plan { steps: vec![format!("offline {path}")], notices: Vec::new() })
+    }
+
+    /// Takes a device back into use, freshly opened or as it is open; with `expand` all of its size.
+    ///
+    /// # Errors
+    /// It is not there, or carries somebody else's label.
+    pub fn online(&mut self, name: &str, opened: Option<&NewDevice>, expand: bool) -> Result<Plan> {
+        self.writable()?;
+        let id = self.device_named(name)?;
+        let path = self.path_of(id);
+        self.commit()?;
+        if let Some(device) = self.core.devices.get_mut(&id) {
+            device.offline = false;
+            device.temporary = false;
+            device.faulted = false;
+            self.core.dirty_devices.insert(id);
+        }
+        if let Some(new) = opened
+            && self.core.devices.get(&id).is_none_or(|device| device.handle.is_none())
+            && !self.device_returned(new)?
+        {
+            return Err(PoolError::refused(format!("{} is not {path}: its label says otherwise", new.path)));
+        }
+        let Some(device) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
+        let Some(handle) = device.handle.clone() else {
+            self.core.state_changed(id, State::Unavail, "it is to be online, but can't be opened");
+            self.changed = true;
+            self.commit()?;
+            return Err(PoolError::refused(format!("{path} can't be opened; it will be used when it is back")));
+        };
+        if expand {
+            self.expand(id, handle.size()?);
+        }
+        self.core.state_changed(id, State::Online, "brought online");
+        self.changed = true;
+        self.commit()?;
+        Ok(Plan { steps: vec![format!("online {path}")], notices: Vec::new() })
+    }
+
+    /// Uses what a device has grown by. The labels at its old end are left behind; new ones are written.
+    fn expand(&mut self, id: DeviceId, size: u64) {
+        let Some(device) = self.core.devices.get_mut(&id) else { return };
+        let (old_end, new_end) = (label::data_end(device.size), label::data_end(size));
+        if new_end <= old_end {
+            return;
+        }
+        device.free.insert(old_end, new_end - old_end);
+        device.size = size;
+        self.core.dirty_devices.insert(id);
+        self.core.labels_dirty = true;
+        self.changed = true;
+    }
+
+    /// Clears error counters, and lets a suspended pool try again.
+    ///
+    /// # Errors
+    /// No such device, or what was waiting still can't be written.
+    pub fn clear(&mut self, name: Option<&str>) -> Result<()> {
+        if self.core.read_only {
+            return Err(PoolError::ReadOnly);
+        }
+        let ids: Vec<DeviceId> = match name {
+            Some(name) => vec![self.device_named(name)?],
+            None => self.core.devices.keys().copied().collect(),
+        };
+        for id in ids {
+            if let Some(device) = self.core.devices.get_mut(&id) {
+                device.errors = Counters::default();
+                device.recent.0.clear();
+                device.recent.1.clear();
+                device.faulted = false;
+                device.degraded = false;
+            }
+            self.core.dirty_devices.insert(id);
+        }
+        if name.is_none() {
+            for address in std::mem::take(&mut self.core.lost) {
+                self.meta.remove(&mut self.core, crate::txg::lost_key(address))?;
+            }
+        }
+        self.core.suspended = false;
+        self.core.labels_dirty = true;
+        self.changed = true;
+        self.commit()
+    }
+
+    /// A device was opened that may be one of ours that was away: its label tells. True when it was taken back.
+    ///
+    /// What it missed is known region by region; a device that was written to by somebody else meanwhile is
+    /// resilvered as a whole.
+    ///
+    /// # Errors
+    /// Its labels can't be read.
+    pub fn device_returned(&mut self, new: &NewDevice) -> Result<bool> {
+        let labels = label::read(&*new.device)?;
+        let Some(label) = labels.label.filter(|label| label.pool == self.core.guid) else { return Ok(false) };
+        let Some(device) = self.core.devices.values_mut().find(|device| device.guid == label.device) else {
+            return Ok(false);
+        };
+        if device.handle.is_some() {
+            return Ok(false);
+        }
+        let id = device.id;
+        if new.device.size()? < device.size {
+            return Err(PoolError::refused(format!(
+                "{} is back, but with {} bytes it is shorter than the {} that it had",
+                new.path,
+                new.device.size()?,
+                device.size
+            )));
+        }
+        device.handle = Some(new.device.clone());
+        device.removed = false;
+        device.never_seen = false;
+        device.path.clone_from(&new.path);
+        let guid = device.guid;
+        let known = labels.uberblocks.first().is_some_and(|uberblock| {
+            let current = (self.core.session, self.committed);
+            (uberblock.session == current.0 && uberblock.txg <= self.core.txg)
+                || self.sessions.iter().any(|&(session, last)| session == uberblock.session && uberblock.txg <= last)
+        });
+        if !known && !self.core.is_sabotaged("trust-returned") {
+            self.distrust(guid);
+        }
+        if !self.core.devices.get(&id).is_some_and(|device| device.offline) {
+            self.core.state_changed(id, State::Online, "it is back");
+        }
+        if self.property("autoexpand") == "on" {
+            self.expand(id, new.device.size()?);
+        }
+        self.changed = true;
+        if !self.core.suspended && !self.core.read_only {
+            self.commit()?;
+        }
+        Ok(true)
+    }
+
+    /// Takes the pool down in order: everything is committed, and another host may import it.
+    ///
+    /// # Errors
+    /// What was written can't be committed; the pool is given back as it is.
+    pub fn export(mut self) -> Result<(), Box<(Self, PoolError)>> {
+        if self.core.read_only {
+            return Ok(());
+        }
+        let outcome = self.commit().and_then(|()| self.write_uberblock(true));
+        outcome.map_err(|error| Box::new((self, error)))
+    }
+
+    /// Destroys the pool: its devices are blank afterwards.
+    ///
+    /// # Errors
+    /// A device can't be written; the pool is given back, what was cleared is cleared.
+    pub fn destroy(self) -> Result<(), Box<(Self, PoolError)>> {
+        if let Err(error) = self.writable() {
+            return Err(Box::new((self, error)));
+        }
+        for device in self.core.devices.values() {
+            if let Some(handle) = &device.handle
+                && let Err(error) = label::clear(&**handle)
+            {
+                return Err(Box::new((self, error.into())));
+            }
+        }
+        Ok(())
+    }
+}

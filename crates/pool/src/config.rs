@@ -1,0 +1,247 @@
+//! The configuration as readable text in every label, and what labels tell without an import.
+
+use device::BlockDevice;
+use serde::{Deserialize, Serialize};
+
+use crate::core::{Relation, StandIn};
+use crate::error::{PoolError, Result};
+use crate::label::{self, CONFIG_BYTES_MAX, Label};
+use crate::pool::Pool;
+use crate::report::{Counters, State, VdevReport};
+use crate::spec::GroupKind;
+use crate::types::{DeviceId, Guid, Txg};
+
+/// The text in the labels.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Config {
+    pub(crate) format: String,
+    pub(crate) version: u32,
+    pub(crate) name: String,
+    pub(crate) guid: Guid,
+    pub(crate) txg: Txg,
+    pub(crate) host_id: u64,
+    pub(crate) host_name: String,
+    pub(crate) vdevs: Vec<ConfigVdev>,
+    pub(crate) spares: Vec<ConfigVdev>,
+}
+
+/// A line of the configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ConfigVdev {
+    pub(crate) name: String,
+    pub(crate) kind: String,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) guid: Guid,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) children: Vec<ConfigVdev>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(guid: &Guid) -> bool {
+    guid.0 == 0
+}
+
+/// What a device's labels say about the pool it belongs to.
+#[derive(Clone, Debug)]
+pub struct LabelInfo {
+    /// Name of the pool; empty when the configuration is damaged.
+    pub pool_name: String,
+    /// Identity of the pool.
+    pub pool_guid: Guid,
+    /// Identity of the device.
+    pub device_guid: Guid,
+    /// The last transaction group that the device knows.
+    pub txg: Txg,
+    /// The host that used the pool last.
+    pub host_name: String,
+    /// Identity of that host.
+    pub host_id: u64,
+    /// The pool was exported.
+    pub exported: bool,
+    /// How many of the four labels are damaged.
+    pub damaged_labels: usize,
+    /// The configuration, by the label.
+    pub vdevs: Vec<VdevReport>,
+}
+
+/// A device of the pool and how to find it.
+#[derive(Clone, Debug)]
+pub struct DevicePath {
+    /// Number within the pool.
+    pub id: DeviceId,
+    /// Identity.
+    pub guid: Guid,
+    /// Path.
+    pub path: String,
+    /// Health.
+    pub state: State,
+    /// It is open.
+    pub is_open: bool,
+}
+
+impl Config {
+    pub(crate) fn parse(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    /// The configuration as a status tree; every device that `there` does not know is missing.
+    pub(crate) fn report(&self, there: &dyn Fn(Guid) -> bool) -> Vec<VdevReport> {
+        self.vdevs.iter().map(|vdev| vdev.report(there)).collect()
+    }
+}
+
+impl ConfigVdev {
+    fn report(&self, there: &dyn Fn(Guid) -> bool) -> VdevReport {
+        let children: Vec<VdevReport> = self.children.iter().map(|child| child.report(there)).collect();
+        let state = if children.is_empty() {
+            if there(self.guid) { State::Online } else { State::Unavail }
+        } else {
+            children.iter().map(|child| child.state).max().map_or(State::Online, |worst| {
+                if worst == State::Online { State::Online } else { State::Degraded }
+            })
+        };
+        let missing = children.is_empty() && state == State::Unavail;
+        VdevReport {
+            name: if missing { self.guid.to_string() } else { self.name.clone() },
+            guid: self.guid,
+            state,
+            errors: Counters::default(),
+            note: missing.then(|| format!("was {}", self.name)),
+            children,
+        }
+    }
+}
+
+impl Pool {
+    /// What the labels on a device say; `None` when it carries none of ours.
+    ///
+    /// # Errors
+    /// The device can't tell its size.
+    pub fn examine(device: &dyn BlockDevice) -> Result<Option<LabelInfo>> {
+        let labels = label::read(device)?;
+        let Some(label) = labels.label else { return Ok(None) };
+        let config = Config::parse(&label.config);
+        let newest = labels.uberblocks.first();
+        Ok(Some(LabelInfo {
+            pool_name: config.name.clone(),
+            pool_guid: label.pool,
+            device_guid: label.device,
+            txg: newest.map_or(label.txg, |uberblock| uberblock.txg),
+            host_name: config.host_name.clone(),
+            host_id: newest.map_or(config.host_id, |uberblock| uberblock.host),
+            exported: newest.is_some_and(|uberblock| uberblock.exported),
+            damaged_labels: labels.damaged.len(),
+            vdevs: config.report(&|_| true),
+        }))
+    }
+
+    /// Makes a device blank that was part of a pool.
+    ///
+    /// # Errors
+    /// It carries no label of ours (`force` clears nevertheless), belongs to a pool that was not exported (without
+    /// `force`), or can't be written.
+    pub fn label_clear(device: &dyn BlockDevice, force: bool) -> Result<()> {
+        let name = &device.info().name;
+        match Self::examine(device)? {
+            None if !force => return Err(PoolError::refused(format!("{name} carries no label of a pool"))),
+            Some(info) if !info.exported && !force => {
+                return Err(PoolError::refused(format!(
+                    "{name} belongs to pool '{}', which was not exported; use -f to clear it all the same",
+                    info.pool_name
+                )));
+            }
+            _ => {}
+        }
+        Ok(label::clear(device)?)
+    }
+
+    /// The configuration now.
+    pub(crate) fn config(&self) -> Config {
+        let core = &self.core;
+        let leaf = |id: DeviceId| {
+            let device = core.devices.get(&id);
+            ConfigVdev {
+                name: device.map(|device| device.path.clone()).unwrap_or_default(),
+                kind: "disk".to_owned(),
+                guid: device.map_or(Guid(0), |device| device.guid),
+                children: Vec::new(),
+            }
+        };
+        let member = |id: DeviceId| {
+            let stand_ins = core.stand_ins(id);
+            if stand_ins.is_empty() {
+                return leaf(id);
+            }
+            let spare = stand_ins.iter().any(|other| {
+                core.devices.get(other).is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Spare)))
+            });
+            let name = if spare { "spare" } else { "replacing" };
+            let children = std::iter::once(id).chain(stand_ins).map(leaf).collect();
+            ConfigVdev { name: name.to_owned(), kind: name.to_owned(), guid: Guid(0), children }
+        };
+        let mut vdevs = Vec::new();
+        for group in core.groups.values() {
+            let children: Vec<ConfigVdev> = group.devices.iter().map(|&id| member(id)).collect();
+            if group.kind == GroupKind::Plain {
+                vdevs.extend(children);
+            } else {
+                let kind = group.name().split('-').next().unwrap_or_default().to_owned();
+                vdevs.push(ConfigVdev { name: group.name(), kind, guid: Guid(0), children });
+            }
+        }
+        Config {
+            format: "cofferdam pool".to_owned(),
+            version: 1,
+            name: core.name.clone(),
+            guid: core.guid,
+            txg: core.txg,
+            host_id: self.host.id,
+            host_name: self.host.name.clone(),
+            vdevs,
+            spares: core.devices.values().filter(|device| device.spare).map(|device| leaf(device.id)).collect(),
+        }
+    }
+
+    /// Writes the configuration into the labels of every open device: two labels of each, flush, the other two.
+    pub(crate) fn write_labels(&mut self) {
+        self.core.labels_dirty = false;
+        let text = serde_json::to_string(&self.config()).unwrap_or_default();
+        let text = if text.len() > CONFIG_BYTES_MAX { String::new() } else { text };
+        let open: Vec<_> = self
+            .core
+            .devices
+            .values()
+            .filter_map(|device| Some((device.id, device.guid, device.open()?.clone())))
+            .collect();
+        for which in [[0, 2], [1, 3]] {
+            for (id, guid, handle) in &open {
+                let label = Label {
+                    pool: self.core.guid,
+                    device: *guid,
+                    id: *id,
+                    txg: self.core.txg,
+                    config: text.clone(),
+                };
+                if let Err(error) = label::write(&**handle, &label, &which) {
+                    self.core.device_failed(*id, &error);
+                }
+            }
+            self.core.flush_these(&open.iter().map(|(id, ..)| *id).collect());
+        }
+    }
+
+    /// Every device of the pool and where it was last seen.
+    pub fn device_paths(&self) -> Vec<DevicePath> {
+        self.core
+            .devices
+            .values()
+            .map(|device| DevicePath {
+                id: device.id,
+                guid: device.guid,
+                path: device.path.clone(),
+                state: device.state(),
+                is_open: device.handle.is_some(),
+            })
+            .collect()
+    }
+}

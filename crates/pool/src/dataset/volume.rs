@@ -1,0 +1,430 @@
+//! Volumes: creating, resizing, reading and writing blocks.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::{Dataset, Dirty, NewDataset, block_key};
+use crate::error::{PoolError, Result};
+use crate::io::Want;
+use crate::pointer::BlockPtr;
+use crate::pool::Pool;
+use crate::spec::VolumeSpec;
+use crate::types::DatasetId;
+
+/// Block size of volumes where nothing else is said, bytes.
+pub const BLOCK_SIZE_DEFAULT: u32 = 16 << 10;
+
+/// The largest volume, bytes.
+const VOLUME_BYTES_MAX: u64 = 1 << 62;
+
+/// Bytes read from devices in one go.
+const READ_BYTES_MAX: usize = 8 << 20;
+
+/// What a server must know about a volume or snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Bytes.
+    pub size: u64,
+    /// Bytes of a block: what is best read and written at once.
+    pub block_size: u32,
+    /// A snapshot, or a pool that was imported read-only.
+    pub read_only: bool,
+}
+
+/// Whether a name is fit for a volume: the rules of zfs without nesting.
+pub(crate) fn check_name(kind: &'static str, name: &str) -> Result<()> {
+    let fits = !name.is_empty()
+        && name.len() <= 200
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:".contains(c));
+    if fits {
+        return Ok(());
+    }
+    Err(PoolError::refused(format!(
+        "'{name}' is no name for a {kind}: letters, digits and _ - . : are allowed, a letter or digit comes first"
+    )))
+}
+
+impl Pool {
+    /// The dataset of this name (`vol` or `vol@snap`).
+    pub(crate) fn find(&self, name: &str) -> Result<DatasetId> {
+        let found = self.datasets.values().find(|dataset| !dataset.destroying && dataset.name == name);
+        let kind = if name.contains('@') { "snapshot" } else { "volume" };
+        found.map(|dataset| dataset.id).ok_or_else(|| PoolError::NotFound {
+            kind,
+            name: format!("{}/{name}", self.core.name),
+        })
+    }
+
+    pub(crate) fn dataset(&self, id: DatasetId) -> Result<&Dataset> {
+        self.datasets
+            .get(&id)
+            .filter(|dataset| !dataset.destroying)
+            .ok_or_else(|| PoolError::NotFound { kind: "volume", name: "that was open here; it was destroyed".into() })
+    }
+
+    /// Opens a volume or snapshot by name.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn open(&self, name: &str) -> Result<DatasetId> {
+        self.find(name)
+    }
+
+    /// What a server must know about an open dataset.
+    ///
+    /// # Errors
+    /// It was destroyed meanwhile.
+    pub fn volume_info(&self, id: DatasetId) -> Result<VolumeInfo> {
+        let dataset = self.dataset(id)?;
+        Ok(VolumeInfo {
+            size: dataset.size,
+            block_size: dataset.block_size,
+            read_only: dataset.is_snapshot() || self.core.read_only,
+        })
+    }
+
+    /// Makes a volume; unless it is sparse its size is reserved.
+    ///
+    /// # Errors
+    /// The name is taken or unfit, the sizes are, or there is no room for the reservation.
+    pub fn volume_create(&mut self, name: &str, spec: &VolumeSpec) -> Result<()> {
+        self.writable()?;
+        check_name("volume", name)?;
+        if self.find(name).is_ok() {
+            return Err(PoolError::Exists { kind: "volume", name: format!("{}/{name}", self.core.name) });
+        }
+        if !spec.block_size.is_power_of_two() || !(4096..=crate::pointer::STORED_MAX).contains(&spec.block_size) {
+            return Err(PoolError::refused(format!(
+                "the block size is {}; it must be a power of two from 4K to 1M",
+                spec.block_size
+            )));
+        }
+        check_size(spec.size, spec.block_size)?;
+        let reservation = if spec.sparse { 0 } else { spec.size };
+        if reservation > self.available(None) {
+            return Err(PoolError::refused(format!(
+                "cannot reserve {reservation} bytes, {} are available; make the volume smaller or sparse (-s)",
+                self.available(None)
+            )));
+        }
+        let id = DatasetId(self.next_id);
+        let trees = (self.next_id + 1, self.next_id + 2);
+        let new = NewDataset { pool: self.core.guid, id, name: name.to_owned(), trees };
+        let mut dataset = Dataset {
+            size: spec.size,
+            block_size: spec.block_size,
+            reservation,
+            created: self.core.now(),
+            created_txg: self.core.txg,
+            ..Dataset::new(new)
+        };
+        for (property, value) in &spec.properties {
+            super::property::check_dataset_property(property, value)?;
+            dataset.properties.insert(property.clone(), value.clone());
+        }
+        dataset.apply_properties();
+        self.next_id += 3;
+        self.datasets.insert(id, dataset);
+        self.changed = true;
+        self.commit()
+    }
+
+    /// Changes a volume's size; what is behind a smaller end is gone.
+    ///
+    /// # Errors
+    /// No such volume, an unfit size, or no room for the reservation.
+    pub fn volume_resize(&mut self, name: &str, size: u64) -> Result<()> {
+        self.writable()?;
+        let id = self.find(name)?;
+        let dataset = self.dataset(id)?;
+        if dataset.is_snapshot() {
+            return Err(PoolError::refused(format!("'{name}' is a snapshot: its size can't be changed")));
+        }
+        let (old, block_size, reserved) = (dataset.size, dataset.block_size, dataset.reservation > 0);
+        check_size(size, block_size)?;
+        if reserved && size > old && size - old > self.available(None) {
+            return Err(PoolError::refused(format!(
+                "cannot reserve {} more bytes, {} are available",
+                size - old,
+                self.available(None)
+            )));
+        }
+        if size < old {
+            self.discard(id, size, old - size)?;
+        }
+        if let Some(dataset) = self.datasets.get_mut(&id) {
+            dataset.size = size;
+            if reserved {
+                dataset.reservation = size;
+            }
+            dataset.changed = true;
+        }
+        self.changed = true;
+        self.commit()
+    }
+
+    fn check_range(&self, id: DatasetId, offset: u64, length: u64) -> Result<(u64, u64)> {
+        let dataset = self.dataset(id)?;
+        if offset.checked_add(length).is_none_or(|end| end > dataset.size) {
+            return Err(PoolError::refused(format!(
+                "{length} bytes at offset {offset} are beyond the end of '{}/{}', which has {} bytes",
+                self.core.name, dataset.name, dataset.size
+            )));
+        }
+        Ok((u64::from(dataset.block_size), dataset.size))
+    }
+
+    /// Fills `buffer` from `offset` (bytes) of a volume or snapshot on.
+    ///
+    /// # Errors
+    /// Beyond the end, or data that can't be had.
+    pub fn read(&mut self, id: DatasetId, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let (block_size, _) = self.check_range(id, offset, buffer.len() as u64)?;
+        let mut at = offset;
+        let mut rest = buffer;
+        // Whole batches, cut at block boundaries, so that memory stays bounded.
+        while !rest.is_empty() {
+            let most = (at / block_size * block_size + READ_BYTES_MAX.max(block_size as usize) as u64 - at) as usize;
+            let length = rest.len().min(most);
+            let (head, tail) = rest.split_at_mut(length);
+            self.read_batch(id, block_size, at, head)?;
+            at += length as u64;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    fn read_batch(&mut self, id: DatasetId, block_size: u64, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let first = offset / block_size;
+        let last = (offset + buffer.len() as u64).div_ceil(block_size);
+        let mut missing: Vec<(u64, BlockPtr)> = Vec::new();
+        let Self { core, datasets, .. } = self;
+        let Some(dataset) = datasets.get(&id) else { return Ok(()) };
+        let mut copy = |block: u64, bytes: Option<&[u8]>| {
+            let start = (block * block_size).max(offset);
+            let end = ((block + 1) * block_size).min(offset + buffer.len() as u64);
+            let target = &mut buffer[(start - offset) as usize..(end - offset) as usize];
+            match bytes {
+                Some(bytes) => {
+                    let from = (start - block * block_size) as usize;
+                    target.copy_from_slice(&bytes[from..from + target.len()]);
+                }
+                None => target.fill(0),
+            }
+        };
+        let mut pointers: Vec<(u64, BlockPtr)> = Vec::with_capacity((last - first) as usize);
+        if last - first == 1 {
+            if let Some(pointer) = dataset.tree.get_with(core, block_key(first), BlockPtr::decode)? {
+                pointers.push((first, pointer?));
+            }
+        } else {
+            dataset.tree.scan(core, block_key(first), block_key(last - 1), |key, value| {
+                pointers.push((key.offset, BlockPtr::decode(value)?));
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        let mut pointers = pointers.into_iter().peekable();
+        for block in first..last {
+            let pointer = pointers.next_if(|(found, _)| *found == block);
+            match dataset.dirty.get(&block) {
+                Some(Dirty::Data(bytes)) => copy(block, Some(bytes)),
+                Some(Dirty::Hole) => copy(block, None),
+                None => match pointer {
+                    None => copy(block, None),
+                    Some((_, pointer)) if u64::from(pointer.length) != block_size => {
+                        return Err(PoolError::Corrupt(format!(
+                            "block {block} of '{}' says it has {} bytes",
+                            dataset.name, pointer.length
+                        )));
+                    }
+                    Some((_, pointer)) => match core.cache.block(pointer.address.0, pointer.extent_birth) {
+                        Some(bytes) => copy(block, Some(&bytes)),
+                        None => missing.push((block, pointer)),
+                    },
+                },
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let wants: Vec<Want> = missing
+            .iter()
+            .map(|(_, p)| Want { address: p.address, length: p.stored, checksum: p.checksum })
+            .collect();
+        let mut outcome = Ok(());
+        for ((block, pointer), stored) in missing.into_iter().zip(core.read_extents(&wants)) {
+            match stored.and_then(|stored| unpack(&pointer, stored)) {
+                Ok(bytes) => {
+                    copy(block, Some(&bytes));
+                    core.cache.insert_block(pointer.address.0, pointer.extent_birth, bytes.into());
+                }
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        outcome
+    }
+
+    /// Writes `data` at `offset` (bytes): visible at once, durable after the next `flush`.
+    ///
+    /// # Errors
+    /// Beyond the end, a snapshot, no space, or an old block that must be read first and can't.
+    pub fn write(&mut self, id: DatasetId, offset: u64, data: &[u8]) -> Result<()> {
+        self.writable()?;
+        let (block_size, _) = self.check_range(id, offset, data.len() as u64)?;
+        if self.dataset(id)?.is_snapshot() {
+            return Err(PoolError::refused("a snapshot can't be written to"));
+        }
+        let mut at = offset;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let block = at / block_size;
+            let within = (at % block_size) as usize;
+            let length = rest.len().min(block_size as usize - within);
+            let (head, tail) = rest.split_at(length);
+            self.admit(id, block)?;
+            let bytes: Arc<[u8]> = if length == block_size as usize {
+                head.into()
+            } else {
+                let mut bytes = vec![0; block_size as usize];
+                self.read_batch(id, block_size, block * block_size, &mut bytes)?;
+                bytes[within..within + length].copy_from_slice(head);
+                bytes.into()
+            };
+            if let Some(dataset) = self.datasets.get_mut(&id)
+                && !matches!(dataset.dirty.insert(block, Dirty::Data(bytes)), Some(Dirty::Data(_)))
+            {
+                self.dirty_bytes += block_size;
+            }
+            self.changed = true;
+            at += length as u64;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Makes a range of a volume read as zeros and gives its whole blocks back.
+    ///
+    /// # Errors
+    /// As [`Pool::write`].
+    pub fn discard(&mut self, id: DatasetId, offset: u64, length: u64) -> Result<()> {
+        self.writable()?;
+        let (block_size, size) = self.check_range(id, offset, length)?;
+        if self.dataset(id)?.is_snapshot() {
+            return Err(PoolError::refused("a snapshot can't be written to"));
+        }
+        let end = offset + length;
+        // The last block of a volume is whole when the range reaches the volume's end.
+        let whole_end = if end == size { end.div_ceil(block_size) } else { end / block_size };
+        let whole = offset.div_ceil(block_size)..whole_end;
+        if whole.start >= whole.end {
+            if self.has_data(id, offset, length)? {
+                self.write(id, offset, &vec![0; length as usize])?;
+            }
+            return Ok(());
+        }
+        let head = whole.start * block_size - offset;
+        if head > 0 && self.has_data(id, offset, head)? {
+            self.write(id, offset, &vec![0; head as usize])?;
+        }
+        let tail = whole.end * block_size;
+        if end > tail && self.has_data(id, tail, end - tail)? {
+            self.write(id, tail, &vec![0; (end - tail) as usize])?;
+        }
+        self.changed = true;
+        let Self { core, datasets, dirty_bytes, .. } = self;
+        let Some(dataset) = datasets.get_mut(&id) else { return Ok(()) };
+        // Only blocks that exist need a note; a sparse volume of any size costs nothing.
+        let mut stored = Vec::new();
+        dataset.tree.scan(core, block_key(whole.start), block_key(whole.end - 1), |key, _| {
+            stored.push(key.offset);
+            Ok::<_, PoolError>(ControlFlow::Continue(()))
+        })?;
+        let written: Vec<u64> = dataset.dirty.range(whole).map(|(&block, _)| block).collect();
+        for block in written {
+            if let Some(Dirty::Data(_)) = dataset.dirty.remove(&block) {
+                *dirty_bytes -= block_size;
+            }
+        }
+        for block in stored {
+            dataset.dirty.insert(block, Dirty::Hole);
+        }
+        Ok(())
+    }
+
+    /// Whether anything in the range is stored (it may still be zeros).
+    fn has_data(&mut self, id: DatasetId, offset: u64, length: u64) -> Result<bool> {
+        Ok(self.runs(id, offset, length, 2)?.iter().any(|&(_, hole)| !hole))
+    }
+
+    /// What is stored in a range: (bytes, whether nothing is) runs that cover it from its start, at most `limit`.
+    ///
+    /// # Errors
+    /// Beyond the end, or a tree node that can't be had.
+    pub fn runs(&mut self, id: DatasetId, offset: u64, length: u64, limit: usize) -> Result<Vec<(u64, bool)>> {
+        let (block_size, _) = self.check_range(id, offset, length)?;
+        let end = offset + length;
+        let mut runs: Vec<(u64, bool)> = Vec::new();
+        let mut at = offset;
+        // A bounded look-ahead at a time: (first byte, end) of stored blocks, from the tree and from what is dirty.
+        while at < end && runs.len() <= limit {
+            let first = at / block_size;
+            let last = end.div_ceil(block_size);
+            let horizon = last.min(first + 4096);
+            let Self { core, datasets, .. } = self;
+            let Some(dataset) = datasets.get(&id) else { break };
+            let mut stored = vec![false; (horizon - first) as usize];
+            let next_block = |source: &mut crate::core::Core, from: u64| {
+                dataset.tree.next(source, block_key(from)).map(|item| item.map_or(u64::MAX, |(key, _)| key.offset))
+            };
+            dataset.tree.scan(core, block_key(first), block_key(horizon - 1), |key, _| {
+                stored[(key.offset - first) as usize] = true;
+                Ok::<_, PoolError>(ControlFlow::Continue(()))
+            })?;
+            for (&block, dirty) in dataset.dirty.range(first..horizon) {
+                stored[(block - first) as usize] = matches!(dirty, Dirty::Data(_));
+            }
+            // An empty stretch may be long: jump to whatever comes first behind it.
+            if stored.iter().all(|&stored| !stored) {
+                let dirty = dataset.dirty.range(horizon..).find(|(_, d)| matches!(d, Dirty::Data(_))).map(|(&b, _)| b);
+                let next = next_block(core, horizon)?.min(dirty.unwrap_or(u64::MAX)).min(last);
+                push_run(&mut runs, (next.saturating_mul(block_size)).min(end) - at, true);
+                at = next.saturating_mul(block_size).min(end);
+                continue;
+            }
+            for (index, stored) in stored.into_iter().enumerate() {
+                let to = ((first + index as u64 + 1) * block_size).min(end);
+                push_run(&mut runs, to - at, !stored);
+                at = to;
+            }
+        }
+        runs.truncate(limit);
+        Ok(runs)
+    }
+}
+
+fn push_run(runs: &mut Vec<(u64, bool)>, length: u64, hole: bool) {
+    match runs.last_mut() {
+        Some((last, kind)) if *kind == hole => *last += length,
+        _ => runs.push((length, hole)),
+    }
+}
+
+fn check_size(size: u64, block_size: u32) -> Result<()> {
+    if size == 0 || size % u64::from(block_size) != 0 || size > VOLUME_BYTES_MAX {
+        return Err(PoolError::refused(format!(
+            "a volume's size must be a multiple of its block size ({block_size} bytes), and not {size}"
+        )));
+    }
+    Ok(())
+}
+
+/// The block that stored bytes stand for.
+pub(crate) fn unpack(pointer: &BlockPtr, stored: Vec<u8>) -> Result<Vec<u8>> {
+    if pointer.compression == crate::compress::Compression::Off && stored.len() == pointer.length as usize {
+        return Ok(stored);
+    }
+    pointer.compression.decompress(&stored, pointer.length as usize).ok_or_else(|| {
+        PoolError::Corrupt(format!("the block at logical address {} can't be decompressed", pointer.address))
+    })
+}

@@ -1,0 +1,451 @@
+//! From devices to a pool.
+//!
+//! - this file: which root, which devices, and the trees behind it
+//! - `find`: which pools there are on a heap of devices
+//! - `space`: what is free, and what only older roots still know
+//!
+//! Nothing is repaired on the way: the newest uberblock is a root that was complete when it was written. Devices
+//! that were away are compared with the pool's history: what they know must be a part of it, else nothing on
+//! them is believed.
+
+mod find;
+mod space;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+
+use tree::{Key, NodePtr, Tree, TreeId};
+
+use crate::chunk::{COLUMN_HEADER, Chunk, Stale};
+use crate::codec::Reader;
+use crate::config::Config;
+use crate::core::{Core, Device, Env, Group, Relation};
+use crate::dataset::{Dataset, Zombie};
+use crate::error::{PoolError, Result};
+use crate::label::{self, Labels, Uberblock};
+use crate::pool::{CHUNK_TREE, EXTENT_TREE, META_TREE, Pool};
+use crate::report::{Plan, State};
+use crate::spec::{ImportOptions, NewDevice};
+use crate::txg::{self, range_of};
+use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical, Millis, Session, Txg};
+
+/// A device that carries a label of the pool.
+pub(crate) struct Member {
+    pub(crate) new: NewDevice,
+    pub(crate) guid: Guid,
+    pub(crate) id: DeviceId,
+    pub(crate) labels: Labels,
+}
+
+impl Pool {
+    /// Imports the pool `guid` from a heap of devices, of which only its own are used.
+    ///
+    /// # Errors
+    /// Too few devices (which are missing, and what would be enough), a root that does not open (what could be
+    /// done), another host's pool without `force`, unknown features.
+    pub fn import(env: &Env, guid: Guid, devices: Vec<NewDevice>, options: &ImportOptions) -> Result<(Self, Plan)> {
+        let members = members_of(guid, devices)?;
+        let config = newest_config(&members);
+        let mut uberblocks: Vec<Uberblock> = members.iter().flat_map(|m| m.labels.uberblocks.clone()).collect();
+        uberblocks.sort_by_key(|uberblock| std::cmp::Reverse((uberblock.txg, uberblock.session)));
+        uberblocks.dedup_by_key(|uberblock| (uberblock.txg, uberblock.session));
+        let Some(newest) = uberblocks.first().cloned() else {
+            return Err(PoolError::refused(format!(
+                "no device of pool '{}' has a valid uberblock; nothing was imported",
+                config.name
+            )));
+        };
+        let foreign = !newest.exported && newest.host != options.host.id;
+        if foreign && !options.force && !options.read_only {
+            return Err(PoolError::refused(format!(
+                "pool '{}' was last used by host '{}' and not exported; if it is really not in use there, import it with -f",
+                config.name, config.host_name
+            )));
+        }
+        let candidates: Vec<&Uberblock> = match options.txg {
+            Some(txg) => uberblocks.iter().filter(|uberblock| uberblock.txg == txg).collect(),
+            None if options.rewind => uberblocks.iter().filter(|uberblock| uberblock.txg >= newest.oldest).collect(),
+            None => vec![&newest],
+        };
+        if candidates.is_empty() {
+            let known: Vec<String> =
+                uberblocks.iter().filter(|u| u.txg >= newest.oldest).map(|u| u.txg.to_string()).collect();
+            return Err(PoolError::refused(format!(
+                "there is no root of transaction group {}; those that can be imported are {}",
+                options.txg.unwrap_or_default(),
+                known.join(", ")
+            )));
+        }
+        if options.txg.is_some_and(|txg| txg < newest.oldest) {
+            return Err(PoolError::refused(format!(
+                "the space of transaction group {} has been used again; the oldest that can be imported is {}",
+                options.txg.unwrap_or_default(),
+                newest.oldest
+            )));
+        }
+        let mut first_error = None;
+        for uberblock in candidates {
+            match Self::open_root(env, &members, uberblock, &uberblocks, options) {
+                Ok((pool, mut plan)) => {
+                    if uberblock.txg < newest.txg {
+                        let lost = newest.time.0.saturating_sub(uberblock.time.0) / 1000;
+                        plan.notices.insert(0, format!(
+                            "went back from transaction group {} to {}: what was written in the last {lost} seconds before \
+                             the newest root is lost",
+                            newest.txg, uberblock.txg
+                        ));
+                    }
+                    return Ok((pool, plan));
+                }
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        let error = first_error.unwrap_or(PoolError::NoSpace);
+        Err(match error {
+            PoolError::Unreadable { .. } | PoolError::Corrupt(_) if !options.rewind && options.txg.is_none() => {
+                PoolError::refused(format!(
+                    "the newest root of pool '{}' (transaction group {}) does not open: {error}; \
+                     'import -F' goes back to the newest one that does",
+                    config.name, newest.txg
+                ))
+            }
+            other => other,
+        })
+    }
+
+    fn open_root(
+        env: &Env,
+        members: &[Member],
+        uberblock: &Uberblock,
+        all: &[Uberblock],
+        options: &ImportOptions,
+    ) -> Result<(Self, Plan)> {
+        if !uberblock.readable() {
+            return Err(PoolError::refused(format!(
+                "the pool uses features that are not known here (incompatible features {:#x}); use a newer coffer",
+                uberblock.incompatible
+            )));
+        }
+        if !uberblock.writable() && !options.read_only {
+            return Err(PoolError::refused(format!(
+                "the pool uses features with which it can only be read here (features {:#x}); import it with -o readonly=on",
+                uberblock.read_only_compatible
+            )));
+        }
+        let config = newest_config(members);
+        let mut core = Core::new(env, config.name.clone(), uberblock.pool);
+        core.txg = uberblock.txg.next();
+        core.read_only = true;
+        // Until the chunk tree is read, devices are known by their labels alone.
+        for member in members {
+            let size = member.new.device.size()?;
+            let mut device =
+                Device::new(member.id, member.guid, member.new.path.clone(), size, Relation::Member(GroupId(0)));
+            device.handle = Some(member.new.device.clone());
+            core.devices.insert(member.id, device);
+        }
+        for chunk in &uberblock.system_chunks {
+            core.map.load(chunk.clone());
+        }
+        let mut pool = Self::empty(core, options.host.clone());
+        let tree = |id, root: Option<NodePtr>| Tree::new(TreeId { pool: uberblock.pool.0, tree: id }, root);
+        pool.chunks = tree(CHUNK_TREE, uberblock.chunk_root);
+        pool.meta = tree(META_TREE, uberblock.meta_root);
+        pool.extents = tree(EXTENT_TREE, uberblock.extent_root);
+        pool.committed = uberblock.txg;
+        pool.roots = all
+            .iter()
+            .filter(|other| other.txg <= uberblock.txg && other.txg >= uberblock.oldest)
+            .map(|other| other.txg)
+            .take(txg::ROOTS_KEPT)
+            .collect::<VecDeque<_>>();
+        pool.roots.make_contiguous().sort_unstable();
+        pool.load_chunk_tree(members)?;
+        pool.judge_members(members, uberblock);
+        pool.check_enough(&config)?;
+        let mut plan = Plan::default();
+        pool.load_meta()?;
+        pool.load_space(uberblock, all)?;
+        if let Some(name) = &options.rename {
+            pool.core.name.clone_from(name);
+        }
+        for device in pool.core.devices.values() {
+            if device.state() != State::Online {
+                plan.notices.push(format!("{} is {}", device.path, device.state()));
+            }
+        }
+        pool.core.read_only = options.read_only;
+        if options.read_only {
+            return Ok((pool, plan));
+        }
+        // Numbers that any device has seen are used up, and so is the one that a crash may have left unseen.
+        let seen = all.iter().map(|uberblock| uberblock.txg.0).max().unwrap_or(0);
+        pool.core.txg = Txg(seen + 2);
+        let seed = pool.core.rng.next_u64() ^ uberblock.session.0 ^ uberblock.txg.0.rotate_left(32) ^ seen;
+        pool.core.rng = device::rng::Rng::new(seed);
+        pool.core.session = Session(pool.core.rng.next_u64().max(1));
+        pool.start_session()?;
+        pool.write_config()?;
+        pool.commit()?;
+        Ok((pool, plan))
+    }
+
+    /// Reads configuration and chunks.
+    fn load_chunk_tree(&mut self, members: &[Member]) -> Result<()> {
+        let mut groups: BTreeMap<GroupId, Group> = BTreeMap::new();
+        let mut devices: BTreeMap<DeviceId, Device> = BTreeMap::new();
+        let mut sessions = Vec::new();
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut numbers = None;
+        let (config, group, device) = (txg::CONFIG_KEY, txg::group_key(GroupId(0)), txg::device_key(DeviceId(0)));
+        let (session, chunk) = (txg::session_key(0), txg::chunk_key(Logical(0)));
+        self.chunks.scan(&mut self.core, Key::MIN, Key::MAX, |key, value| {
+            if key.kind == config.kind {
+                let mut r = Reader::new("configuration item", value);
+                let name = r.text("name")?;
+                numbers = Some((name, r.u32("next device")?, r.u32("next group")?, r.u64("next address")?));
+            } else if key.kind == group.kind {
+                let id = GroupId(key.offset as u32);
+                groups.insert(id, Group::decode(id, value)?);
+            } else if key.kind == device.kind {
+                let id = DeviceId(key.offset as u32);
+                devices.insert(id, Device::decode(id, value)?);
+            } else if key.kind == session.kind {
+                let mut r = Reader::new("session item", value);
+                sessions.push((Session(r.u64("session")?), Txg(r.u64("txg")?)));
+            } else if key.kind == chunk.kind {
+                chunks.push(Chunk::decode(value)?);
+            }
+            Ok::<_, PoolError>(ControlFlow::Continue(()))
+        })?;
+        let Some((name, next_device, next_group, next_address)) = numbers else {
+            return Err(PoolError::Corrupt("the chunk tree has no configuration".to_owned()));
+        };
+        self.core.name = name;
+        self.next_device = next_device;
+        self.next_group = next_group;
+        self.core.next_address = next_address;
+        self.sessions = sessions;
+        self.core.groups = groups;
+        for device in devices.values_mut() {
+            let Some(member) = members.iter().find(|member| member.guid == device.guid) else { continue };
+            let size = member.new.device.size()?;
+            device.never_seen = false;
+            if size < device.size {
+                let now = self.core.clock.now();
+                let message = format!("{} has shrunk from {} to {size} bytes", member.new.path, device.size);
+                self.core.events.push(now, "statechange", Some(&member.new.path), message);
+                device.faulted = true;
+            }
+            device.handle = Some(member.new.device.clone());
+            if device.path != member.new.path {
+                device.path.clone_from(&member.new.path);
+                self.core.dirty_devices.insert(device.id);
+            }
+        }
+        self.core.devices = devices;
+        let system: Vec<Chunk> = self.core.map.iter().cloned().collect();
+        for chunk in &chunks {
+            if system.iter().any(|other| other.address == chunk.address) {
+                return Err(PoolError::Corrupt(format!("chunk {} is also a system chunk", chunk.address)));
+            }
+            self.core.map.load(chunk.clone());
+        }
+        let mut end = Logical(0);
+        for chunk in system.iter().chain(&chunks) {
+            for (_, placement) in chunk.placements() {
+                let Some(device) = self.core.devices.get_mut(&placement.device) else {
+                    return Err(PoolError::Corrupt(format!(
+                        "chunk {} is on device {}, which is unknown",
+                        chunk.address, placement.device
+                    )));
+                };
+                let length = chunk.column_bytes + COLUMN_HEADER;
+                if !device.free.contains(placement.offset, length) {
+                    return Err(PoolError::Corrupt(format!(
+                        "chunk {} lies at offset {} of {}, where something else is or the device has no room",
+                        chunk.address, placement.offset, device.path
+                    )));
+                }
+                device.free.remove(placement.offset, length);
+            }
+            self.core.next_address = self.core.next_address.max(chunk.end().0.next_multiple_of(1 << 20));
+        }
+        for chunk in self.core.map.iter() {
+            if chunk.address < end {
+                return Err(PoolError::Corrupt(format!("chunk {} overlaps the one before it", chunk.address)));
+            }
+            end = chunk.end();
+        }
+        Ok(())
+    }
+
+    /// Decides what of each device can be believed, by the last root that it knows.
+    fn judge_members(&mut self, members: &[Member], uberblock: &Uberblock) {
+        for member in members {
+            let known = member.labels.uberblocks.first();
+            if known.is_some_and(|known| self.is_history(known.session, known.txg, uberblock)) {
+                continue;
+            }
+            self.distrust(member.guid);
+        }
+    }
+
+    /// Whether a root is one that this pool went through.
+    pub(crate) fn is_history(&self, session: Session, txg: Txg, now: &Uberblock) -> bool {
+        if session == now.session {
+            return txg <= now.txg;
+        }
+        self.sessions.iter().any(|&(known, last)| known == session && txg <= last)
+    }
+
+    /// Takes nothing on a device for true: it was away and written to by somebody else.
+    pub(crate) fn distrust(&mut self, guid: Guid) {
+        let Some(device) = self.core.devices.values().find(|device| device.guid == guid) else { return };
+        let (id, path) = (device.id, device.path.clone());
+        let mut any = false;
+        for address in self.core.map.addresses() {
+            if !self.core.map.get(address).is_some_and(|chunk| chunk.is_on(id)) {
+                continue;
+            }
+            any = true;
+            if let Some(chunk) = self.core.map.change(address) {
+                for placement in chunk.columns.iter_mut().flat_map(|column| &mut column.placements) {
+                    if placement.device == id {
+                        placement.stale = Stale::ALL;
+                    }
+                }
+            }
+        }
+        if any {
+            let now = self.core.now();
+            let message = format!("{path} knows a root that this pool never had: all of it will be resilvered");
+            self.core.events.push(now, "resync", Some(&path), message);
+        }
+    }
+
+    /// Fails when something can't be read with the devices that are there.
+    fn check_enough(&self, config: &Config) -> Result<()> {
+        let core = &self.core;
+        let lost: Vec<&Chunk> = core.map.iter().filter(|chunk| core.worst_redundancy(chunk, None).is_none()).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        let mut enough = Vec::new();
+        for group in core.groups.values() {
+            let away: Vec<&Device> = group
+                .devices
+                .iter()
+                .filter_map(|id| core.devices.get(id))
+                .filter(|device| !device.usable() && lost.iter().any(|chunk| chunk.is_on(device.id)))
+                .collect();
+            if away.is_empty() {
+                continue;
+            }
+            let tolerance = lost
+                .iter()
+                .filter(|chunk| chunk.group == group.id)
+                .map(|chunk| usize::from(chunk.layout.tolerance()))
+                .min()
+                .unwrap_or(0);
+            let needed = away.len().saturating_sub(tolerance).max(1);
+            missing.extend(away.iter().map(|device| format!("{} (guid {})", device.path, device.guid)));
+            enough.push(format!("any {needed} of the {} missing from {}", away.len(), group.name()));
+        }
+        Err(PoolError::refused(format!(
+            "pool '{}' can't be imported: too many devices are missing or not up to date: {}; enough would be {}",
+            config.name,
+            if missing.is_empty() { "none is missing, but some are stale".to_owned() } else { missing.join(", ") },
+            if enough.is_empty() { "a device that is up to date".to_owned() } else { enough.join(" and ") }
+        )))
+    }
+
+    /// Reads datasets, properties and what is going on.
+    fn load_meta(&mut self) -> Result<()> {
+        let mut datasets: BTreeMap<DatasetId, Dataset> = BTreeMap::new();
+        let mut zombies = Vec::new();
+        let mut lost = std::collections::BTreeSet::new();
+        let mut scan = None;
+        let mut pool_item = None;
+        let mut history = 0;
+        let guid = self.core.guid;
+        let kinds = [
+            txg::POOL_KEY.kind,
+            txg::dataset_key(DatasetId(0)).kind,
+            txg::zombie_key(0).kind,
+            txg::job_key(0).kind,
+            txg::lost_key(Logical(0)).kind,
+        ];
+        for kind in kinds {
+            let (from, to) = range_of(Key { object: 0, kind, offset: 0 });
+            self.meta.scan(&mut self.core, from, to, |key, value| {
+                if kind == kinds[0] {
+                    pool_item = Some(value.to_vec());
+                } else if kind == kinds[1] {
+                    let id = DatasetId(key.offset);
+                    datasets.insert(id, Dataset::decode(guid, id, value)?);
+                } else if kind == kinds[2] {
+                    zombies.push(Zombie::decode(key.offset, value)?);
+                } else if kind == kinds[3] {
+                    scan = Some(value.to_vec());
+                } else {
+                    lost.insert(Logical(key.offset));
+                }
+                Ok::<_, PoolError>(ControlFlow::Continue(()))
+            })?;
+        }
+        if let Some((key, _)) = self.meta.last_before(&mut self.core, txg::job_key(0))?
+            && key.kind == txg::history_key(0).kind
+        {
+            history = key.offset;
+        }
+        self.next_history = history + 1;
+        if let Some(item) = pool_item {
+            let mut r = Reader::new("pool item", &item);
+            self.next_id = r.u64("next id")?;
+            self.next_history = r.u64("next history")?;
+            self.created = Millis(r.u64("created")?);
+            for _ in 0..r.u16("properties")? {
+                let name = r.text("property")?;
+                self.properties.insert(name, r.text("property value")?);
+            }
+        }
+        self.datasets = datasets;
+        self.zombies = zombies;
+        self.core.lost = lost;
+        if let Some(scan) = scan {
+            self.decode_scan(&scan)?;
+        }
+        Ok(())
+    }
+}
+
+/// The devices that carry a label of the pool.
+pub(crate) fn members_of(guid: Guid, devices: Vec<NewDevice>) -> Result<Vec<Member>> {
+    let mut members: Vec<Member> = Vec::new();
+    for new in devices {
+        let Ok(labels) = label::read(&*new.device) else { continue };
+        let Some(label) = labels.label.as_ref().filter(|label| label.pool == guid) else { continue };
+        if let Some(twin) = members.iter().find(|member| member.guid == label.device) {
+            return Err(PoolError::refused(format!(
+                "{} and {} carry the same label: one is a copy of the other; take one of them away",
+                twin.new.path, new.path
+            )));
+        }
+        members.push(Member { guid: label.device, id: label.id, labels, new });
+    }
+    if members.is_empty() {
+        return Err(PoolError::NotFound { kind: "pool", name: guid.to_string() });
+    }
+    Ok(members)
+}
+
+/// The newest configuration that any label has.
+fn newest_config(members: &[Member]) -> Config {
+    let labels = members.iter().filter_map(|member| member.labels.label.as_ref());
+    let newest = labels.filter(|label| !label.config.is_empty()).max_by_key(|label| label.txg);
+    newest.map(|label| Config::parse(&label.config)).unwrap_or_default()
+}

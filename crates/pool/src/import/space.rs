@@ -1,0 +1,246 @@
+//! What is free after an import: the bitmaps of nodes, and what only older roots still know.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use tree::{Bounds, Key, NODE_SIZE, NodePtr, Visit, Visitor, dropped, walk};
+
+use crate::checksum::Checksum;
+use crate::chunk::{COLUMN_HEADER, Chunk, Class};
+use crate::core::Core;
+use crate::dataset::Dataset;
+use crate::error::{PoolError, Result};
+use crate::io::Want;
+use crate::label::Uberblock;
+use crate::pointer::Extent;
+use crate::pool::Pool;
+use crate::space::NodeSpace;
+use crate::txg;
+use crate::types::{DatasetId, Guid, Logical, Txg};
+
+/// Collects node pointers; what can't be read is passed over.
+#[derive(Default)]
+struct Collect {
+    nodes: Vec<NodePtr>,
+    items: Option<Vec<(Key, Vec<u8>)>>,
+}
+
+impl Visitor<PoolError> for Collect {
+    fn node(&mut self, pointer: &NodePtr, _: Bounds) -> Result<Visit> {
+        self.nodes.push(*pointer);
+        Ok(if pointer.level == 0 && self.items.is_none() { Visit::Skip } else { Visit::Enter })
+    }
+
+    fn item(&mut self, key: Key, value: &[u8]) -> Result<ControlFlow<()>> {
+        if let Some(items) = &mut self.items {
+            items.push((key, value.to_vec()));
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn unreadable(&mut self, _: &NodePtr, _: Bounds, _: PoolError) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl Pool {
+    /// Loads what is free in metadata chunks and pins what older roots still know.
+    pub(super) fn load_space(&mut self, uberblock: &Uberblock, all: &[Uberblock]) -> Result<()> {
+        let mut rebuild = Vec::new();
+        for address in self.core.map.addresses() {
+            let Some(chunk) = self.core.map.get(address).filter(|chunk| chunk.class != Class::Data) else { continue };
+            let anchor = chunk.bitmap;
+            let mut space = NodeSpace::new(chunk.length());
+            let want = Want {
+                address: Logical(address.0 + u64::from(anchor.slot) * NODE_SIZE as u64),
+                length: space.slot_bytes() as u32,
+                checksum: Checksum::of_node(anchor.checksum),
+            };
+            let loaded = anchor.txg != Txg(0)
+                && self
+                    .core
+                    .read_anchored(want)
+                    .is_some_and(|bytes| space.load(&bytes, self.core.guid, address));
+            if loaded {
+                self.committed_slots.insert(address, anchor.slot);
+            } else {
+                rebuild.push(address);
+            }
+            self.core.nodes.insert(address, space);
+        }
+        if !rebuild.is_empty() {
+            self.rebuild_bitmaps(&rebuild)?;
+        }
+        if !self.core.read_only || self.roots.len() > 1 {
+            let roots = self.roots.clone();
+            for older in all.iter().filter(|u| u.txg < uberblock.txg && roots.contains(&u.txg)) {
+                self.pin(older, uberblock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every tree of the pool by the root it has in memory.
+    pub(crate) fn roots_of_all_trees(&self) -> Vec<Option<NodePtr>> {
+        let mut roots = vec![self.chunks.root(), self.meta.root(), self.extents.root()];
+        for dataset in self.datasets.values() {
+            roots.push(dataset.tree.root());
+            roots.push(dataset.deadlist.root());
+        }
+        roots.extend(self.zombies.iter().map(|zombie| Some(zombie.root)));
+        // What a deadlist names is alive for the snapshots, whose trees are walked too.
+        roots
+    }
+
+    /// Finds out what is live in some chunks by walking every tree.
+    fn rebuild_bitmaps(&mut self, which: &[Logical]) -> Result<()> {
+        let mut seen = std::collections::HashSet::new();
+        for root in self.roots_of_all_trees() {
+            let mut collect = Unseen { seen: &mut seen };
+            let _ = walk(root, 0, &mut self.core, &mut collect)?;
+        }
+        for (address, _) in seen {
+            let Some(chunk) = self.core.map.at(Logical(address)).map(|chunk| chunk.address) else { continue };
+            if which.contains(&chunk)
+                && let Some(space) = self.core.nodes.get_mut(&chunk)
+            {
+                space.mark((address - chunk.0) / NODE_SIZE as u64);
+            }
+        }
+        let now = self.core.now();
+        let message = format!("the bitmaps of {} metadata chunks were rebuilt by walking the trees", which.len());
+        self.core.events.push(now, "bitmap", None, message);
+        Ok(())
+    }
+
+    /// Keeps what an older importable root knows and the current one does not from being used again too early.
+    fn pin(&mut self, older: &Uberblock, now: &Uberblock) -> Result<()> {
+        let mut nodes = Vec::new();
+        for (old, new) in [(older.chunk_root, now.chunk_root), (older.meta_root, now.meta_root)] {
+            let mut collect = Collect { items: Some(Vec::new()), ..Collect::default() };
+            if dropped(old, new, &mut self.core, &mut collect).is_err() {
+                continue;
+            }
+            nodes.append(&mut collect.nodes);
+            for (key, value) in collect.items.unwrap_or_default() {
+                if key.kind == txg::chunk_key(Logical(0)).kind && old == older.chunk_root {
+                    self.pin_chunk(&value, now.txg);
+                }
+            }
+        }
+        let mut collect = Collect { items: Some(Vec::new()), ..Collect::default() };
+        if dropped(older.extent_root, now.extent_root, &mut self.core, &mut collect).is_ok() {
+            nodes.append(&mut collect.nodes);
+            for (key, value) in collect.items.unwrap_or_default() {
+                self.pin_extent(key, &value, now.txg)?;
+            }
+        }
+        for (old, new) in self.dataset_roots(older) {
+            let mut collect = Collect::default();
+            if dropped(old, new, &mut self.core, &mut collect).is_ok() {
+                nodes.append(&mut collect.nodes);
+            }
+        }
+        for pointer in nodes {
+            let Some(chunk) = self.core.map.at(Logical(pointer.address)).map(|chunk| chunk.address) else { continue };
+            if let Some(space) = self.core.nodes.get_mut(&chunk) {
+                space.pin((pointer.address - chunk.0) / NODE_SIZE as u64, now.txg);
+            }
+        }
+        Ok(())
+    }
+
+    /// The trees that the datasets had at an older root, each with what it became.
+    fn dataset_roots(&mut self, older: &Uberblock) -> Vec<(Option<NodePtr>, Option<NodePtr>)> {
+        let mut then: BTreeMap<DatasetId, Dataset> = BTreeMap::new();
+        let guid: Guid = self.core.guid;
+        let (from, to) = txg::range_of(txg::dataset_key(DatasetId(0)));
+        let meta = tree::Tree::new(self.meta.identity(), older.meta_root);
+        let read = meta.scan(&mut self.core, from, to, |key, value| {
+            let id = DatasetId(key.offset);
+            then.insert(id, Dataset::decode(guid, id, value)?);
+            Ok::<_, PoolError>(ControlFlow::Continue(()))
+        });
+        if read.is_err() {
+            return Vec::new();
+        }
+        let mut roots = Vec::new();
+        for (id, old) in then {
+            let new = self.datasets.get(&id);
+            roots.push((old.tree.root(), new.and_then(|dataset| dataset.tree.root())));
+            let same = new.filter(|dataset| dataset.deadlist.identity() == old.deadlist.identity());
+            roots.push((old.deadlist.root(), same.and_then(|dataset| dataset.deadlist.root())));
+        }
+        roots
+    }
+
+    fn pin_extent(&mut self, key: Key, value: &[u8], txg: Txg) -> Result<()> {
+        let extent = Extent::decode(value)?;
+        let now = self.extents.get(&mut self.core, key)?;
+        let lives = now.is_some_and(|now| Extent::decode(&now).is_ok_and(|now| now.birth == extent.birth));
+        if !lives && let Some(chunk) = self.core.map.at(Logical(key.offset)) {
+            let (address, offset) = (chunk.address, key.offset - chunk.address.0);
+            let frees = self.core.unloaded_frees.entry(address).or_default();
+            frees.push((txg, offset, u64::from(extent.stored)));
+        }
+        Ok(())
+    }
+
+    /// Keeps the places of a chunk that an older root names from being given to another chunk.
+    fn pin_chunk(&mut self, value: &[u8], txg: Txg) {
+        let Ok(old) = Chunk::decode(value) else { return };
+        let now = self.core.map.get(old.address).cloned();
+        for (_, placement) in old.placements() {
+            let kept = now.as_ref().is_some_and(|now| {
+                now.placements().any(|(_, p)| (p.device, p.offset) == (placement.device, placement.offset))
+            });
+            if kept {
+                continue;
+            }
+            if let Some(device) = self.core.devices.get_mut(&placement.device) {
+                let range = (placement.offset, old.column_bytes + COLUMN_HEADER);
+                if device.free.contains(range.0, range.1) {
+                    device.free.remove(range.0, range.1);
+                    device.deferred.push(txg, range);
+                }
+            }
+        }
+    }
+}
+
+/// Visits every node once, however many trees share it.
+struct Unseen<'a> {
+    seen: &'a mut std::collections::HashSet<(u64, u64)>,
+}
+
+impl Visitor<PoolError> for Unseen<'_> {
+    fn node(&mut self, pointer: &NodePtr, _: Bounds) -> Result<Visit> {
+        if !self.seen.insert((pointer.address, pointer.birth)) || pointer.level == 0 {
+            return Ok(Visit::Skip);
+        }
+        Ok(Visit::Enter)
+    }
+}
+
+impl Core {
+    /// Reads bytes that may have been replaced since: a mismatch is no error of any device, so nobody is charged.
+    fn read_anchored(&mut self, want: Want) -> Option<Vec<u8>> {
+        let chunk = self.chunk_of(want.address, u64::from(want.length)).ok()?.clone();
+        let offset = want.address.0 - chunk.address.0;
+        let segments: Vec<_> = chunk.layout.segments(offset, u64::from(want.length)).collect();
+        let unit = u64::from(chunk.layout.unit());
+        // A slot never crosses a unit: units are at least as long as a node.
+        let segment = segments.first()?;
+        for column in chunk.layout.columns_of(segment.cell.row, segment.cell.index) {
+            let at = segment.cell.row * unit + u64::from(segment.cell.within);
+            for (device, from) in self.fresh_placements(&chunk, column, at, u64::from(want.length)) {
+                let mut bytes = vec![0; want.length as usize];
+                let handle = self.devices.get(&device).and_then(|device| device.open().cloned());
+                if handle.is_some_and(|handle| handle.read(from, &mut bytes).is_ok()) && want.checksum.matches(&bytes) {
+                    return Some(bytes);
+                }
+            }
+        }
+        None
+    }
+}

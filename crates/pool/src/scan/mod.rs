@@ -1,0 +1,260 @@
+//! Background work: bringing devices up to date, scrubbing, spares that step in.
+//!
+//! - this file: what is going on, how far, how fast; one step at a time ([`Pool::tick`])
+//! - `resilver`: stale regions become fresh
+//! - `scrub`: everything is read and checked
+//! - `spares`: who stands in for whom, and when that ends
+//!
+//! A step is bounded, and the cursor is part of the pool: work goes on where it was after a restart.
+
+mod resilver;
+mod scrub;
+mod spares;
+
+use crate::codec::{Reader, Writer};
+use crate::error::{PoolError, Result};
+use crate::pool::Pool;
+use crate::report::{ScanKind, ScanReport, ScanState};
+use crate::types::{Logical, Millis};
+
+/// Age at which what was written is committed without being asked to, milliseconds.
+const COMMIT_AGE_MS: u64 = 5_000;
+
+/// What to do about a scrub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScrubAction {
+    /// Begin one, or go on with one that is paused.
+    Start,
+    /// Keep its place.
+    Pause,
+    /// Give it up.
+    Stop,
+}
+
+/// One scan, going on or past.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    pub(crate) state: ScanState,
+    pub(crate) started: Millis,
+    pub(crate) ended: Millis,
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+    pub(crate) repaired: u64,
+    pub(crate) errors: u64,
+    /// Time that it ran, pauses left out.
+    pub(crate) ran_ms: u64,
+    /// Where it goes on: everything before is done.
+    pub(crate) cursor: Logical,
+}
+
+/// The scans of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) scrub: Option<Progress>,
+    pub(crate) resilver: Option<Progress>,
+    /// When the last step ended.
+    pub(crate) last_step: Millis,
+}
+
+impl Progress {
+    pub(crate) fn new(now: Millis, total: u64) -> Self {
+        Self {
+            state: ScanState::Running,
+            started: now,
+            ended: Millis(0),
+            done: 0,
+            total,
+            repaired: 0,
+            errors: 0,
+            ran_ms: 0,
+            cursor: Logical(0),
+        }
+    }
+
+    fn report(&self, kind: ScanKind) -> ScanReport {
+        let rate = if self.ran_ms > 0 { (u128::from(self.done) * 1000 / u128::from(self.ran_ms)) as u64 } else { 0 };
+        let done = self.done.min(self.total);
+        let running = self.state == ScanState::Running;
+        ScanReport {
+            kind,
+            state: self.state,
+            started: self.started,
+            ended: (!running).then_some(self.ended),
+            done,
+            total: self.total,
+            repaired: self.repaired,
+            errors: self.errors,
+            rate,
+            eta_seconds: (running && rate > 0).then(|| (self.total - done).div_ceil(rate)),
+        }
+    }
+
+    fn encode(&self, w: &mut Writer) {
+        w.u8(match self.state {
+            ScanState::Running => 1,
+            ScanState::Paused => 2,
+            ScanState::Finished => 3,
+            ScanState::Canceled => 4,
+        });
+        let numbers = [
+            self.started.0,
+            self.ended.0,
+            self.done,
+            self.total,
+            self.repaired,
+            self.errors,
+            self.ran_ms,
+            self.cursor.0,
+        ];
+        numbers.iter().for_each(|&number| w.u64(number));
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let state = match r.u8("state")? {
+            1 => ScanState::Running,
+            2 => ScanState::Paused,
+            3 => ScanState::Finished,
+            4 => ScanState::Canceled,
+            other => return Err(r.error("state", format!("{other} is not known")).into()),
+        };
+        let mut next = || r.u64("number");
+        Ok(Self {
+            state,
+            started: Millis(next()?),
+            ended: Millis(next()?),
+            done: next()?,
+            total: next()?,
+            repaired: next()?,
+            errors: next()?,
+            ran_ms: next()?,
+            cursor: Logical(next()?),
+        })
+    }
+}
+
+impl Pool {
+    pub(crate) fn encode_scan(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        for progress in [&self.scan.scrub, &self.scan.resilver] {
+            w.u8(u8::from(progress.is_some()));
+            if let Some(progress) = progress {
+                progress.encode(&mut w);
+            }
+        }
+        w.finish()
+    }
+
+    pub(crate) fn decode_scan(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut r = Reader::new("scan item", bytes);
+        for slot in [&mut self.scan.scrub, &mut self.scan.resilver] {
+            if r.u8("presence")? != 0 {
+                *slot = Some(Progress::decode(&mut r)?);
+            }
+        }
+        Ok(r.end()?)
+    }
+
+    /// The scan that is going on, or the last one.
+    pub fn scan(&self) -> Option<ScanReport> {
+        let scrub = self.scan.scrub.map(|progress| (progress, ScanKind::Scrub));
+        let resilver = self.scan.resilver.map(|progress| (progress, ScanKind::Resilver));
+        let both = [resilver, scrub].into_iter().flatten();
+        both.max_by_key(|(progress, kind)| {
+            let running = progress.state == ScanState::Running;
+            (running && *kind == ScanKind::Resilver, running, progress.ended.max(progress.started))
+        })
+        .map(|(progress, kind)| progress.report(kind))
+    }
+
+    /// Begins, pauses, goes on with or gives up a scrub.
+    ///
+    /// # Errors
+    /// One is going on already, or none is.
+    pub fn scrub(&mut self, action: ScrubAction) -> Result<()> {
+        self.writable()?;
+        let now = self.core.now();
+        let running = self.scan.scrub.map(|scrub| scrub.state);
+        match (action, running) {
+            (ScrubAction::Start, Some(ScanState::Running)) => {
+                return Err(PoolError::refused("a scrub is going on already"));
+            }
+            (ScrubAction::Start, Some(ScanState::Paused)) => self.set_scrub_state(ScanState::Running, "scrub_resume"),
+            (ScrubAction::Start, _) => {
+                let total = self.scrub_total();
+                self.scan.scrub = Some(Progress::new(now, total));
+                self.core.events.push(now, "scrub_start", None, "scrub started".to_owned());
+            }
+            (ScrubAction::Pause, Some(ScanState::Running)) => self.set_scrub_state(ScanState::Paused, "scrub_pause"),
+            (ScrubAction::Stop, Some(ScanState::Running | ScanState::Paused)) => {
+                self.set_scrub_state(ScanState::Canceled, "scrub_abort");
+            }
+            (ScrubAction::Pause | ScrubAction::Stop, _) => {
+                return Err(PoolError::refused("there is no active scrub"));
+            }
+        }
+        self.changed = true;
+        self.commit()
+    }
+
+    fn set_scrub_state(&mut self, state: ScanState, event: &str) {
+        let now = self.core.now();
+        if let Some(scrub) = &mut self.scan.scrub {
+            scrub.state = state;
+            scrub.ended = now;
+        }
+        self.core.events.push(now, event, None, event.replace('_', " "));
+    }
+
+    /// Whether background work is waiting to be done.
+    pub fn has_work(&self) -> bool {
+        !self.core.read_only
+            && !self.core.suspended
+            && (self.resilver_needed() || self.stand_ins_done() || self.spare_wanted() || self.destroys() || self.scrubs())
+    }
+
+    fn scrubs(&self) -> bool {
+        self.scan.scrub.is_some_and(|scrub| scrub.state == ScanState::Running)
+    }
+
+    /// Does one step of background work, of about `budget` bytes; true when there is more.
+    ///
+    /// # Errors
+    /// As [`Pool::flush`]. What was under way goes on with the next step.
+    pub fn tick(&mut self, budget: u64) -> Result<bool> {
+        if self.core.read_only || self.core.suspended {
+            return Ok(false);
+        }
+        let now = self.core.now();
+        if self.changed && self.last_commit.0 + COMMIT_AGE_MS <= now.0 {
+            self.commit()?;
+        }
+        self.call_spares()?;
+        if self.resilver_needed() {
+            if self.may_go_on(now, self.scan.resilver) {
+                self.resilver_step(budget)?;
+            }
+        } else {
+            self.end_resilver()?;
+            self.end_stand_ins()?;
+            if self.destroys() {
+                self.destroy_step()?;
+            } else if self.scrubs() && self.may_go_on(now, self.scan.scrub) {
+                self.scrub_step(budget)?;
+            }
+        }
+        self.scan.last_step = self.core.now();
+        Ok(self.has_work())
+    }
+
+    /// Whether the rate limit (property `scan_rate`, bytes per second) lets a scan do another step.
+    fn may_go_on(&self, now: Millis, progress: Option<Progress>) -> bool {
+        let limit: u64 = self.property("scan_rate").parse().unwrap_or(0);
+        match progress {
+            Some(progress) if limit > 0 => {
+                let since = now.0.saturating_sub(progress.started.0);
+                u128::from(progress.done) * 1000 <= u128::from(limit) * u128::from(since)
+            }
+            _ => true,
+        }
+    }
+}

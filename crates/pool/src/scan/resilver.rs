@@ -1,0 +1,387 @@
+//! Resilver: stale regions become fresh.
+//!
+//! Chunk by chunk, region by region, all targets of a region at once. What is read for it is checked against the
+//! checksums of the extents in the region (nodes carry their own), and healed first where it does not match. The
+//! targets are flushed before the chunk map says that they are fresh.
+
+use std::collections::BTreeSet;
+use std::io::IoSlice;
+use std::ops::{ControlFlow, Range};
+
+use device::{Op, Request};
+use geometry::ColumnSet;
+use tree::{Expected, NODE_SIZE, Node};
+
+use super::Progress;
+use crate::chunk::{Chunk, Class};
+use crate::error::{PoolError, Result};
+use crate::io::{Rows, Want, on_device};
+use crate::pointer::{Extent, STORED_MAX};
+use crate::pool::Pool;
+use crate::report::ScanState;
+use crate::txg::extent_key;
+use crate::types::{DeviceId, Logical};
+
+/// Rows read at once.
+const ROWS_MAX: u64 = 256;
+
+/// What one region's rebuild came to.
+#[derive(Default)]
+struct Outcome {
+    repaired: u64,
+    errors: u64,
+    /// Placements written in full: (column, device).
+    fresh: Vec<(u16, DeviceId)>,
+}
+
+impl Pool {
+    /// Regions of the chunk that are stale on a device that works.
+    fn work_in(&self, chunk: &Chunk) -> u32 {
+        let regions = chunk.regions();
+        chunk
+            .placements()
+            .filter(|(_, placement)| !placement.stale.is_empty() && self.core.usable(placement.device))
+            .map(|(_, placement)| placement.stale.iter().filter(|&region| region < regions).count() as u32)
+            .sum()
+    }
+
+    pub(crate) fn resilver_needed(&self) -> bool {
+        self.core.map.iter().any(|chunk| self.work_in(chunk) > 0)
+    }
+
+    fn resilver_left(&self) -> u64 {
+        self.core.map.iter().map(|chunk| u64::from(self.work_in(chunk)) * chunk.region_bytes()).sum()
+    }
+
+    /// Rebuilds about `budget` bytes of stale regions and commits.
+    pub(super) fn resilver_step(&mut self, budget: u64) -> Result<()> {
+        let now = self.core.now();
+        let left = self.resilver_left();
+        let running = self.scan.resilver.filter(|progress| progress.state == ScanState::Running);
+        let mut progress = running.unwrap_or_else(|| {
+            self.core.events.push(now, "resilver_start", None, "resilver started".to_owned());
+            Progress::new(now, left)
+        });
+        progress.total = progress.done + left;
+        // What is dirty in memory must not be taken for missing: the trees tell what is live only after a commit.
+        self.commit()?;
+        let mut done = 0;
+        let mut flushed: BTreeSet<DeviceId> = BTreeSet::new();
+        let mut cleared: Vec<(Logical, u32, Outcome)> = Vec::new();
+        'chunks: for address in self.core.map.addresses() {
+            let Some(chunk) = self.core.map.get(address).cloned() else { continue };
+            if self.work_in(&chunk) == 0 {
+                continue;
+            }
+            for region in 0..chunk.regions() {
+                let targets: Vec<(u16, crate::chunk::Placement)> = chunk
+                    .placements()
+                    .filter(|(_, placement)| placement.stale.contains(region) && self.core.usable(placement.device))
+                    .map(|(column, placement)| (column, *placement))
+                    .collect();
+                if targets.is_empty() {
+                    continue;
+                }
+                let mut outcome = if chunk.class == Class::Data {
+                    self.rebuild_data(&chunk, region, &targets)?
+                } else {
+                    self.rebuild_nodes(&chunk, region, &targets)?
+                };
+                done += chunk.region_bytes() * targets.len() as u64;
+                outcome.fresh.retain(|(_, device)| self.core.usable(*device));
+                flushed.extend(outcome.fresh.iter().map(|(_, device)| *device));
+                progress.repaired += outcome.repaired;
+                progress.errors += outcome.errors;
+                cleared.push((address, region, outcome));
+                if done >= budget {
+                    break 'chunks;
+                }
+            }
+        }
+        let failed = if self.core.is_sabotaged("resilver-no-flush") {
+            BTreeSet::new()
+        } else {
+            self.core.flush_these(&flushed)
+        };
+        let mut stuck = true;
+        for (address, region, outcome) in cleared {
+            let Some(chunk) = self.core.map.change(address) else { continue };
+            for (column, device) in outcome.fresh {
+                if failed.contains(&device) {
+                    continue;
+                }
+                stuck = false;
+                for placement in &mut chunk.columns[usize::from(column)].placements {
+                    if placement.device == device {
+                        placement.stale.remove(region);
+                    }
+                }
+            }
+        }
+        progress.done += done;
+        progress.ran_ms += self.core.now().0.saturating_sub(now.0);
+        progress.total = progress.done + self.resilver_left();
+        self.scan.resilver = Some(progress);
+        self.changed = true;
+        self.commit()?;
+        if stuck && done > 0 {
+            // Targets that take nothing are faulted by their errors; until then do not spin on them.
+            return Err(PoolError::refused("a resilver makes no progress: its targets can't be written"));
+        }
+        Ok(())
+    }
+
+    /// Notes the end of a resilver once nothing is stale any more.
+    pub(super) fn end_resilver(&mut self) -> Result<()> {
+        let now = self.core.now();
+        let Some(progress) = &mut self.scan.resilver else { return Ok(()) };
+        if progress.state != ScanState::Running {
+            return Ok(());
+        }
+        progress.state = ScanState::Finished;
+        progress.ended = now;
+        progress.total = progress.done;
+        let message = format!("resilvered {} bytes with {} errors", progress.repaired, progress.errors);
+        self.core.events.push(now, "resilver_finish", None, message);
+        self.changed = true;
+        self.commit()
+    }
+
+    /// Extents that touch a range of rows: (offset in the chunk, extent), rising.
+    pub(super) fn extents_in(&mut self, chunk: &Chunk, rows: &Range<u64>) -> Result<Vec<(u64, Extent)>> {
+        let row_bytes = chunk.layout.row_bytes();
+        let (from, to) = (rows.start * row_bytes, rows.end * row_bytes);
+        // An extent that began before the range may reach into it.
+        let first = from.saturating_sub(u64::from(STORED_MAX));
+        let mut found = Vec::new();
+        let (low, high) = (Logical(chunk.address.0 + first), Logical(chunk.address.0 + to - 1));
+        self.extents.scan(&mut self.core, extent_key(low), extent_key(high), |key, value| {
+            let extent = Extent::decode(value)?;
+            let offset = key.offset - chunk.address.0;
+            if offset + u64::from(extent.stored) > from {
+                found.push((offset, extent));
+            }
+            Ok::<_, PoolError>(ControlFlow::Continue(()))
+        })?;
+        Ok(found)
+    }
+
+    fn rebuild_data(
+        &mut self,
+        chunk: &Chunk,
+        region: u32,
+        targets: &[(u16, crate::chunk::Placement)],
+    ) -> Result<Outcome> {
+        let region_rows = chunk.region_rows(region);
+        let extents = self.extents_in(chunk, &region_rows)?;
+        let mut outcome = Outcome::default();
+        let mut failed: BTreeSet<(u16, DeviceId)> = BTreeSet::new();
+        for run in live_runs(chunk, &extents) {
+            let within: Vec<&(u64, Extent)> = extents
+                .iter()
+                .filter(|(offset, extent)| {
+                    let rows = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+                    rows.start >= run.start && rows.end <= run.end
+                })
+                .collect();
+            let Some(rows) = self.checked_rows(chunk, &run, &within, &mut outcome) else { continue };
+            let from = run.start.max(region_rows.start);
+            let to = run.end.min(region_rows.end);
+            for (column, placement) in self.write_targets(chunk, &rows, from..to, targets, &mut outcome) {
+                failed.insert((column, placement));
+            }
+        }
+        outcome.fresh = targets
+            .iter()
+            .map(|(column, placement)| (*column, placement.device))
+            .filter(|target| !failed.contains(target))
+            .collect();
+        Ok(outcome)
+    }
+
+    /// Reads rows, rebuilds what is missing, and makes sure that every extent in them matches its checksum.
+    fn checked_rows(
+        &mut self,
+        chunk: &Chunk,
+        run: &Range<u64>,
+        extents: &[&(u64, Extent)],
+        outcome: &mut Outcome,
+    ) -> Option<Rows> {
+        let all = ColumnSet::first(chunk.columns.len() as u16);
+        let eager: ColumnSet = all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect();
+        let mut rows = self.core.read_rows(chunk, run.clone(), &eager);
+        let mut gone = rows.missing();
+        if !rows.rebuild(chunk, &gone) {
+            rows = self.core.read_rows(chunk, run.clone(), &all);
+            gone = rows.missing();
+            if !rows.rebuild(chunk, &gone) {
+                // Columns without any twin (a plain stripe): the others are still worth having.
+                outcome.errors += 1;
+                return None;
+            }
+        }
+        let mut wrong = false;
+        for (offset, extent) in extents {
+            let good = rows
+                .logical(chunk, *offset, u64::from(extent.stored))
+                .is_some_and(|bytes| extent.checksum.matches(&bytes));
+            if !good {
+                wrong = true;
+                let want = Want {
+                    address: Logical(chunk.address.0 + offset),
+                    length: extent.stored,
+                    checksum: extent.checksum,
+                };
+                if self.core.read_extent(want).is_err() {
+                    outcome.errors += 1;
+                }
+            }
+        }
+        if wrong {
+            // The sources were healed where they could be.
+            rows = self.core.read_rows(chunk, run.clone(), &all);
+            gone = rows.missing();
+            rows.rebuild(chunk, &gone);
+        }
+        Some(rows)
+    }
+
+    /// Whether a column can only be read from a device that should be read last.
+    fn only_reluctant(&self, chunk: &Chunk, column: u16) -> bool {
+        let reluctant = |id: &DeviceId| self.core.devices.get(id).is_some_and(|device| device.avoid_reads);
+        let placements = &chunk.columns[usize::from(column)].placements;
+        placements.iter().all(|placement| reluctant(&placement.device) || !placement.stale.is_empty())
+            && placements.iter().any(|placement| reluctant(&placement.device))
+    }
+
+    /// Writes rows of the target columns; gives the targets that failed.
+    fn write_targets(
+        &mut self,
+        chunk: &Chunk,
+        rows: &Rows,
+        which: Range<u64>,
+        targets: &[(u16, crate::chunk::Placement)],
+        outcome: &mut Outcome,
+    ) -> Vec<(u16, DeviceId)> {
+        let unit = u64::from(chunk.layout.unit());
+        let mut failed = Vec::new();
+        let mut open = Vec::new();
+        for (column, placement) in targets {
+            let handle = self.core.devices.get(&placement.device).and_then(|device| device.open().cloned());
+            match (handle, &rows.columns[usize::from(*column)]) {
+                (Some(handle), Some(bytes)) => {
+                    let from = ((which.start - rows.rows.start) * unit) as usize;
+                    let to = ((which.end - rows.rows.start) * unit) as usize;
+                    open.push((*column, placement, handle, &bytes[from..to]));
+                }
+                _ => failed.push((*column, placement.device)),
+            }
+        }
+        let mut requests: Vec<Request<'_>> = open
+            .iter()
+            .map(|(_, placement, handle, bytes)| {
+                let offset = on_device(placement, which.start * unit);
+                Request::new(&**handle, Op::Write { offset, buffers: vec![IoSlice::new(bytes)] })
+            })
+            .collect();
+        self.core.runner.run(&mut requests);
+        let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
+        for ((column, placement, _, bytes), result) in open.iter().zip(results) {
+            match result {
+                Ok(()) => outcome.repaired += bytes.len() as u64,
+                Err(error) => {
+                    self.core.device_failed(placement.device, &error);
+                    failed.push((*column, placement.device));
+                }
+            }
+        }
+        failed
+    }
+
+    /// Nodes and bitmaps are copied one by one: each node's best copy is the valid one of the latest birth.
+    fn rebuild_nodes(
+        &mut self,
+        chunk: &Chunk,
+        region: u32,
+        targets: &[(u16, crate::chunk::Placement)],
+    ) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let rows = chunk.region_rows(region);
+        let all = ColumnSet::first(chunk.columns.len() as u16);
+        let mut loaded = self.core.read_rows(chunk, rows.clone(), &all);
+        let row_bytes = chunk.layout.row_bytes();
+        for at in (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE) {
+            let index = at / NODE_SIZE as u64;
+            let live = self.core.nodes.get(&chunk.address).is_some_and(|space| space.is_live(index));
+            match best_copy(chunk, &loaded, at, self.core.guid.0) {
+                Some(bytes) => put_copies(chunk, &mut loaded, at, &bytes),
+                None if live => {
+                    outcome.errors += 1;
+                    self.core.data_lost(Logical(chunk.address.0 + at));
+                }
+                None => {}
+            }
+        }
+        let gone = loaded.missing();
+        loaded.rebuild(chunk, &gone);
+        let failed = self.write_targets(chunk, &loaded, rows, targets, &mut outcome);
+        outcome.fresh = targets
+            .iter()
+            .map(|(column, placement)| (*column, placement.device))
+            .filter(|target| !failed.contains(target))
+            .collect();
+        Ok(outcome)
+    }
+}
+
+/// Runs of rows that hold something live, each with whole extents, of bounded length.
+pub(super) fn live_runs(chunk: &Chunk, extents: &[(u64, Extent)]) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for (offset, extent) in extents {
+        let rows = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+        match runs.last_mut() {
+            Some(last) if rows.start < last.end || (rows.start == last.end && rows.end - last.start <= ROWS_MAX) => {
+                last.end = last.end.max(rows.end);
+            }
+            _ => runs.push(rows),
+        }
+    }
+    runs
+}
+
+/// Of the copies of a node (or bitmap slot) the one to believe.
+pub(super) fn best_copy(chunk: &Chunk, rows: &Rows, at: u64, pool: u64) -> Option<Vec<u8>> {
+    let cell = chunk.layout.cell(at);
+    let within = cell.within as usize;
+    let mut best: Option<(u64, &[u8])> = None;
+    for column in chunk.layout.columns_of(cell.row, cell.index) {
+        let Some(unit) = rows.unit(cell.row, column) else { continue };
+        let bytes = &unit[within..within + NODE_SIZE];
+        let expected = Expected { pool: Some(pool), ..Expected::default() };
+        let birth = if at < crate::space::SLOT_NODES * NODE_SIZE as u64 {
+            // Bitmap slots carry their txg; which of them counts is anchored elsewhere.
+            u64::from_le_bytes(bytes[24..32].try_into().unwrap_or_default())
+        } else {
+            match Node::parse(bytes.into(), &expected) {
+                Ok(node) if node.header().address == chunk.address.0 + at => node.header().birth,
+                _ => continue,
+            }
+        };
+        if best.is_none_or(|(other, _)| birth > other) {
+            best = Some((birth, bytes));
+        }
+    }
+    best.map(|(_, bytes)| bytes.to_vec())
+}
+
+/// Lays a node into every column that holds it.
+fn put_copies(chunk: &Chunk, rows: &mut Rows, at: u64, bytes: &[u8]) {
+    let cell = chunk.layout.cell(at);
+    let unit = u64::from(chunk.layout.unit());
+    let from = ((cell.row - rows.rows.start) * unit) as usize + cell.within as usize;
+    let length = rows.column_bytes();
+    for column in chunk.layout.columns_of(cell.row, cell.index) {
+        let column = rows.columns[usize::from(column)].get_or_insert_with(|| vec![0; length]);
+        column[from..from + bytes.len()].copy_from_slice(bytes);
+    }
+}

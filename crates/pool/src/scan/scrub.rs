@@ -1,0 +1,283 @@
+//! Scrub: every copy of everything that is live is read and checked, and repaired where it is wrong.
+//!
+//! Chunks in order of address. In data chunks extents are checked against their checksums, copies against each
+//! other, and parity against the data of every row that holds anything live. In metadata chunks every copy of every
+//! live node is checked.
+
+use geometry::{ColumnSet, Kind};
+use parity::Location;
+use tree::{Expected, NODE_SIZE, Node};
+
+use super::resilver::{best_copy, live_runs};
+use crate::chunk::{Chunk, Class};
+use crate::error::Result;
+use crate::io::{Rows, Want, on_device};
+use crate::pointer::Extent;
+use crate::pool::Pool;
+use crate::report::ScanState;
+use crate::types::{DeviceId, Logical};
+
+/// Logical bytes checked in one go.
+const SLICE_BYTES: u64 = 4 << 20;
+
+impl Pool {
+    /// Bytes that a scrub looks at: everything in use, once.
+    pub(super) fn scrub_total(&self) -> u64 {
+        self.core.map.iter().map(|chunk| chunk.used).sum()
+    }
+
+    /// Checks about `budget` bytes from the cursor on.
+    pub(super) fn scrub_step(&mut self, budget: u64) -> Result<()> {
+        let Some(mut progress) = self.scan.scrub else { return Ok(()) };
+        let started = self.core.now();
+        self.commit()?;
+        let healed = self.core.healed_bytes;
+        let mut errors = 0;
+        let mut done = 0;
+        let mut cursor = progress.cursor;
+        let mut finished = true;
+        while let Some(chunk) = self.core.map.at(cursor).or_else(|| self.core.map.at_or_after(cursor)).cloned() {
+            if done >= budget {
+                finished = false;
+                break;
+            }
+            let offset = cursor.0.saturating_sub(chunk.address.0);
+            let row_bytes = chunk.layout.row_bytes();
+            let rows = chunk.layout.rows(chunk.column_bytes);
+            let first = offset / row_bytes;
+            let last = (first + (SLICE_BYTES / row_bytes).max(1)).min(rows);
+            done += if chunk.class == Class::Data {
+                self.scrub_data(&chunk, first..last, &mut errors)?
+            } else {
+                self.scrub_nodes(&chunk, first..last, &mut errors)
+            };
+            cursor = if last >= rows { chunk.end() } else { Logical(chunk.address.0 + last * row_bytes) };
+        }
+        progress.cursor = cursor;
+        progress.done += done;
+        progress.total = progress.total.max(progress.done);
+        progress.repaired += self.core.healed_bytes - healed;
+        progress.errors += errors;
+        progress.ran_ms += self.core.now().0.saturating_sub(started.0);
+        if finished {
+            progress.state = ScanState::Finished;
+            progress.ended = self.core.now();
+            progress.total = progress.done;
+            let message = format!("scrub repaired {} bytes with {} errors", progress.repaired, progress.errors);
+            self.core.events.push(progress.ended, "scrub_finish", None, message);
+        }
+        self.scan.scrub = Some(progress);
+        self.changed = true;
+        if finished { self.commit() } else { Ok(()) }
+    }
+
+    fn scrub_data(&mut self, chunk: &Chunk, slice: std::ops::Range<u64>, errors: &mut u64) -> Result<u64> {
+        let row_bytes = chunk.layout.row_bytes();
+        // Extents belong to the slice in which they begin, so that each is looked at once.
+        let extents: Vec<(u64, Extent)> = self
+            .extents_in(chunk, &slice)?
+            .into_iter()
+            .filter(|(offset, _)| *offset >= slice.start * row_bytes)
+            .collect();
+        let bytes = extents.iter().map(|(_, extent)| u64::from(extent.stored)).sum();
+        let all = ColumnSet::first(chunk.columns.len() as u16);
+        for run in live_runs(chunk, &extents) {
+            let rows = self.core.read_rows(chunk, run.clone(), &all);
+            let mut clean = rows.missing().is_empty();
+            for (offset, extent) in &extents {
+                let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+                if touched.start < run.start || touched.end > run.end {
+                    continue;
+                }
+                let address = Logical(chunk.address.0 + offset);
+                if extent_is_right(chunk, &rows, *offset, extent) {
+                    if self.core.lost.remove(&address) {
+                        self.meta.remove(&mut self.core, crate::txg::lost_key(address))?;
+                    }
+                    continue;
+                }
+                clean = false;
+                let want = Want { address, length: extent.stored, checksum: extent.checksum };
+                // Reading through `heal` looks at every copy, blames and repairs.
+                if self.core.heal(&want).is_err() {
+                    *errors += 1;
+                }
+            }
+            if chunk.has_parity() {
+                let rows = if clean { rows } else { self.core.read_rows(chunk, run.clone(), &all) };
+                self.scrub_parity(chunk, &rows);
+            } else {
+                self.scrub_twins(chunk, &run, &extents);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Other placements of a column (a spare beside its original) hold the same; rare, so read one by one.
+    fn scrub_twins(&mut self, chunk: &Chunk, run: &std::ops::Range<u64>, extents: &[(u64, Extent)]) {
+        if chunk.columns.iter().all(|column| column.placements.len() == 1) {
+            return;
+        }
+        for (offset, extent) in extents {
+            let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+            if touched.start >= run.start && touched.end <= run.end {
+                let want =
+                    Want { address: Logical(chunk.address.0 + offset), length: extent.stored, checksum: extent.checksum };
+                let _ = self.core.heal(&want);
+            }
+        }
+    }
+
+    /// Rewrites parity that does not agree with data that does match its checksums.
+    fn scrub_parity(&mut self, chunk: &Chunk, rows: &Rows) {
+        if !rows.missing().is_empty() {
+            return;
+        }
+        let layout = &chunk.layout;
+        let Kind::Parity { parity } = layout.kind() else { return };
+        let unit = layout.unit() as usize;
+        for row in rows.rows.clone() {
+            let data: Vec<&[u8]> =
+                (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
+            let found: Vec<&[u8]> = (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
+            if parity::verify(&data, &found).unwrap_or(false) {
+                continue;
+            }
+            // Dead bytes of a data column may be what is wrong: two parities tell, one does not.
+            if parity >= 2
+                && let Ok(Location::Column(slot)) = parity::locate(&data, &found)
+                && slot < data.len()
+            {
+                let column = layout.data_column(row, slot as u16);
+                let mut mended = rows.clone();
+                mended.columns[usize::from(column)] = None;
+                if mended.rebuild(chunk, &std::iter::once(column).collect())
+                    && let Some(right) = mended.unit(row, column)
+                {
+                    self.rewrite_unit(chunk, row, column, &right.to_vec());
+                }
+                continue;
+            }
+            let mut right = vec![vec![0u8; unit]; usize::from(parity)];
+            let mut outputs: Vec<&mut [u8]> = right.iter_mut().map(Vec::as_mut_slice).collect();
+            if parity::generate(&data, &mut outputs).is_err() {
+                continue;
+            }
+            for (j, right) in (0..parity).zip(&right) {
+                if found[usize::from(j)] != &right[..] {
+                    self.rewrite_unit(chunk, row, layout.parity_column(row, j), right);
+                }
+            }
+        }
+    }
+
+    /// Rewrites one unit of a column on its fresh placements and charges their devices.
+    fn rewrite_unit(&mut self, chunk: &Chunk, row: u64, column: u16, bytes: &[u8]) {
+        let offset = row * u64::from(chunk.layout.unit());
+        let address = Logical(chunk.address.0 + row * chunk.layout.row_bytes());
+        for (device, at) in self.core.fresh_placements(chunk, column, offset, bytes.len() as u64) {
+            self.core.checksum_failed(device, address);
+            self.rewrite(device, at, bytes);
+        }
+    }
+
+    fn rewrite(&mut self, device: DeviceId, at: u64, bytes: &[u8]) {
+        let Some(handle) = self.core.devices.get(&device).and_then(|device| device.open().cloned()) else { return };
+        match handle.write(at, bytes) {
+            Ok(()) => self.core.healed_bytes += bytes.len() as u64,
+            Err(error) => self.core.device_failed(device, &error),
+        }
+    }
+
+    fn scrub_nodes(&mut self, chunk: &Chunk, slice: std::ops::Range<u64>, errors: &mut u64) -> u64 {
+        let row_bytes = chunk.layout.row_bytes();
+        let (from, to) = (slice.start * row_bytes, slice.end * row_bytes);
+        let Some(space) = self.core.nodes.get(&chunk.address) else { return 0 };
+        let live: Vec<u64> = space
+            .iter_live()
+            .map(|index| index * NODE_SIZE as u64)
+            .filter(|at| (from..to).contains(at))
+            .collect();
+        if live.is_empty() {
+            return 0;
+        }
+        let all = ColumnSet::first(chunk.columns.len() as u16);
+        let rows = self.core.read_rows(chunk, slice, &all);
+        let pool = self.core.guid.0;
+        for &at in &live {
+            let address = Logical(chunk.address.0 + at);
+            let Some(right) = best_copy(chunk, &rows, at, pool) else {
+                *errors += 1;
+                self.core.data_lost(address);
+                continue;
+            };
+            let cell = chunk.layout.cell(at);
+            let within = cell.within as usize;
+            for column in chunk.layout.columns_of(cell.row, cell.index) {
+                let same = rows.unit(cell.row, column).is_none_or(|unit| unit[within..within + NODE_SIZE] == right[..]);
+                if same {
+                    continue;
+                }
+                let offset = cell.row * u64::from(chunk.layout.unit()) + u64::from(cell.within);
+                for (device, at) in self.core.fresh_placements(chunk, column, offset, NODE_SIZE as u64) {
+                    self.core.checksum_failed(device, address);
+                    self.rewrite(device, at, &right);
+                }
+            }
+        }
+        self.scrub_second_placements(chunk, &live);
+        live.len() as u64 * NODE_SIZE as u64
+    }
+
+    /// Nodes on second placements of a column, which `read_rows` does not look at.
+    fn scrub_second_placements(&mut self, chunk: &Chunk, live: &[u64]) {
+        let expected = Expected { pool: Some(self.core.guid.0), ..Expected::default() };
+        let unit = u64::from(chunk.layout.unit());
+        for (column, entry) in chunk.columns.iter().enumerate().filter(|(_, entry)| entry.placements.len() > 1) {
+            for &at in live {
+                let cell = chunk.layout.cell(at);
+                if !chunk.layout.columns_of(cell.row, cell.index).any(|c| usize::from(c) == column) {
+                    continue;
+                }
+                let offset = cell.row * unit + u64::from(cell.within);
+                let region = chunk.regions_of(offset, NODE_SIZE as u64);
+                let mut copies: Vec<(DeviceId, u64, Option<Node>)> = Vec::new();
+                for placement in &entry.placements {
+                    let fresh = region.clone().all(|region| !placement.stale.contains(region));
+                    let handle = self.core.devices.get(&placement.device).and_then(|device| device.open().cloned());
+                    if let (true, Some(handle)) = (fresh, handle) {
+                        let mut bytes = vec![0; NODE_SIZE];
+                        let read = handle.read(on_device(placement, offset), &mut bytes).is_ok();
+                        let node = Node::parse(bytes.into_boxed_slice(), &expected).ok().filter(|_| read);
+                        copies.push((placement.device, on_device(placement, offset), node));
+                    }
+                }
+                let birth = |node: &Node| node.header().birth;
+                let best = copies.iter().filter_map(|(.., node)| node.as_ref()).max_by_key(|node| birth(node));
+                let Some(right) = best.map(|node| node.bytes().to_vec()) else { continue };
+                for (device, at, node) in copies {
+                    if node.is_none_or(|node| node.bytes() != &right[..]) {
+                        self.core.checksum_failed(device, chunk.address);
+                        self.rewrite(device, at, &right);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether every copy of an extent in the rows is what its checksum says.
+fn extent_is_right(chunk: &Chunk, rows: &Rows, offset: u64, extent: &Extent) -> bool {
+    let length = u64::from(extent.stored);
+    let first = rows.logical(chunk, offset, length);
+    if !first.is_some_and(|bytes| extent.checksum.matches(&bytes)) {
+        return false;
+    }
+    chunk.layout.segments(offset, length).all(|segment| {
+        let cell = segment.cell;
+        let within = cell.within as usize..(cell.within + segment.length) as usize;
+        let mut copies = chunk.layout.columns_of(cell.row, cell.index).filter_map(|column| rows.unit(cell.row, column));
+        let first = copies.next();
+        copies.all(|copy| first.is_none_or(|first| copy[within.clone()] == first[within.clone()]))
+    })
+}

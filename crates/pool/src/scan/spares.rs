@@ -1,0 +1,240 @@
+//! Devices that stand in for others: spares and replacements.
+
+use crate::chunk::{Placement, Stale};
+use crate::core::{Device, Relation, StandIn};
+use crate::error::{PoolError, Result};
+use crate::pool::Pool;
+use crate::types::{DeviceId, Logical};
+
+impl Pool {
+    /// Gives every column on `of` another placement on `by`, all of it stale.
+    ///
+    /// # Errors
+    /// A column does not fit; nothing is changed then.
+    pub(crate) fn add_stand_in(&mut self, of: DeviceId, by: DeviceId) -> Result<()> {
+        let mut added: Vec<(Logical, usize, Placement)> = Vec::new();
+        let mut outcome = Ok(());
+        'chunks: for address in self.core.map.addresses() {
+            let Some(chunk) = self.core.map.get(address) else { continue };
+            let column_bytes = chunk.column_bytes;
+            let columns: Vec<usize> = chunk
+                .columns
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| column.placements.iter().any(|placement| placement.device == of))
+                .map(|(index, _)| index)
+                .collect();
+            for column in columns {
+                match self.core.new_placement(by, column_bytes, Stale::ALL) {
+                    Some(placement) => added.push((address, column, placement)),
+                    None => {
+                        outcome = Err(PoolError::refused(format!(
+                            "a column of {column_bytes} bytes of chunk {address} does not fit on the new device"
+                        )));
+                        break 'chunks;
+                    }
+                }
+            }
+        }
+        for (address, column, placement) in added {
+            let column_bytes = self.core.map.get(address).map_or(0, |chunk| chunk.column_bytes);
+            if outcome.is_err() {
+                self.core.drop_placement(&placement, column_bytes, false);
+            } else if let Some(chunk) = self.core.map.change(address) {
+                chunk.columns[column].placements.push(placement);
+                if !self.core.new_headers.contains(&address) {
+                    self.core.new_headers.push(address);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Takes every placement on a device away; the columns stay where their other placements are.
+    pub(crate) fn drop_from(&mut self, id: DeviceId) {
+        for address in self.core.map.addresses() {
+            if !self.core.map.get(address).is_some_and(|chunk| chunk.is_on(id)) {
+                continue;
+            }
+            let mut dropped = Vec::new();
+            let mut column_bytes = 0;
+            if let Some(chunk) = self.core.map.change(address) {
+                column_bytes = chunk.column_bytes;
+                for column in &mut chunk.columns {
+                    if column.placements.len() > 1 {
+                        dropped.extend(column.placements.iter().copied().filter(|p| p.device == id));
+                        column.placements.retain(|placement| placement.device != id);
+                    }
+                }
+            }
+            for placement in dropped {
+                self.core.drop_placement(&placement, column_bytes, true);
+            }
+        }
+    }
+
+    /// Whether everything on a device is up to date.
+    pub(crate) fn is_fresh(&self, id: DeviceId) -> bool {
+        self.core.map.iter().all(|chunk| {
+            let regions = chunk.regions();
+            chunk
+                .placements()
+                .filter(|(_, placement)| placement.device == id)
+                .all(|(_, placement)| placement.stale.iter().all(|region| region >= regions))
+        })
+    }
+
+    /// Members that need a spare: gone or faulted, with nobody standing in.
+    fn needing_spare(&self) -> Vec<DeviceId> {
+        let core = &self.core;
+        core.devices
+            .values()
+            .filter(|device| matches!(device.relation, Relation::Member(_)))
+            .filter(|device| !device.offline && (device.handle.is_none() || device.faulted))
+            .filter(|device| core.stand_ins(device.id).is_empty())
+            .map(|device| device.id)
+            .collect()
+    }
+
+    fn idle_spares(&self) -> Vec<DeviceId> {
+        let mut spares: Vec<&Device> =
+            self.core.devices.values().filter(|device| device.relation == Relation::Spare && device.usable()).collect();
+        spares.sort_by_key(|device| (device.size, device.id));
+        spares.into_iter().map(|device| device.id).collect()
+    }
+
+    pub(super) fn spare_wanted(&self) -> bool {
+        !self.needing_spare().is_empty() && self.needing_spare().iter().any(|&id| self.spare_for(id).is_some())
+    }
+
+    /// The smallest idle spare that could hold what is on a device.
+    fn spare_for(&self, of: DeviceId) -> Option<DeviceId> {
+        let needed: u64 = self
+            .core
+            .map
+            .iter()
+            .flat_map(|chunk| chunk.placements().filter(|(_, p)| p.device == of).map(|_| chunk.column_bytes + crate::chunk::COLUMN_HEADER))
+            .sum();
+        let capacity = |id: &DeviceId| self.core.devices.get(id).map_or(0, |device| device.free.total());
+        self.idle_spares().into_iter().find(|id| capacity(id) >= needed)
+    }
+
+    /// Lets spares step in for members that failed.
+    pub(super) fn call_spares(&mut self) -> Result<()> {
+        for failed in self.needing_spare() {
+            let Some(spare) = self.spare_for(failed) else { continue };
+            self.commit()?;
+            if self.add_stand_in(failed, spare).is_err() {
+                continue;
+            }
+            if let Some(device) = self.core.devices.get_mut(&spare) {
+                device.relation = Relation::For(failed, StandIn::Spare);
+            }
+            self.core.dirty_devices.insert(spare);
+            self.core.labels_dirty = true;
+            let now = self.core.now();
+            let path = |id: &DeviceId| self.core.devices.get(id).map(|device| device.path.clone()).unwrap_or_default();
+            let message = format!("spare {} steps in for {}", path(&spare), path(&failed));
+            self.core.events.push(now, "spare_activate", Some(&path(&spare)), message);
+            self.changed = true;
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Stand-ins whose time is over: (the stand-in, what it is for, how).
+    fn finished_stand_ins(&self) -> Vec<(DeviceId, DeviceId, StandIn)> {
+        self.core
+            .devices
+            .values()
+            .filter_map(|device| match device.relation {
+                Relation::For(of, how) => Some((device, of, how)),
+                _ => None,
+            })
+            .filter(|(device, of, how)| match how {
+                StandIn::Replacement => device.usable() && self.is_fresh(device.id),
+                // A spare goes back when the original works again and misses nothing.
+                StandIn::Spare => {
+                    self.core.devices.get(of).is_some_and(|of| of.usable() && !of.degraded) && self.is_fresh(*of)
+                }
+            })
+            .map(|(device, of, how)| (device.id, of, how))
+            .collect()
+    }
+
+    pub(super) fn stand_ins_done(&self) -> bool {
+        !self.finished_stand_ins().is_empty()
+    }
+
+    /// Lets replacements take over for good and spares go back.
+    pub(super) fn end_stand_ins(&mut self) -> Result<()> {
+        while let Some((id, of, how)) = self.finished_stand_ins().into_iter().next() {
+            match how {
+                StandIn::Replacement => self.take_over(id, of)?,
+                StandIn::Spare => self.send_back(id)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A stand-in becomes the member; whoever it stood in for is no part of the pool any more.
+    pub(crate) fn take_over(&mut self, id: DeviceId, of: DeviceId) -> Result<()> {
+        self.commit()?;
+        let Some(old) = self.core.devices.get(&of) else { return Ok(()) };
+        let (relation, old_path, old_handle) = (old.relation, old.path.clone(), old.handle.clone());
+        let others: Vec<DeviceId> = self.core.stand_ins(of).into_iter().filter(|&other| other != id).collect();
+        self.drop_from(of);
+        for other in others {
+            self.drop_from(other);
+            self.make_idle(other);
+        }
+        if let Some(device) = self.core.devices.get_mut(&id) {
+            device.relation = relation;
+            // A spare that stays is no spare any more.
+            device.spare = false;
+        }
+        self.core.dirty_devices.insert(id);
+        if let Relation::Member(group) = relation
+            && let Some(group) = self.core.groups.get_mut(&group)
+        {
+            for member in group.devices.iter_mut().filter(|member| **member == of) {
+                *member = id;
+            }
+        }
+        self.core.devices.remove(&of);
+        self.core.dirty_devices.insert(of);
+        self.write_config()?;
+        let now = self.core.now();
+        self.core.events.push(now, "vdev_replaced", Some(&old_path), format!("{old_path} is replaced"));
+        self.commit()?;
+        if let Some(handle) = old_handle {
+            // It is no part of the pool any more, whether this succeeds or not.
+            let _ = crate::label::clear(&*handle);
+        }
+        Ok(())
+    }
+
+    /// A stand-in holds nothing any more and waits again.
+    fn make_idle(&mut self, id: DeviceId) {
+        if let Some(device) = self.core.devices.get_mut(&id) {
+            if device.spare {
+                device.relation = Relation::Spare;
+            } else {
+                self.core.devices.remove(&id);
+            }
+        }
+        self.core.dirty_devices.insert(id);
+        self.core.labels_dirty = true;
+    }
+
+    /// Ends what a stand-in was doing; what it held is dropped.
+    pub(crate) fn send_back(&mut self, id: DeviceId) -> Result<()> {
+        self.commit()?;
+        self.drop_from(id);
+        self.make_idle(id);
+        let now = self.core.now();
+        self.core.events.push(now, "spare_return", None, "a stand-in went back".to_owned());
+        self.changed = true;
+        self.commit()
+    }
+}

@@ -1,0 +1,389 @@
+//! What `status`, `list` and `map` tell.
+
+use std::ops::ControlFlow;
+
+use tree::Key;
+
+use crate::chunk::Class;
+use crate::core::{Device, Relation, StandIn};
+use crate::dataset::DEAD_EXTENT;
+use crate::error::{PoolError, Result};
+use crate::pointer::BlockPtr;
+use crate::pool::Pool;
+use crate::report::{
+    ChunkReport, Counters, DatasetRow, PlacementReport, PoolRow, ScanKind, ScanState, SpareReport, State, StatusReport,
+    VdevReport,
+};
+use crate::spec::GroupKind;
+use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical};
+
+/// Places with errors that a report names.
+const PLACES_MAX: usize = 100;
+
+/// Blocks looked at to find out whose a lost extent is.
+const SEARCH_MAX: usize = 4_000_000;
+
+impl Pool {
+    fn device_line(&self, device: &Device) -> VdevReport {
+        let name = device.name();
+        let note = if device.handle.is_none() && device.never_seen {
+            Some(format!("was {}", device.path))
+        } else if !self.is_fresh(device.id) && device.usable() {
+            Some("(resilvering)".to_owned())
+        } else if device.faulted {
+            Some("too many errors".to_owned())
+        } else {
+            None
+        };
+        VdevReport { name, guid: device.guid, state: device.state(), errors: device.errors, note, children: Vec::new() }
+    }
+
+    fn member_line(&self, id: DeviceId, index: usize) -> VdevReport {
+        let Some(device) = self.core.devices.get(&id) else {
+            return line(format!("device {id}"), State::Unavail, Vec::new());
+        };
+        let own = self.device_line(device);
+        let stand_ins = self.core.stand_ins(id);
+        if stand_ins.is_empty() {
+            return own;
+        }
+        let (mut spares, mut replacements) = (Vec::new(), Vec::new());
+        for other in stand_ins.iter().filter_map(|id| self.core.devices.get(id)) {
+            match other.relation {
+                Relation::For(_, StandIn::Spare) => spares.push(self.device_line(other)),
+                _ => replacements.push(self.device_line(other)),
+            }
+        }
+        let mut found = own;
+        if !replacements.is_empty() {
+            let mut children = vec![found];
+            children.extend(replacements);
+            found = line(format!("replacing-{index}"), worst_but_alive(&children), children);
+        }
+        if !spares.is_empty() {
+            let mut children = vec![found];
+            children.extend(spares);
+            found = line(format!("spare-{index}"), worst_but_alive(&children), children);
+        }
+        found
+    }
+
+    /// Health of a group by what its chunks can bear; without chunks by its devices.
+    fn group_state(&self, group: GroupId, children: &[VdevReport]) -> State {
+        let core = &self.core;
+        let lost = core.map.iter().any(|chunk| chunk.group == group && core.worst_redundancy(chunk, None).is_none());
+        let tolerated = core.groups.get(&group).map_or(0, |group| match group.kind {
+            GroupKind::Mirror => group.devices.len().saturating_sub(1),
+            GroupKind::Raidz(parity) => usize::from(parity),
+            GroupKind::Plain | GroupKind::Spare => 0,
+        });
+        let away = children.iter().filter(|child| child.state > State::Degraded).count();
+        if lost || (away > tolerated && core.groups.get(&group).is_some_and(|group| group.kind != GroupKind::Plain)) {
+            State::Faulted
+        } else if children.iter().any(|child| child.state != State::Online) {
+            State::Degraded
+        } else {
+            State::Online
+        }
+    }
+
+    /// Health of the whole pool.
+    pub(crate) fn state(&self) -> State {
+        if self.core.suspended {
+            return State::Suspended;
+        }
+        if self.core.map.iter().any(|chunk| self.core.worst_redundancy(chunk, None).is_none()) {
+            return State::Faulted;
+        }
+        let members = self.core.devices.values().filter(|device| !matches!(device.relation, Relation::Spare));
+        if members.into_iter().any(|device| device.state() != State::Online) { State::Degraded } else { State::Online }
+    }
+
+    /// `coffer status`.
+    pub fn status(&mut self) -> StatusReport {
+        let mut vdevs = Vec::new();
+        let mut heap_state = State::Online;
+        for group in self.core.groups.values() {
+            let children: Vec<VdevReport> =
+                group.devices.iter().enumerate().map(|(index, &id)| self.member_line(id, index)).collect();
+            let state = self.group_state(group.id, &children);
+            if group.kind == GroupKind::Plain {
+                heap_state = heap_state.max(state);
+                vdevs.extend(children);
+            } else {
+                vdevs.push(line(group.name(), state, children));
+            }
+        }
+        let spares = self
+            .core
+            .devices
+            .values()
+            .filter(|device| device.spare)
+            .map(|device| {
+                let in_use = matches!(device.relation, Relation::For(..));
+                let state = if in_use {
+                    "INUSE"
+                } else if device.usable() {
+                    "AVAIL"
+                } else {
+                    "UNAVAIL"
+                };
+                SpareReport {
+                    name: device.name(),
+                    guid: device.guid,
+                    state: state.to_owned(),
+                    note: in_use.then(|| "currently in use".to_owned()),
+                }
+            })
+            .collect();
+        let (status, action) = self.advice();
+        let mut jobs = Vec::new();
+        if self.destroys() {
+            jobs.push("space of destroyed volumes and snapshots is being freed".to_owned());
+        }
+        let data_error_places = self.places_of_lost();
+        StatusReport {
+            name: self.core.name.clone(),
+            guid: self.core.guid,
+            state: self.state(),
+            status,
+            action,
+            scan: self.scan(),
+            vdevs,
+            spares,
+            jobs,
+            data_errors: self.core.lost.len() as u64,
+            data_error_places,
+        }
+    }
+
+    /// What is wrong and what to do, worst first, in the words of `zpool status`.
+    fn advice(&self) -> (Option<String>, Option<String>) {
+        let both = |status: &str, action: &str| (Some(status.to_owned()), Some(action.to_owned()));
+        let devices: Vec<&Device> =
+            self.core.devices.values().filter(|device| device.relation != Relation::Spare).collect();
+        let any = |state: State| devices.iter().any(|device| device.state() == state);
+        if self.core.suspended {
+            return both(
+                "One or more devices are faulted in response to IO failures.",
+                "Make sure the affected devices are connected, then run 'coffer clear'.",
+            );
+        }
+        if !self.core.lost.is_empty() {
+            return both(
+                "One or more devices has experienced an error resulting in data corruption.  Applications may be affected.",
+                "Restore the data in question if possible.  Otherwise restore the entire pool from backup.",
+            );
+        }
+        let resilvering = self.scan().is_some_and(|scan| scan.kind == ScanKind::Resilver && scan.state == ScanState::Running);
+        if resilvering || self.resilver_needed() {
+            return both(
+                "One or more devices is currently being resilvered.  The pool will continue to function, possibly in a \
+                 degraded state.",
+                "Wait for the resilver to complete.",
+            );
+        }
+        if any(State::Unavail) || any(State::Removed) {
+            return both(
+                "One or more devices could not be opened or was removed.  Sufficient replicas exist for the pool to continue \
+                 functioning in a degraded state.",
+                "Attach the missing device and online it using 'coffer online', or replace it using 'coffer replace'.",
+            );
+        }
+        if any(State::Faulted) {
+            return both(
+                "One or more devices are faulted in response to persistent errors.  Sufficient replicas exist for the pool to \
+                 continue functioning in a degraded state.",
+                "Replace the faulted device, or use 'coffer clear' to mark the device repaired.",
+            );
+        }
+        if any(State::Offline) {
+            return both(
+                "One or more devices has been taken offline by the administrator.  Sufficient replicas exist for the pool to \
+                 continue functioning in a degraded state.",
+                "Online the device using 'coffer online' or replace the device with 'coffer replace'.",
+            );
+        }
+        if devices.iter().any(|device| device.errors != Counters::default()) {
+            return both(
+                "One or more devices has experienced an unrecoverable error.  An attempt was made to correct the error.  \
+                 Applications are unaffected.",
+                "Determine if the device needs to be replaced, and clear the errors using 'coffer clear' or replace the device \
+                 with 'coffer replace'.",
+            );
+        }
+        (None, None)
+    }
+
+    /// Names for the extents that can't be read: `pool/volume@snapshot:<offset>`.
+    fn places_of_lost(&mut self) -> Vec<String> {
+        if self.core.lost.is_empty() {
+            return Vec::new();
+        }
+        let mut places = Vec::new();
+        let mut named = std::collections::BTreeSet::new();
+        let ids: Vec<DatasetId> = self.datasets.keys().copied().collect();
+        let mut looked = 0;
+        for id in ids {
+            let Some(dataset) = self.datasets.get(&id) else { continue };
+            let (name, block_size) = (format!("{}/{}", self.core.name, dataset.name), u64::from(dataset.block_size));
+            let mut found: Vec<(u64, Logical)> = Vec::new();
+            let lost = self.core.lost.clone();
+            let _ = dataset.tree.scan(&mut self.core, Key::MIN, Key::MAX, |key, value| {
+                looked += 1;
+                let address = BlockPtr::decode(value)?.address;
+                if lost.contains(&address) {
+                    found.push((key.offset, address));
+                }
+                let enough = looked > SEARCH_MAX || found.len() >= PLACES_MAX;
+                Ok::<_, PoolError>(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            });
+            for (block, address) in found {
+                named.insert(address);
+                places.push(format!("{name}:<{:#x}>", block * block_size));
+            }
+        }
+        for address in self.core.lost.difference(&named) {
+            places.push(format!("{}:<metadata>:<{:#x}>", self.core.name, address.0));
+        }
+        places.truncate(PLACES_MAX);
+        places
+    }
+
+    /// The pool's line in `coffer list`.
+    pub fn pool_row(&self) -> PoolRow {
+        let core = &self.core;
+        let size: u64 = core
+            .devices
+            .values()
+            .filter(|device| matches!(device.relation, Relation::Member(_)))
+            .map(Device::capacity)
+            .sum();
+        let alloc: u64 = core
+            .map
+            .iter()
+            .map(|chunk| {
+                let units = u64::from(chunk.layout.data_units()).max(1);
+                chunk.used * u64::from(chunk.layout.columns()) / units
+            })
+            .sum();
+        let (mut free, mut longest) = (0u64, 0u64);
+        for space in core.data.values() {
+            free += space.free_bytes();
+            longest += space.longest();
+        }
+        let fragmentation = if free == 0 { 0 } else { (100 - longest * 100 / free) as u8 };
+        PoolRow {
+            name: core.name.clone(),
+            guid: core.guid,
+            size,
+            alloc,
+            free: size.saturating_sub(alloc),
+            fragmentation,
+            capacity: (alloc * 100).checked_div(size).unwrap_or(0) as u8,
+            health: self.state(),
+        }
+    }
+
+    /// Bytes that destroying a dataset would free.
+    pub(crate) fn used_by(&mut self, id: DatasetId) -> Result<u64> {
+        let dataset = self.dataset(id)?;
+        if !dataset.is_snapshot() {
+            let own = dataset.referenced.saturating_sub(self.shared_bytes(dataset));
+            let reserved = dataset.reservation.max(own);
+            let mut used = reserved;
+            for snapshot in self.snapshots_of(id) {
+                used += self.datasets.get(&snapshot).map_or(0, |snapshot| {
+                    snapshot.referenced.saturating_sub(self.shared_bytes(snapshot))
+                });
+            }
+            return Ok(used);
+        }
+        // What only this snapshot holds is on its successor's deadlist, born after its predecessor.
+        let from = Key { object: self.last_snapshot_txg(dataset).0 + 1, kind: 0, offset: 0 };
+        let next = self.datasets.values().find(|other| other.previous == Some(id)).map(|other| other.id);
+        let mut used = 0;
+        if let Some(next) = next.and_then(|next| self.datasets.get(&next)) {
+            next.deadlist.scan(&mut self.core, from, Key::MAX, |key, value| {
+                if key.kind == DEAD_EXTENT {
+                    used += u64::from(crate::dataset::dead_length(value)?);
+                }
+                Ok::<_, PoolError>(ControlFlow::Continue(()))
+            })?;
+        }
+        Ok(used)
+    }
+
+    /// Volumes and snapshots in `coffer list`, by name.
+    ///
+    /// # Errors
+    /// A deadlist can't be read.
+    pub fn list(&mut self) -> Result<Vec<DatasetRow>> {
+        let ids: Vec<DatasetId> = self.datasets.values().filter(|d| !d.destroying).map(|d| d.id).collect();
+        let mut rows = Vec::new();
+        for id in ids {
+            let used = self.used_by(id)?;
+            let available = self.available(Some(id));
+            let dataset = self.dataset(id)?;
+            rows.push(DatasetRow {
+                name: format!("{}/{}", self.core.name, dataset.name),
+                kind: if dataset.is_snapshot() { "snapshot" } else { "volume" }.to_owned(),
+                used,
+                available: if dataset.is_snapshot() { 0 } else { available },
+                referenced: dataset.referenced,
+                volsize: dataset.size,
+                created: dataset.created,
+            });
+        }
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(rows)
+    }
+
+    /// `coffer map`: every chunk and where it lives.
+    pub fn map(&self) -> Vec<ChunkReport> {
+        self.core
+            .map
+            .iter()
+            .map(|chunk| ChunkReport {
+                address: chunk.address,
+                length: chunk.length(),
+                class: chunk.class.name().to_owned(),
+                profile: self.profile_name(chunk),
+                group: self.core.groups.get(&chunk.group).map(crate::core::Group::name).unwrap_or_default(),
+                used: if chunk.class == Class::Data { chunk.used } else { self.live_bytes(chunk.address) },
+                column_length: chunk.column_bytes,
+                placements: chunk
+                    .placements()
+                    .map(|(column, placement)| PlacementReport {
+                        column,
+                        device: placement.device,
+                        name: self.core.devices.get(&placement.device).map(Device::name).unwrap_or_default(),
+                        offset: placement.offset,
+                        stale_regions: placement.stale.iter().filter(|&region| region < chunk.regions()).count() as u32,
+                        regions: chunk.regions(),
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    /// Bytes of live nodes in a metadata or system chunk.
+    pub(crate) fn live_bytes(&self, chunk: Logical) -> u64 {
+        self.core.nodes.get(&chunk).map_or(0, |space| space.live() * tree::NODE_SIZE as u64)
+    }
+}
+
+fn line(name: String, state: State, children: Vec<VdevReport>) -> VdevReport {
+    VdevReport { name, guid: Guid(0), state, errors: Counters::default(), note: None, children }
+}
+
+/// Of an original and its stand-ins one that works is enough; it is degraded as long as not all do.
+fn worst_but_alive(children: &[VdevReport]) -> State {
+    if children.iter().all(|child| child.state == State::Online) {
+        State::Online
+    } else if children.iter().any(|child| child.state <= State::Degraded) {
+        State::Degraded
+    } else {
+        State::Unavail
+    }
+}

@@ -1,0 +1,273 @@
+//! Logical addresses for extents.
+//!
+//! A batch is spread over the groups by how much each has free. In a group with parity it fills whole rows; what
+//! is left over and too little for a row goes to a mirrored chunk of the same fault tolerance. A row is filled up
+//! with zeros only where that costs fewer raw bytes than mirroring, or where no mirrored chunk can be made.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tree::Key;
+
+use crate::alloc::Purpose;
+use crate::chunk::Class;
+use crate::error::{PoolError, Result};
+use crate::io::{Part, Piece};
+use crate::pointer::Extent;
+use crate::pool::Pool;
+use crate::space::DataSpace;
+use crate::types::{GroupId, Logical};
+
+/// Bytes that go to one group before the next has its turn.
+const TURN_BYTES: u64 = 4 << 20;
+
+/// Rows of one piece: its column slices must fit into one vectored request.
+const PIECE_ROWS_MAX: u64 = 256;
+
+/// Where extents were put.
+pub(crate) struct Placed {
+    /// For each item its address; none where there was no room.
+    pub(crate) addresses: Vec<Option<Logical>>,
+    /// What is to be written.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl Pool {
+    /// Places items (each a whole number of sectors), in order.
+    pub(crate) fn place(&mut self, items: &[Arc<[u8]>]) -> Result<Placed> {
+        let mut placed = Placed { addresses: vec![None; items.len()], pieces: Vec::new() };
+        let mut at = 0;
+        while at < items.len() {
+            let mut groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
+            groups.sort_by_key(|&group| (std::cmp::Reverse(self.core.free_fraction(group)), group));
+            let mut count = 0;
+            for group in groups {
+                count = self.place_in(group, at, items, &mut placed)?;
+                if count > 0 {
+                    break;
+                }
+            }
+            // An item without a place stays without an address; smaller ones behind it may still fit.
+            at += count.max(1);
+        }
+        Ok(placed)
+    }
+
+    /// Places some items from `at` on in a group; how many.
+    fn place_in(&mut self, group: GroupId, at: usize, items: &[Arc<[u8]>], placed: &mut Placed) -> Result<usize> {
+        let mut end = at;
+        let mut total = 0;
+        while end < items.len() && (end == at || total < TURN_BYTES) {
+            total += items[end].len() as u64;
+            end += 1;
+        }
+        let parity = self.core.groups.get(&group).is_some_and(|group| self.core.has_parity(group));
+        if !parity {
+            return self.place_run(group, false, total, at, end, items, placed);
+        }
+        // Rows first; what remains of the last turn goes to the mirrored chunk, or pads a row after all.
+        let in_rows = self.items_for_rows(group, &items[at..end])?;
+        if in_rows > 0 {
+            let bytes: u64 = items[at..at + in_rows].iter().map(|item| item.len() as u64).sum();
+            let count = self.place_run(group, true, bytes, at, at + in_rows, items, placed)?;
+            if count > 0 {
+                return Ok(count);
+            }
+        }
+        let count = self.place_run(group, false, total, at, end, items, placed)?;
+        if count > 0 {
+            return Ok(count);
+        }
+        self.place_run(group, true, total, at, end, items, placed)
+    }
+
+    /// How many of the items fill rows so that the raw bytes spent on all of them are fewest.
+    fn items_for_rows(&mut self, group: GroupId, items: &[Arc<[u8]>]) -> Result<usize> {
+        let first = items.first().map_or(0, |item| item.len() as u64);
+        let Some(chunk) = self.data_chunk(group, true, first)? else { return Ok(0) };
+        let Some(chunk) = self.core.map.get(chunk) else { return Ok(0) };
+        let row = chunk.layout.row_bytes();
+        let row_raw = u64::from(chunk.layout.columns()) * u64::from(chunk.layout.unit());
+        let copies = u64::from(chunk.layout.parity()) + 1;
+        let total: u64 = items.iter().map(|item| item.len() as u64).sum();
+        let (mut best, mut best_cost) = (0, total * copies);
+        let mut sum = 0;
+        for (index, item) in items.iter().enumerate() {
+            sum += item.len() as u64;
+            let cost = sum.div_ceil(row) * row_raw + (total - sum) * copies;
+            if cost < best_cost {
+                (best, best_cost) = (index + 1, cost);
+            }
+        }
+        Ok(best)
+    }
+
+    /// Places items `at..end` (`total` bytes) one behind the other in one run of a chunk; how many found room.
+    #[allow(clippy::too_many_arguments)]
+    fn place_run(
+        &mut self,
+        group: GroupId,
+        parity: bool,
+        total: u64,
+        at: usize,
+        end: usize,
+        items: &[Arc<[u8]>],
+        placed: &mut Placed,
+    ) -> Result<usize> {
+        let Some(first) = items.get(at).map(|item| item.len() as u64) else { return Ok(0) };
+        let Some(address) = self.data_chunk(group, parity, first)? else { return Ok(0) };
+        let Some(chunk) = self.core.map.get(address) else { return Ok(0) };
+        let grain = chunk.grain();
+        let most = if parity { total.min(PIECE_ROWS_MAX * grain) } else { total.min(TURN_BYTES) };
+        let Some(space) = self.core.data.get_mut(&address) else { return Ok(0) };
+        let least = first.next_multiple_of(grain);
+        let Some((offset, room)) = space.allocate(least, most.next_multiple_of(grain)) else { return Ok(0) };
+        let mut used = 0;
+        let mut count = 0;
+        let mut parts = Vec::new();
+        for (index, item) in items[at..end].iter().enumerate() {
+            if used + item.len() as u64 > room {
+                break;
+            }
+            placed.addresses[at + index] = Some(Logical(address.0 + offset + used));
+            parts.push(Part::Bytes(Arc::clone(item)));
+            space.stored(offset + used, item.len() as u64);
+            used += item.len() as u64;
+            count += 1;
+        }
+        let length = used.next_multiple_of(grain);
+        if length < room {
+            space.unallocate(offset + length, room - length);
+        }
+        if let Some(chunk) = self.core.map.change(address) {
+            chunk.used += used;
+        }
+        placed.pieces.push(Piece { chunk: address, offset, parts, length });
+        Ok(count)
+    }
+
+    /// A data chunk of the group, with parity or without, that has a run of `least` bytes free: the current one, one
+    /// that is known, a new one, or the last resort, one whose free space was not looked at yet.
+    fn data_chunk(&mut self, group: GroupId, parity: bool, least: u64) -> Result<Option<Logical>> {
+        let fits = |pool: &Self, address: Logical| {
+            let grain = pool.core.map.get(address).map_or(1, crate::chunk::Chunk::grain);
+            pool.core.data.get(&address).is_some_and(|space| space.longest() >= least.next_multiple_of(grain))
+        };
+        if let Some(&current) = self.core.current_data.get(&(group, parity))
+            && fits(self, current)
+        {
+            return Ok(Some(current));
+        }
+        let candidates: Vec<(Logical, u64)> = self
+            .core
+            .map
+            .iter()
+            .filter(|chunk| chunk.class == Class::Data && chunk.group == group && chunk.has_parity() == parity)
+            .map(|chunk| (chunk.address, chunk.length() - chunk.used.min(chunk.length())))
+            .collect();
+        let mut found = candidates.iter().map(|&(address, _)| address).find(|&address| fits(self, address));
+        if found.is_none() {
+            // A chunk that is mostly empty is looked into before a new one is made.
+            for &(address, free) in &candidates {
+                let length = self.core.map.get(address).map_or(0, crate::chunk::Chunk::length);
+                if free * 4 >= length && !self.core.data.contains_key(&address) {
+                    self.load_data_space(address)?;
+                    if fits(self, address) {
+                        found = Some(address);
+                        break;
+                    }
+                }
+            }
+        }
+        if found.is_none() {
+            let has_parity = self.core.groups.get(&group).is_some_and(|group| self.core.has_parity(group));
+            let purpose = if has_parity && !parity { Purpose::Remainder } else { Purpose::Data };
+            found = match self.core.make_chunk(group, purpose) {
+                Ok(address) if fits(self, address) => Some(address),
+                Ok(_) | Err(PoolError::NoSpace) => None,
+                Err(error) => return Err(error),
+            };
+        }
+        if found.is_none() {
+            for &(address, free) in &candidates {
+                if free >= least && !self.core.data.contains_key(&address) {
+                    self.load_data_space(address)?;
+                    if fits(self, address) {
+                        found = Some(address);
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(found) = found {
+            self.core.current_data.insert((group, parity), found);
+        }
+        Ok(found)
+    }
+
+    /// Derives what is free in a data chunk from the extents tree and from what still waits.
+    pub(crate) fn load_data_space(&mut self, address: Logical) -> Result<()> {
+        let Some(chunk) = self.core.map.get(address) else { return Ok(()) };
+        let (end, length, grain) = (chunk.end(), chunk.length(), chunk.grain());
+        let mut space = DataSpace::new(length, grain);
+        let mut beyond = None;
+        self.extents.scan(&mut self.core, extent_key(address), extent_key(Logical(end.0 - 1)), |key, value| {
+            let extent = Extent::decode(value)?;
+            let offset = key.offset - address.0;
+            if offset + u64::from(extent.stored) > length {
+                beyond = Some(key.offset);
+                return Ok::<_, PoolError>(ControlFlow::Break(()));
+            }
+            space.hold(offset, u64::from(extent.stored));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if let Some(at) = beyond {
+            return Err(PoolError::Corrupt(format!("the extent at {at} reaches beyond chunk {address}")));
+        }
+        for (txg, offset, length) in self.core.unloaded_frees.remove(&address).unwrap_or_default() {
+            space.hold(offset, length);
+            space.free_later(txg, offset, length);
+        }
+        self.core.data.insert(address, space);
+        Ok(())
+    }
+
+    /// Takes one reference off an extent; without any it is gone, and its space comes back when no root knows it.
+    pub(crate) fn free_extent(&mut self, address: Logical) -> Result<()> {
+        let key = extent_key(address);
+        let Some(value) = self.extents.remove(&mut self.core, key)? else {
+            return Err(PoolError::Corrupt(format!("the extent at logical address {address} is freed twice")));
+        };
+        let mut extent = Extent::decode(&value)?;
+        if extent.references > 1 {
+            extent.references -= 1;
+            self.extents.insert(&mut self.core, key, &extent.encode())?;
+            return Ok(());
+        }
+        let length = u64::from(extent.stored);
+        let txg = self.core.txg;
+        if self.core.lost.remove(&address) {
+            self.meta.remove(&mut self.core, super::lost_key(address))?;
+        }
+        self.core.unwritten_extents.remove(&address);
+        let Some(chunk) = self.core.map.at(address).map(|chunk| chunk.address) else {
+            return Err(PoolError::Corrupt(format!("the extent at logical address {address} is in no chunk")));
+        };
+        if let Some(chunk) = self.core.map.change(chunk) {
+            chunk.used = chunk.used.saturating_sub(length);
+        }
+        let offset = address.0 - chunk.0;
+        match self.core.data.get_mut(&chunk) {
+            Some(space) => space.free_later(txg, offset, length),
+            None => self.core.unloaded_frees.entry(chunk).or_default().push((txg, offset, length)),
+        }
+        Ok(())
+    }
+}
+
+/// The key of an extent in the extents tree.
+pub(crate) fn extent_key(address: Logical) -> Key {
+    Key { offset: address.0, ..EXTENT }
+}
+
+const EXTENT: Key = Key { object: 0, kind: 1, offset: 0 };

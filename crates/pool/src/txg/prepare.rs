@@ -1,0 +1,213 @@
+//! From dirty blocks to nodes that only need writing.
+
+use std::sync::Arc;
+
+use tree::{Key, NodePtr, Tree};
+
+use super::place::extent_key;
+use crate::chunk::Class;
+use crate::codec::Writer;
+use crate::core::Core;
+use crate::dataset::{DEAD_EXTENT, DEAD_NODE, Dirty, block_key, dead_value};
+use crate::error::{PoolError, Result};
+use crate::nodes::NodeSink;
+use crate::pointer::BlockPtr;
+use crate::pool::Pool;
+use crate::types::{DatasetId, Txg};
+
+/// A block on its way to an address.
+struct Outgoing {
+    dataset: DatasetId,
+    block: u64,
+    /// The block as it is read.
+    bytes: Arc<[u8]>,
+    compressed: bool,
+}
+
+impl Pool {
+    /// Gives every dirty block an address and commits all trees but the chunk tree. May be called again after an
+    /// error: it goes on where it stopped.
+    ///
+    /// The inner result tells of blocks for which there was no room: they are gone, and never were acknowledged.
+    pub(crate) fn prepare(&mut self) -> Result<Result<()>> {
+        let dropped = self.write_blocks()?;
+        self.commit_datasets()?;
+        self.commit_extents()?;
+        self.commit_meta()?;
+        self.changed = false;
+        if let Some(syncing) = &mut self.syncing {
+            syncing.prepared = true;
+        }
+        Ok(dropped)
+    }
+
+    fn write_blocks(&mut self) -> Result<Result<()>> {
+        let mut outgoing: Vec<Outgoing> = Vec::new();
+        let mut stored: Vec<Arc<[u8]>> = Vec::new();
+        let mut holes: Vec<(DatasetId, u64)> = Vec::new();
+        for dataset in self.datasets.values_mut() {
+            let compression = dataset.compression;
+            for (block, dirty) in std::mem::take(&mut dataset.dirty) {
+                match dirty {
+                    Dirty::Hole => holes.push((dataset.id, block)),
+                    // With compression on, zeros are holes, as in zfs.
+                    Dirty::Data(bytes)
+                        if compression != crate::compress::Compression::Off && bytes.iter().all(|&b| b == 0) =>
+                    {
+                        holes.push((dataset.id, block));
+                    }
+                    Dirty::Data(bytes) => {
+                        let packed: Option<Arc<[u8]>> = compression.compress(&bytes).map(Into::into);
+                        let compressed = packed.is_some();
+                        stored.push(packed.unwrap_or_else(|| Arc::clone(&bytes)));
+                        outgoing.push(Outgoing { dataset: dataset.id, block, bytes, compressed });
+                    }
+                }
+            }
+        }
+        self.dirty_bytes = 0;
+        let placed = self.place(&stored)?;
+        if let Some(syncing) = &mut self.syncing {
+            syncing.pieces.extend(placed.pieces);
+        }
+        let txg = self.core.txg;
+        let mut dropped = Ok(());
+        for ((out, stored), address) in outgoing.into_iter().zip(stored).zip(placed.addresses) {
+            let Some(address) = address else {
+                dropped = Err(PoolError::NoSpace);
+                continue;
+            };
+            let Some(dataset) = self.datasets.get_mut(&out.dataset) else { continue };
+            let compression =
+                if out.compressed { dataset.compression } else { crate::compress::Compression::Off };
+            let pointer = BlockPtr {
+                address,
+                stored: stored.len() as u32,
+                length: out.bytes.len() as u32,
+                birth: txg,
+                extent_birth: txg,
+                compression,
+                checksum: dataset.checksum.of(&stored),
+            };
+            let old = dataset.tree.insert(&mut self.core, block_key(out.block), &pointer.encode())?;
+            dataset.referenced += stored.len() as u64;
+            dataset.changed = true;
+            self.extents.insert(&mut self.core, extent_key(address), &pointer.extent().encode())?;
+            self.core.cache.insert_block(address.0, txg, out.bytes);
+            self.core.unwritten_extents.insert(address, stored);
+            if let Some(old) = old {
+                self.drop_block(out.dataset, &BlockPtr::decode(&old)?)?;
+            }
+        }
+        for (id, block) in holes {
+            let Some(dataset) = self.datasets.get_mut(&id) else { continue };
+            if let Some(old) = dataset.tree.remove(&mut self.core, block_key(block))? {
+                dataset.changed = true;
+                self.drop_block(id, &BlockPtr::decode(&old)?)?;
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// A volume does not refer to a block any more: the block is freed, or remembered for the snapshots.
+    fn drop_block(&mut self, id: DatasetId, pointer: &BlockPtr) -> Result<()> {
+        let Some(dataset) = self.datasets.get(&id) else { return Ok(()) };
+        let kept = pointer.birth <= self.last_snapshot_txg(dataset);
+        let Some(dataset) = self.datasets.get_mut(&id) else { return Ok(()) };
+        dataset.referenced = dataset.referenced.saturating_sub(u64::from(pointer.stored));
+        if !kept {
+            return self.free_extent(pointer.address);
+        }
+        dataset.dead_bytes += u64::from(pointer.stored);
+        let key = Key { object: pointer.birth.0, kind: DEAD_EXTENT, offset: pointer.address.0 };
+        dataset.deadlist.insert(&mut self.core, key, &dead_value(pointer.stored))?;
+        Ok(())
+    }
+
+    fn commit_datasets(&mut self) -> Result<()> {
+        let ids: Vec<DatasetId> = self.datasets.keys().copied().collect();
+        for id in ids {
+            let Some(dataset) = self.datasets.get(&id) else { continue };
+            if !dataset.changed && !dataset.tree.is_dirty() && !dataset.deadlist.is_dirty() {
+                continue;
+            }
+            let kept = self.last_snapshot_txg(dataset);
+            let Some(dataset) = self.datasets.get_mut(&id) else { continue };
+            commit_tree(&mut dataset.tree, &mut self.core, Class::Metadata)?;
+            for pointer in dataset.tree.take_freed() {
+                if Txg(pointer.birth) > kept {
+                    self.core.free_node(pointer.address, Txg(pointer.birth));
+                } else {
+                    let key = Key { object: pointer.birth, kind: DEAD_NODE, offset: pointer.address };
+                    dataset.deadlist.insert(&mut self.core, key, &dead_value(0))?;
+                }
+            }
+            commit_tree(&mut dataset.deadlist, &mut self.core, Class::Metadata)?;
+            free_all(&mut self.core, dataset.deadlist.take_freed());
+            dataset.changed = false;
+            let item = dataset.encode();
+            self.meta.insert(&mut self.core, super::dataset_key(id), &item)?;
+        }
+        Ok(())
+    }
+
+    fn commit_extents(&mut self) -> Result<()> {
+        commit_tree(&mut self.extents, &mut self.core, Class::Metadata)?;
+        let freed = self.extents.take_freed();
+        free_all(&mut self.core, freed);
+        Ok(())
+    }
+
+    fn commit_meta(&mut self) -> Result<()> {
+        let item = self.encode_pool_item();
+        self.meta.insert(&mut self.core, super::POOL_KEY, &item)?;
+        let job = self.encode_scan();
+        self.meta.insert(&mut self.core, super::job_key(0), &job)?;
+        for address in self.core.lost.clone() {
+            let key = super::lost_key(address);
+            if self.meta.get(&mut self.core, key)?.is_none() {
+                self.meta.insert(&mut self.core, key, &[])?;
+            }
+        }
+        commit_tree(&mut self.meta, &mut self.core, Class::Metadata)?;
+        let freed = self.meta.take_freed();
+        free_all(&mut self.core, freed);
+        Ok(())
+    }
+
+    fn encode_pool_item(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.u64(self.next_id);
+        w.u64(self.next_history);
+        w.u64(self.created.0);
+        w.u16(self.properties.len() as u16);
+        for (name, value) in &self.properties {
+            w.text(name);
+            w.text(value);
+        }
+        w.finish()
+    }
+}
+
+/// Commits a tree into a class of chunks.
+pub(crate) fn commit_tree(tree: &mut Tree, core: &mut Core, class: Class) -> Result<()> {
+    if tree.is_dirty() {
+        let (session, txg) = (core.session.0, core.txg.0);
+        let mut sink = NodeSink { core, class, taken: Vec::new() };
+        let outcome = tree.commit(&mut sink, session, txg);
+        let taken = sink.taken;
+        if let Err(error) = outcome {
+            // The tree is as it was; the addresses that it was given are nobody's.
+            taken.into_iter().for_each(|address| core.free_node(address, core.txg));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Frees nodes that no snapshot shares.
+pub(crate) fn free_all(core: &mut Core, nodes: Vec<NodePtr>) {
+    for pointer in nodes {
+        core.free_node(pointer.address, Txg(pointer.birth));
+    }
+}

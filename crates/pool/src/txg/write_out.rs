@@ -1,0 +1,347 @@
+//! From memory to the devices, in the order that makes a crash harmless.
+//!
+//! 1. Data, nodes, the bitmaps of metadata chunks, column headers.
+//! 2. The chunk tree, which by now knows what could not be written, and the bitmaps of the system chunks.
+//! 3. Flush. A device that fails here has missed everything of this group: it is stale in all of it, so 2 again.
+//! 4. Is everything readable with what is left? If not, the pool is suspended and all of this is done again later.
+//! 5. The uberblock on every device, and another flush. Only now is the transaction group acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::IoSlice;
+
+use device::{Op, Request};
+use tree::NODE_SIZE;
+
+use super::prepare::{commit_tree, free_all};
+use super::{ROOTS_KEPT, chunk_key, device_key};
+use crate::checksum::ChecksumKind;
+use crate::chunk::{COLUMN_HEADER, Chunk, Class};
+use crate::codec::Writer;
+use crate::core::Core;
+use crate::error::{PoolError, Result};
+use crate::io::{Part, Piece, WriteLog};
+use crate::label::{self, SYSTEM_CHUNKS_MAX, Uberblock};
+use crate::pool::Pool;
+use crate::types::{DeviceId, Logical, Txg};
+
+/// Magic of a column header.
+const COLUMN_MAGIC: &[u8; 8] = b"CDCOLUMN";
+
+/// Nodes that one piece carries at most.
+const PIECE_NODES_MAX: usize = 64;
+
+impl Pool {
+    /// Writes what `prepare` left, and the uberblock that makes it count.
+    pub(crate) fn write_out(&mut self) -> Result<()> {
+        if self.core.is_sabotaged("uberblock-first") {
+            self.write_uberblock(false)?;
+        }
+        let mut log = WriteLog::default();
+        let pieces = self.syncing.as_ref().map(|syncing| syncing.pieces.clone()).unwrap_or_default();
+        self.core.write_pieces(&pieces, &mut log)?;
+        self.write_nodes(Class::Metadata, &mut log)?;
+        self.write_bitmaps(Class::Metadata, &mut log)?;
+        self.write_column_headers();
+        // Every round can lose at least one more device; a pool has no more than it has.
+        for _ in 0..self.core.devices.len() + 2 {
+            self.commit_chunk_tree()?;
+            self.write_nodes(Class::System, &mut log)?;
+            self.write_bitmaps(Class::System, &mut log)?;
+            self.core.flush_devices(&log);
+            if !self.chunk_tree_is_behind() {
+                break;
+            }
+        }
+        self.core.check_written(&log)?;
+        self.write_uberblock(false)?;
+        self.committed();
+        Ok(())
+    }
+
+    /// Whether something became stale that the chunk tree as written does not tell.
+    fn chunk_tree_is_behind(&self) -> bool {
+        self.core.map.is_dirty()
+    }
+
+    fn write_nodes(&mut self, class: Class, log: &mut WriteLog) -> Result<()> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (&address, node) in &self.core.unwritten_nodes {
+            let chunk = self.core.chunk_of(Logical(address), NODE_SIZE as u64)?;
+            if chunk.class != class {
+                continue;
+            }
+            let offset = address - chunk.address.0;
+            let part = Part::Node(std::sync::Arc::clone(node));
+            match pieces.last_mut() {
+                Some(last)
+                    if last.chunk == chunk.address
+                        && last.offset + last.length == offset
+                        && last.parts.len() < PIECE_NODES_MAX =>
+                {
+                    last.parts.push(part);
+                    last.length += NODE_SIZE as u64;
+                }
+                _ => pieces.push(Piece::single(chunk.address, offset, part)),
+            }
+        }
+        self.core.write_pieces(&pieces, log)
+    }
+
+    /// Writes the bitmaps that changed into the slot that the last root does not use, and anchors them in their chunks.
+    fn write_bitmaps(&mut self, class: Class, log: &mut WriteLog) -> Result<()> {
+        let core = &mut self.core;
+        let mut pieces = Vec::new();
+        for address in core.map.addresses() {
+            let Some(chunk) = core.map.get(address).filter(|chunk| chunk.class == class) else { continue };
+            let Some(space) = core.nodes.get_mut(&address).filter(|space| space.dirty) else { continue };
+            let slot = match self.committed_slots.get(&address) {
+                Some(slot) => 1 - slot,
+                None => chunk.bitmap.slot,
+            };
+            let bytes = space.encode(core.guid, core.session, core.txg, address);
+            space.dirty = false;
+            let used = space.live() * NODE_SIZE as u64;
+            let checksum = ChecksumKind::Xxh3.of(&bytes);
+            let txg = core.txg;
+            if let Some(chunk) = core.map.change(address) {
+                chunk.used = used;
+                chunk.bitmap.slot = slot;
+                chunk.bitmap.txg = txg;
+                chunk.bitmap.checksum.copy_from_slice(&checksum.bytes[..16]);
+            }
+            let bytes: std::sync::Arc<[u8]> = bytes.into();
+            self.unsettled_bitmaps.insert(address);
+            pieces.push(Piece::single(address, u64::from(slot) * NODE_SIZE as u64, Part::Bytes(bytes)));
+        }
+        self.core.write_pieces(&pieces, log)
+    }
+
+    /// Writes the headers of columns that are new. One that fails is no loss: headers are for finding a pool whose
+    /// labels are gone.
+    fn write_column_headers(&mut self) {
+        for address in std::mem::take(&mut self.core.new_headers) {
+            let Some(chunk) = self.core.map.get(address).cloned() else { continue };
+            for (column, placement) in chunk.placements() {
+                self.core.write_column_header(&chunk, column, placement.device, placement.offset);
+            }
+        }
+    }
+
+    fn commit_chunk_tree(&mut self) -> Result<()> {
+        let Self { core, chunks, .. } = self;
+        for address in core.map.take_dirty() {
+            match core.map.get(address) {
+                // System chunks are named by the uberblock itself.
+                Some(chunk) if chunk.class == Class::System => {}
+                Some(chunk) => {
+                    let item = chunk.encode();
+                    chunks.insert(core, chunk_key(address), &item)?;
+                }
+                None => {
+                    chunks.remove(core, chunk_key(address))?;
+                }
+            }
+        }
+        for id in std::mem::take(&mut core.dirty_devices) {
+            match core.devices.get(&id) {
+                Some(device) => {
+                    let item = device.encode();
+                    chunks.insert(core, device_key(id), &item)?;
+                }
+                None => {
+                    chunks.remove(core, device_key(id))?;
+                }
+            }
+        }
+        commit_tree(chunks, core, Class::System)?;
+        let freed = chunks.take_freed();
+        free_all(core, freed);
+        // Making a system chunk on the way changes the map, but no item of the tree.
+        let system_only = |core: &Core, address: &Logical| {
+            core.map.get(*address).is_some_and(|chunk| chunk.class == Class::System)
+        };
+        let dirty = core.map.take_dirty();
+        for address in dirty {
+            if !system_only(core, &address) {
+                core.map.change(address);
+            }
+        }
+        Ok(())
+    }
+
+    /// The uberblock of what is on the devices now.
+    fn uberblock(&self, exported: bool) -> Uberblock {
+        let core = &self.core;
+        let system: Vec<Chunk> = core.map.iter().filter(|chunk| chunk.class == Class::System).cloned().collect();
+        let mut devices: BTreeMap<u32, crate::types::Guid> = BTreeMap::new();
+        for (_, placement) in system.iter().flat_map(Chunk::placements) {
+            if let Some(device) = core.devices.get(&placement.device) {
+                devices.insert(device.id.0, device.guid);
+            }
+        }
+        let oldest = self.roots.iter().copied().min().unwrap_or(core.txg);
+        Uberblock {
+            pool: core.guid,
+            txg: core.txg,
+            session: core.session,
+            time: core.now(),
+            host: self.host.id,
+            exported,
+            oldest,
+            incompatible: 0,
+            read_only_compatible: 0,
+            chunk_root: self.chunks.root(),
+            meta_root: self.meta.root(),
+            extent_root: self.extents.root(),
+            system_chunks: system,
+            devices: devices.into_iter().collect(),
+        }
+    }
+
+    /// Writes the uberblock to every device and flushes.
+    ///
+    /// # Errors
+    /// [`PoolError::Suspended`] when fewer devices took it than may be lost later.
+    pub(crate) fn write_uberblock(&mut self, exported: bool) -> Result<()> {
+        let uberblock = self.uberblock(exported);
+        let Some(bytes) = uberblock.encode() else {
+            return Err(PoolError::Corrupt(format!(
+                "the uberblock has no room for {} system chunks (at most {SYSTEM_CHUNKS_MAX})",
+                uberblock.system_chunks.len()
+            )));
+        };
+        let txg = self.core.txg;
+        let open: Vec<_> = self
+            .core
+            .devices
+            .values()
+            .filter_map(|device| Some((device.id, device.size, device.open()?.clone())))
+            .collect();
+        let mut requests: Vec<Request<'_>> = open
+            .iter()
+            .flat_map(|(_, size, handle)| label::uberblock_offsets(*size, txg).map(|offset| (handle, offset)))
+            .map(|(handle, offset)| {
+                Request::new(&**handle, Op::Write { offset, buffers: vec![IoSlice::new(&bytes)] })
+            })
+            .collect();
+        self.core.runner.run(&mut requests);
+        let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
+        let mut written: BTreeSet<DeviceId> = BTreeSet::new();
+        for ((id, ..), pair) in open.iter().zip(results.chunks(2)) {
+            for result in pair {
+                if let Err(error) = result {
+                    self.core.device_failed(*id, error);
+                }
+            }
+            // One label of the two is enough to find it; none is a device that does not know this root.
+            if pair.iter().any(Result::is_ok) {
+                written.insert(*id);
+            }
+        }
+        if !self.core.is_sabotaged("skip-last-flush") {
+            for failed in self.core.flush_these(&written) {
+                written.remove(&failed);
+            }
+        }
+        let tolerance = self
+            .core
+            .map
+            .iter()
+            .filter(|chunk| chunk.class == Class::System)
+            .map(|chunk| usize::from(chunk.layout.tolerance()))
+            .max()
+            .unwrap_or(0);
+        if written.is_empty() || written.len() < open.len().min(tolerance + 1) {
+            // Some device may hold this root already: its number is used up.
+            self.core.txg = self.core.txg.next();
+            return Err(PoolError::Suspended);
+        }
+        Ok(())
+    }
+
+    /// The open transaction group is safe: forget what was kept for it, and open the next one.
+    fn committed(&mut self) {
+        let txg = self.core.txg;
+        self.committed = txg;
+        self.core.unwritten_nodes.clear();
+        self.core.unwritten_extents.clear();
+        for address in std::mem::take(&mut self.unsettled_bitmaps) {
+            if let Some(chunk) = self.core.map.get(address) {
+                self.committed_slots.insert(address, chunk.bitmap.slot);
+            }
+        }
+        self.roots.push_back(txg);
+        while self.roots.len() > ROOTS_KEPT {
+            self.roots.pop_front();
+        }
+        if let Some(session) = self.sessions.last_mut() {
+            session.1 = txg;
+        }
+        self.core.txg = txg.next();
+        if self.roots.len() == ROOTS_KEPT
+            && let Some(&oldest) = self.roots.front()
+        {
+            self.release(oldest);
+        }
+        if self.core.labels_dirty {
+            self.write_labels();
+        }
+    }
+
+    /// Lets space be used again that no importable root knows, and drops data chunks that are empty.
+    fn release(&mut self, oldest: Txg) {
+        let core = &mut self.core;
+        core.release(oldest);
+        for frees in core.unloaded_frees.values_mut() {
+            frees.retain(|(txg, ..)| *txg > oldest);
+        }
+        core.unloaded_frees.retain(|_, frees| !frees.is_empty());
+        let empty: Vec<Logical> = core
+            .map
+            .iter()
+            .filter(|chunk| chunk.used == 0 && chunk.birth < oldest)
+            .filter(|chunk| match chunk.class {
+                Class::Data => match core.data.get(&chunk.address) {
+                    Some(space) => !space.waits() && space.free_bytes() + chunk.grain() > chunk.length(),
+                    None => !core.unloaded_frees.contains_key(&chunk.address),
+                },
+                // The last metadata chunk would only be made again.
+                Class::Metadata => {
+                    core.current_nodes.get(&Class::Metadata) != Some(&chunk.address)
+                        && core.nodes.get(&chunk.address).is_some_and(|space| space.is_empty())
+                }
+                Class::System => false,
+            })
+            .map(|chunk| chunk.address)
+            .collect();
+        for address in empty {
+            core.current_data.retain(|_, current| *current != address);
+            self.committed_slots.remove(&address);
+            core.drop_chunk(address);
+        }
+    }
+}
+
+impl Core {
+    /// Writes the header in front of a column.
+    pub(crate) fn write_column_header(&mut self, chunk: &Chunk, column: u16, device: DeviceId, offset: u64) {
+        let Some(handle) = self.devices.get(&device).and_then(|device| device.open().cloned()) else { return };
+        let item = chunk.encode();
+        let mut w = Writer::default();
+        w.raw(COLUMN_MAGIC);
+        w.u64(self.guid.0);
+        w.u64(self.session.0);
+        w.u64(chunk.address.0);
+        w.u64(self.txg.0);
+        w.u16(column);
+        w.u16(item.len().min(3900) as u16);
+        w.raw(&item[..item.len().min(3900)]);
+        let mut bytes = w.finish();
+        bytes.resize(COLUMN_HEADER as usize - 16, 0);
+        let checksum = xxhash_rust::xxh3::xxh3_128(&bytes);
+        bytes.extend_from_slice(&checksum.to_le_bytes());
+        if let Err(error) = handle.write(offset, &bytes) {
+            self.device_failed(device, &error);
+        }
+    }
+}
