@@ -5,7 +5,7 @@ use std::path::Path;
 use device::Access;
 use pool::report::Plan;
 use pool::spec::VolumeSpec;
-use pool::{Pool, PoolError, ReplaceOptions, ScrubAction};
+use pool::{DevicePath, Pool, PoolError, ReplaceOptions, ScrubAction};
 
 use crate::error::{Failure, Outcome};
 use crate::open;
@@ -48,7 +48,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::Status => Reply::Status(Box::new(pool.status())),
         Request::Usage => Reply::Usage(Box::new(pool.usage())),
         Request::Row => Reply::Row(pool.pool_row()),
-        Request::Datasets => Reply::Datasets(pool.datasets()?),
+        Request::Datasets => Reply::Datasets(pool.list()?),
         Request::Map => Reply::Map(pool.map()),
         Request::History => Reply::History(pool.history()?),
         Request::Events { after } => Reply::Events(pool.events(*after)),
@@ -97,14 +97,17 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             Reply::Plan(plan?)
         }
         Request::Attach { device, new, force } => {
-            Reply::Plan(pool.attach(device, open::new_word(new, *force, state)?, *force)?)
+            Reply::Plan(pool.attach(device, &open::new_word(new, *force, state)?)?)
         }
         Request::Detach { device } => Reply::Plan(pool.detach(device)?),
         Request::Remove { devices } => Reply::Plan(each(devices, |device| Ok(pool.remove(device)?))?),
         Request::Replace { device, new, force, source_last } => {
-            let new = new.as_ref().map(|word| open::new_word(word, *force, state)).transpose()?;
-            let options = ReplaceOptions { force: *force, read_source_last: *source_last };
-            Reply::Plan(pool.replace(device, new, options)?)
+            let options = ReplaceOptions { read_source_last: *source_last };
+            let new = new.clone().or_else(|| path_of(pool, device)).unwrap_or_else(|| device.clone());
+            Reply::Plan(match spare_named(pool, &new) {
+                Some(spare) => pool.replace_by_spare(device, &spare)?,
+                None => pool.replace(device, &open::new_word(&new, *force, state)?, options)?,
+            })
         }
         Request::Offline { devices, temporary } => {
             Reply::Plan(each(devices, |device| Ok(pool.offline(device, *temporary)?))?)
@@ -116,7 +119,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             reopen(pool);
             pool.clear(device.as_deref()).map(done)?
         }
-        Request::Scrub { action } => pool.scrub(scrub_action(pool, *action)).map(done)?,
+        Request::Scrub { action } => pool.scrub(scrub_action(*action)).map(done)?,
         Request::Read { .. } | Request::Export | Request::Destroy { .. } | Request::Serve { .. } => {
             return Err(Failure::refused("this request is not for the engine"));
         }
@@ -142,23 +145,39 @@ fn each(devices: &[String], mut step: impl FnMut(&str) -> Outcome<Plan>) -> Outc
     Ok(all)
 }
 
+/// The device of the pool that a word means: by path, by the last part of it, by guid, or by leading to the same bytes.
+fn known(pool: &Pool, word: &str) -> Option<DevicePath> {
+    let mut paths = pool.device_paths();
+    let bare = |known: &DevicePath| Path::new(&known.path).file_name().is_some_and(|name| name == word);
+    let same = |known: &DevicePath| {
+        let id = device::identity(Path::new(word));
+        id.is_ok() && id == device::identity(Path::new(&known.path))
+    };
+    let exact = |known: &DevicePath| known.path == word || known.guid.to_string() == word;
+    let found = paths.iter().position(exact).or_else(|| paths.iter().position(bare));
+    let found = found.or_else(|| paths.iter().position(same).filter(|_| word.starts_with('/')));
+    found.map(|index| paths.swap_remove(index))
+}
+
+/// Where a device of the pool is, or was.
+fn path_of(pool: &Pool, word: &str) -> Option<String> {
+    known(pool, word).map(|known| known.path)
+}
+
+/// The spare of the pool that a word means.
+fn spare_named(pool: &mut Pool, word: &str) -> Option<String> {
+    let known = known(pool, word)?;
+    let spares = pool.status().spares;
+    spares.iter().any(|spare| spare.guid == known.guid).then_some(known.path)
+}
+
 /// Takes a device back: opened anew at its path if it is not open.
 fn online(pool: &mut Pool, device: &str, expand: bool) -> Outcome<Plan> {
-    let paths = pool.device_paths();
-    let bare = Path::new(device).file_name();
-    let known = paths.iter().find(|known| {
-        known.path == device
-            || known.guid.to_string() == device
-            || (!device.contains('/') && Path::new(&known.path).file_name() == bare)
-            || (device.starts_with('/')
-                && device::identity(Path::new(device))
-                    .is_ok_and(|id| device::identity(Path::new(&known.path)).is_ok_and(|other| other == id)))
-    });
-    let opened = match known {
+    let opened = match known(pool, device) {
         Some(known) if !known.is_open => open::member(Path::new(&known.path), Access::ReadWrite)?,
         _ => None,
     };
-    Ok(pool.online(device, opened, expand)?)
+    Ok(pool.online(device, opened.as_ref(), expand)?)
 }
 
 /// Takes back what is missing and has come back. What can't be opened or does not belong here stays missing.
@@ -169,18 +188,14 @@ pub(crate) fn reopen(pool: &mut Pool) {
             && let Ok(Some(device)) = open::member(Path::new(&known.path), Access::ReadWrite)
         {
             // A device that is not what it was is left alone; `status` tells that it is missing.
-            let _ = pool.device_returned(device);
+            let _ = pool.device_returned(&device);
         }
     }
 }
 
-/// A paused scrub goes on where it was.
-fn scrub_action(pool: &Pool, action: Scrub) -> ScrubAction {
-    use pool::report::{ScanKind, ScanState};
-    let paused =
-        pool.scan().is_some_and(|scan| scan.kind == ScanKind::Scrub && scan.state == ScanState::Paused);
+/// The engine's word for it.
+fn scrub_action(action: Scrub) -> ScrubAction {
     match action {
-        Scrub::Start if paused => ScrubAction::Resume,
         Scrub::Start => ScrubAction::Start,
         Scrub::Pause => ScrubAction::Pause,
         Scrub::Stop => ScrubAction::Stop,
@@ -190,7 +205,7 @@ fn scrub_action(pool: &Pool, action: Scrub) -> ScrubAction {
 /// Refuses to destroy a volume that has snapshots, and names them.
 fn refuse_snapshots(pool: &mut Pool, name: &str) -> Outcome {
     let prefix = format!("{}/{name}@", pool.name());
-    let rows = pool.datasets()?;
+    let rows = pool.list()?;
     let snapshots: Vec<&str> =
         rows.iter().map(|row| row.name.as_str()).filter(|row| row.starts_with(&prefix)).collect();
     if snapshots.is_empty() {

@@ -144,7 +144,7 @@ impl Shared {
     }
 
     /// Exports or destroys the pool, after which the holder ends.
-    fn give_up(&self, force: bool, how: fn(Pool) -> Result<(), (Pool, PoolError)>) -> Outcome {
+    fn give_up(&self, force: bool, how: fn(Pool) -> Result<(), Box<(Pool, PoolError)>>) -> Outcome {
         let served: Vec<String> = self.served().keys().cloned().collect();
         if !served.is_empty() && !force {
             let pid = std::process::id();
@@ -161,7 +161,8 @@ impl Shared {
                 self.ended.store(true, Ordering::SeqCst);
                 Ok(())
             }
-            Err((pool, error)) => {
+            Err(failed) => {
+                let (pool, error) = *failed;
                 *guard = Some(pool);
                 Err(error.into())
             }
@@ -172,7 +173,10 @@ impl Shared {
     pub(crate) fn progress(&self) -> Outcome<Progress> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let idle = self.idle.load(Ordering::SeqCst);
-        self.with(|pool| Ok(Progress { scan: pool.scan(), idle, trouble }))
+        self.with(|pool| {
+            let trouble = trouble.or_else(|| pool.suspended().then(|| PoolError::Suspended.to_string()));
+            Ok(Progress { scan: pool.scan(), idle, trouble })
+        })
     }
 
     /// One bounded step of background work; true if there is more to do now.
@@ -200,7 +204,12 @@ impl Shared {
         for known in paths.iter().filter(|known| !known.is_open && known.state != Health::Offline) {
             if let Ok(Some(device)) = open::member(known.path.as_ref(), Access::ReadWrite) {
                 // One that does not belong here, or not any more, is left alone: `status` goes on telling that it is missing.
-                if let Some(Ok(true)) = self.engine(|pool| pool.device_returned(device)) {
+                let back = self.engine(|pool| {
+                    let back = pool.device_returned(&device)?;
+                    // Whoever waits for devices is let go on; if there are still too few, this fails and they wait on.
+                    if back && pool.suspended() { pool.clear(None).map(|()| back) } else { Ok(back) }
+                });
+                if let Some(Ok(true)) = back {
                     self.idle.store(false, Ordering::SeqCst);
                 }
             }

@@ -29,7 +29,7 @@ pub(crate) fn env(cache_bytes: u64) -> Env {
 
 /// Who executes requests on devices.
 pub(crate) fn runner() -> Arc<dyn device::Runner> {
-    Arc::new(device::Inline)
+    device::best_runner().map_or_else(|_| Arc::new(device::Inline) as Arc<dyn device::Runner>, Arc::from)
 }
 
 /// A number nobody can foretell: the standard library seeds its hashers from the system's randomness.

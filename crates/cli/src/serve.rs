@@ -76,7 +76,7 @@ struct PoolFiles(Arc<Shared>);
 
 impl Exports for PoolFiles {
     fn names(&self) -> Vec<String> {
-        let rows = self.0.with(|pool| Ok(pool.datasets()?)).unwrap_or_default();
+        let rows = self.0.with(|pool| Ok(pool.list()?)).unwrap_or_default();
         let prefix = format!("{}/", self.0.name);
         rows.iter().filter_map(|row| row.name.strip_prefix(&prefix).map(str::to_owned)).collect()
     }

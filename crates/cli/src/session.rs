@@ -175,7 +175,7 @@ impl Session {
             Self::Local(local) => {
                 let (pool, _lock, _, _) = local.into_parts();
                 let how = if *request == Request::Export { Pool::export } else { Pool::destroy };
-                how(pool).map_err(|(_, error)| error.into())
+                how(pool).map_err(|failed| failed.1.into())
             }
         }
     }

@@ -10,7 +10,9 @@ use common::{Bench, DISK, bring_back, digest, eventually, noise, take_away};
 /// The control socket of the only pool.
 fn control_socket(bench: &Bench) -> String {
     let names = std::fs::read_dir(bench.path("state")).expect("a state folder").flatten();
-    let socket = names.map(|entry| entry.file_name().to_string_lossy().into_owned()).find(|name| name.ends_with(".sock"));
+    let socket = names
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .find(|name| name.ends_with(".sock"));
     bench.path(&format!("state/{}", socket.expect("a socket")))
 }
 

@@ -29,10 +29,13 @@ pub(super) fn import(context: &Context, args: &args::Import) -> Outcome {
     let in_use = context.state.in_use()?;
     let members = open::members_in(&places)?;
     let found: Vec<FoundPool> =
-        Pool::find(&members.iter().map(|member| member.device.clone()).collect::<Vec<_>>());
+        Pool::find_pools(&members.iter().map(|member| member.device.clone()).collect::<Vec<_>>());
     let Some(wanted) = &args.pool else {
         let mut free = found;
         free.retain(|pool| !in_use.iter().any(|record| record.guid == pool.guid));
+        let here = host::host().name;
+        free.iter_mut()
+            .for_each(|pool| pool.foreign_host = pool.foreign_host.take().filter(|host| *host != here));
         let none = || "no pools available to import\n".to_owned();
         return context.print(&free, |pools| if pools.is_empty() { none() } else { render::found(pools) });
     };
@@ -114,7 +117,9 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
     let access = if options.read_only || args.dry_run { Access::ReadOnly } else { Access::ReadWrite };
     let devices = lock_members(found, members, access)?;
     if rewinds {
-        let plan = Pool::plan_rewind(found.guid, &devices, &options)?;
+        // Looked at read-only first, which says what is lost and changes nothing.
+        let look = ImportOptions { read_only: true, ..options.clone() };
+        let (_, plan) = Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices.clone(), &look)?;
         if args.dry_run {
             return context.planned(&plan);
         }
@@ -134,7 +139,7 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
         pool.log_history(&context.command_line)?;
         pool.flush()?;
     }
-    context.done(&plan)
+    if rewinds && !context.json { Ok(()) } else { context.done(&plan) }
 }
 
 /// Opens the members of a pool for use.

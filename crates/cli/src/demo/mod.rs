@@ -214,7 +214,7 @@ fn play(show: &mut Show<'_>, args: &args::Demo, dir: &std::path::Path) -> Outcom
     if let Some(problem) = problems.first() {
         return Err(Failure::refused(format!("the pool's structures do not agree: {problem}")));
     }
-    pool.export().map_err(|(_, error)| error)?;
+    pool.export().map_err(|failed| failed.1)?;
     show.step("Checked every tree and allocation, and exported the pool.".to_owned())?;
     if args.dir.is_some() && !show.context.json {
         show.report(&format!("The disks are still there: coffer import -d {} {POOL}", dir.display()))?;
