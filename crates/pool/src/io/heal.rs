@@ -34,6 +34,15 @@ impl Core {
     /// # Errors
     /// [`PoolError::Unreadable`] when no combination matches; every device that holds a part is charged.
     pub(crate) fn heal(&mut self, want: &Want) -> Result<Vec<u8>> {
+        let right = self.heal_rows(want)?;
+        let unreadable = PoolError::Unreadable { address: want.address, length: u64::from(want.length) };
+        let chunk = self.chunk_of(want.address, u64::from(want.length))?;
+        let offset = want.address.0 - chunk.address.0;
+        right.logical(chunk, offset, u64::from(want.length)).ok_or(unreadable)
+    }
+
+    /// As [`Core::heal`]: the rows of the extent as they are right, every column that could be had.
+    pub(crate) fn heal_rows(&mut self, want: &Want) -> Result<Rows> {
         let chunk = self.chunk_of(want.address, u64::from(want.length))?.clone();
         let offset = want.address.0 - chunk.address.0;
         let rows = chunk.layout.rows_of(offset, u64::from(want.length));
@@ -61,9 +70,7 @@ impl Core {
             return Err(PoolError::Unreadable { address: want.address, length: u64::from(want.length) });
         };
         self.repair(&chunk, want, &right, &versions);
-        right
-            .logical(&chunk, offset, u64::from(want.length))
-            .ok_or(PoolError::Unreadable { address: want.address, length: u64::from(want.length) })
+        Ok(right)
     }
 
     /// Reads every placement of every column of some rows.
@@ -264,18 +271,7 @@ fn by_copies(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: 
     for column in &touched_columns(chunk, offset, u64::from(want.length)) {
         right.columns[usize::from(column)].get_or_insert_with(|| vec![0; length]);
     }
-    let mut rest = &bytes[..];
-    for segment in chunk.layout.segments(offset, u64::from(want.length)) {
-        let (head, tail) = rest.split_at(segment.length as usize);
-        rest = tail;
-        let cell = segment.cell;
-        let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize + cell.within as usize;
-        for column in chunk.layout.columns_of(cell.row, cell.index) {
-            if let Some(bytes) = &mut right.columns[usize::from(column)] {
-                bytes[at..at + head.len()].copy_from_slice(head);
-            }
-        }
-    }
+    right.put(chunk, offset, &bytes);
     Some(right)
 }
 

@@ -109,6 +109,34 @@ impl Rows {
         }
     }
 
+    /// Takes over the rows that `other` has, column by column as far as it has them.
+    pub(crate) fn adopt(&mut self, other: &Self) {
+        for row in other.rows.clone().filter(|row| self.rows.contains(row)) {
+            let at = (row - self.rows.start) as usize * self.unit;
+            for (column, bytes) in self.columns.iter_mut().enumerate() {
+                if let (Some(bytes), Some(unit)) = (bytes, other.unit(row, column as u16)) {
+                    bytes[at..at + unit.len()].copy_from_slice(unit);
+                }
+            }
+        }
+    }
+
+    /// Puts the logical bytes of a range into every column that holds them.
+    pub(crate) fn put(&mut self, chunk: &Chunk, offset: u64, bytes: &[u8]) {
+        let mut rest = bytes;
+        for segment in chunk.layout.segments(offset, bytes.len() as u64) {
+            let (head, tail) = rest.split_at(segment.length as usize);
+            rest = tail;
+            let cell = segment.cell;
+            let at = (cell.row - self.rows.start) as usize * self.unit + cell.within as usize;
+            for column in chunk.layout.columns_of(cell.row, cell.index) {
+                if let Some(bytes) = &mut self.columns[usize::from(column)] {
+                    bytes[at..at + head.len()].copy_from_slice(head);
+                }
+            }
+        }
+    }
+
     /// The logical bytes of a range that lies within these rows; `None` where a unit is not there.
     pub(crate) fn logical(&self, chunk: &Chunk, offset: u64, length: u64) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(length as usize);

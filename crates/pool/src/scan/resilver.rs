@@ -222,28 +222,33 @@ impl Pool {
                 return None;
             }
         }
-        let mut wrong = false;
-        for (offset, extent) in extents {
-            let good = rows
-                .logical(chunk, *offset, u64::from(extent.stored))
-                .is_some_and(|bytes| extent.checksum.matches(&bytes));
-            if !good {
-                wrong = true;
-                let want = Want {
-                    address: Logical(chunk.address.0 + offset),
-                    length: extent.stored,
-                    checksum: extent.checksum,
-                };
-                if self.core.read_extent(want).is_err() {
-                    outcome.errors += 1;
+        let matches = |rows: &Rows, offset: u64, extent: &Extent| {
+            let bytes = rows.logical(chunk, offset, u64::from(extent.stored));
+            bytes.is_some_and(|bytes| extent.checksum.matches(&bytes))
+        };
+        let wrong: Vec<&&(u64, Extent)> =
+            extents.iter().filter(|(offset, extent)| !matches(&rows, *offset, extent)).collect();
+        if wrong.is_empty() {
+            return Some(rows);
+        }
+        // What was used to rebuild was wrong itself: take the rows that make each extent right, and where two extents
+        // of a row disagree about the rest of it, each extent's own bytes.
+        let mut healed: Vec<(u64, Vec<u8>)> = Vec::new();
+        for (offset, extent) in wrong {
+            let address = Logical(chunk.address.0 + offset);
+            let want = Want { address, length: extent.stored, checksum: extent.checksum };
+            match self.core.heal_rows(&want) {
+                Ok(right) => {
+                    rows.adopt(&right);
+                    healed.extend(
+                        right.logical(chunk, *offset, u64::from(extent.stored)).map(|bytes| (*offset, bytes)),
+                    );
                 }
+                Err(_) => outcome.errors += 1,
             }
         }
-        if wrong {
-            // The sources were healed where they could be.
-            rows = self.core.read_rows(chunk, run.clone(), &all);
-            gone = rows.missing();
-            rows.rebuild(chunk, &gone);
+        for (offset, bytes) in &healed {
+            rows.put(chunk, *offset, bytes);
         }
         Some(rows)
     }
