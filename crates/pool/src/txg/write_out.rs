@@ -115,7 +115,7 @@ impl Pool {
                 chunk.bitmap.txg = txg;
                 chunk.bitmap.checksum.copy_from_slice(&checksum.bytes[..16]);
             }
-            let bytes: std::sync::Arc<[u8]> = bytes.into();
+            let bytes: bytes::Bytes = bytes.into();
             self.unsettled_bitmaps.insert(address);
             pieces.push(Piece::single(address, u64::from(slot) * NODE_SIZE as u64, Part::Bytes(bytes)));
         }
