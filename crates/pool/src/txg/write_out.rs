@@ -208,7 +208,7 @@ impl Pool {
     /// Writes the uberblock to every device and flushes.
     ///
     /// # Errors
-    /// [`PoolError::Suspended`] when fewer devices took it than may be lost later.
+    /// [`PoolError::Suspended`] when so few devices took it that it could be lost with those that may be lost.
     pub(crate) fn write_uberblock(&mut self, exported: bool) -> Result<()> {
         let uberblock = self.uberblock(exported);
         let Some(bytes) = uberblock.encode() else {
@@ -258,7 +258,9 @@ impl Pool {
             .map(|chunk| usize::from(chunk.layout.tolerance()))
             .max()
             .unwrap_or(0);
-        if written.is_empty() || written.len() < open.len().min(tolerance + 1) {
+        // More devices know the new root than may be lost; or no more than may be lost do not know it.
+        let missed = open.iter().filter(|(id, ..)| !written.contains(id)).count();
+        if written.is_empty() || (missed > tolerance && written.len() <= tolerance) {
             // Some device may hold this root already: its number is used up.
             self.core.txg = self.core.txg.next();
             return Err(PoolError::Suspended);
