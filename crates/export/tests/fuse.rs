@@ -1,5 +1,7 @@
 //! The file system as programs see it: attributes, reads and writes, holes, errors, and loop devices on it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs::{self, File, OpenOptions};
@@ -9,7 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Cleanup, attempt, have, noise, run, skip, text};
+use common::{Cleanup, attempt, have, noise, patiently, run, skip, text};
 use export::testing::{MemoryTarget, PAGE};
 use export::{ExportTable, FuseOptions, FuseSession, Run, ServeError, Target, TargetError};
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
@@ -106,7 +108,7 @@ fn volumes_are_files() {
     assert!(matches!(refusal, ServeError::Unmount { .. }), "{refusal}");
     file.read_exact_at(&mut back, 70_003).unwrap();
     drop((file, old));
-    session.stop().unwrap();
+    patiently(|| session.stop().is_ok());
     assert!(session.has_ended());
     assert_eq!(fs::read_dir(root).unwrap().count(), 0);
 }
@@ -123,7 +125,7 @@ fn holes_are_made_found_and_counted() {
     let file = writable(&path);
     assert_eq!(file.metadata().unwrap().blocks() * 512, 9 * PAGE);
 
-    let at = |position| seek(&file, position).map_err(|error| error.raw_os_error());
+    let at = |position| seek(&file, position).map_err(rustix::io::Errno::raw_os_error);
     assert_eq!(at(SeekFrom::Hole(0)), Ok(8 * PAGE));
     assert_eq!(at(SeekFrom::Data(8 * PAGE)), Ok(32 * PAGE));
     assert_eq!(at(SeekFrom::Data(40 * PAGE)), Err(libc::ENXIO));
@@ -298,13 +300,8 @@ fn loop_mount(direct_io: bool, loop_direct: &str) {
     drop(unmount);
     drop(detach);
     // The loop device closes the file a moment after `losetup -d` returns.
-    for _ in 0..500 {
-        if session.stop().is_ok() {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    session.stop().unwrap();
+    patiently(|| session.stop().is_ok());
+    assert!(session.has_ended());
 }
 
 #[test]

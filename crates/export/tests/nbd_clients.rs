@@ -1,5 +1,7 @@
 //! The NBD server and other people's clients: libnbd's tools, QEMU's, and fio.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs;
@@ -159,7 +161,7 @@ fn qemu_io() {
         "read -P 0 15M 1M",
     ];
     let mut arguments = vec!["-f", "raw"];
-    script.iter().for_each(|line| arguments.extend(["-c", *line]));
+    arguments.extend(script.iter().flat_map(|line| ["-c", *line]));
     let uri = server.uri("vol");
     arguments.push(&uri);
     let said = run("qemu-io", &arguments);

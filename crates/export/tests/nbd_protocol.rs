@@ -1,5 +1,7 @@
 //! The NBD server byte by byte: negotiation, every command, its errors, and a model of the contents.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::HashMap;
@@ -7,7 +9,9 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use common::client::*;
 use common::{Server, noise};
@@ -229,16 +233,19 @@ struct Recording {
     held: Mutex<Option<u64>>,
     release: Condvar,
     fails: Mutex<HashMap<u64, TargetError>>,
+    /// Takes so long that worker threads do the work.
+    slow: AtomicBool,
 }
 
 impl Recording {
     fn new() -> Arc<Self> {
         Arc::new(Self {
-            memory: MemoryTarget::new(16 * MIB),
+            memory: MemoryTarget::new(64 * MIB),
             log: Mutex::default(),
             held: Mutex::default(),
             release: Condvar::new(),
             fails: Mutex::default(),
+            slow: AtomicBool::new(false),
         })
     }
 
@@ -257,6 +264,9 @@ impl Recording {
     }
 
     fn pass(&self, offset: u64) -> Result<(), TargetError> {
+        if self.slow.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_micros(300));
+        }
         let held = self.held.lock().unwrap();
         drop(self.release.wait_while(held, |held| *held == Some(offset)).unwrap());
         self.fails.lock().unwrap().get(&offset).map_or(Ok(()), |error| Err(error.clone()))
@@ -319,6 +329,8 @@ fn errors_of_the_volume_are_passed_on() {
         volume.fails.lock().unwrap().insert(index as u64 * MIB, error);
     }
     let server = Server::with("vol", volume.clone());
+    let told = Client::connect(&server.socket).option(INFO, &information("vol", &[]));
+    assert_eq!(be32(&told[1].1[6..]), 4096, "the next power of two");
     for structured in [false, true] {
         let mut client = Client::open(&server.socket, "vol", structured);
         for (index, number) in [EINVAL, ENOSPC, EIO, EPERM].into_iter().enumerate() {
@@ -414,6 +426,43 @@ fn flush_covers_all_connections() {
     let before = volume.log().len();
     writers[0].write(FUA, 0, b"now").unwrap();
     assert_eq!(volume.log()[before..], ["write 0 begins", "write 0 ends", "flush begins", "flush ends"]);
+}
+
+/// Requests of all sizes in one stream, cut by the socket wherever it likes.
+#[test]
+fn pipelined_writes_of_all_sizes() {
+    for slow in [false, true] {
+        pipelined_writes(slow);
+    }
+}
+
+fn pipelined_writes(slow: bool) {
+    let sizes = [1, 512, 4096, 65_536, 65_537, 100_000, 262_144 - 28, 300_000];
+    let volume = Recording::new();
+    volume.slow.store(slow, Ordering::Relaxed);
+    let server = Server::with("vol", volume.clone());
+    let client = Client::open(&server.socket, "vol", true);
+    let (mut stream, mut expected) = (Vec::new(), Vec::new());
+    let choices = noise(5, 300);
+    for (cookie, choice) in choices.iter().enumerate() {
+        let data = noise(cookie as u64, sizes[usize::from(*choice) % sizes.len()]);
+        stream.extend(encode(WRITE, 0, cookie as u64, expected.len() as u64, data.len() as u32));
+        stream.extend(&data);
+        expected.extend(data);
+    }
+    std::thread::scope(|scope| {
+        let socket = &client.stream;
+        scope.spawn(move || (&*socket).write_all(&stream).unwrap());
+        let mut answered = vec![false; choices.len()];
+        for _ in &choices {
+            let chunk = client.chunk(0).unwrap();
+            assert_eq!(outcome(std::slice::from_ref(&chunk)), Ok(()));
+            assert!(!std::mem::replace(&mut answered[chunk.cookie as usize], true));
+        }
+    });
+    let mut found = vec![0; expected.len()];
+    volume.read(0, &mut found).unwrap();
+    assert!(found == expected);
 }
 
 #[test]

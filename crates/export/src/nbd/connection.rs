@@ -32,7 +32,7 @@ const WATCH_WORTH: Duration = Duration::from_micros(100);
 /// How long it is watched for.
 const WATCH_MAX: Duration = Duration::from_micros(50);
 /// Bytes of buffer that a thread keeps from one request to the next.
-const KEEP: usize = 4 << 20;
+const KEEP: usize = 2 << 20;
 /// Small requests run on the reading thread while they take less than this on average: a thread switch
 /// and back costs about as much.
 const QUICK_MAX: Duration = Duration::from_micros(60);
@@ -198,6 +198,7 @@ struct Reader<'scope, 'env> {
     end: usize,
     /// The last wait for the client was short.
     expects_more: bool,
+    /// The last request was a large write, and nothing that came after it has been received.
     after_large_write: bool,
     /// Replies to requests run on this thread.
     replies: Replies,
@@ -223,26 +224,29 @@ impl<'env> Reader<'_, 'env> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
-        // There is room: what is left over is less than a small request.
-        let room = if self.after_large_write { RECEIVE_HEADERS } else { RECEIVE };
-        let room = &mut self.buffer[self.end..room.max(self.end + Request::SIZE)];
+        // There is room in either case: what is left over is nothing, or less than a small request.
+        let size = if self.after_large_write { RECEIVE_HEADERS } else { RECEIVE };
         self.after_large_write = false;
-        let socket = self.connection.socket;
         let start = Instant::now();
-        let mut received = None;
-        while self.expects_more && received.is_none() && start.elapsed() < WATCH_MAX {
-            received = socket.receive_now(room)?;
-            if received.is_none() {
-                thread::yield_now();
-            }
-        }
-        let received = match received {
+        let received = match self.watch(start, size)? {
             Some(received) => received,
-            None => socket.receive(room)?,
+            None => self.connection.socket.receive(&mut self.buffer[self.end..size])?,
         };
         self.expects_more = start.elapsed() < WATCH_WORTH;
         self.end += received;
         Ok(received > 0)
+    }
+
+    /// Looks for bytes again and again for a while, if some are expected. Others may have the processor meanwhile.
+    fn watch(&mut self, start: Instant, size: usize) -> io::Result<Option<usize>> {
+        while self.expects_more && start.elapsed() < WATCH_MAX {
+            let received = self.connection.socket.receive_now(&mut self.buffer[self.end..size])?;
+            if received.is_some() {
+                return Ok(received);
+            }
+            thread::yield_now();
+        }
+        Ok(None)
     }
 
     /// Works off all requests that have arrived in full.
@@ -311,7 +315,7 @@ impl<'env> Reader<'_, 'env> {
             self.send()?;
             self.connection.socket.receive_exact(&mut payload[arrived..length])?;
         }
-        self.after_large_write = true;
+        self.after_large_write = self.start == self.end;
         self.hand_over(Job { request, payload, bytes: length });
         Ok(())
     }

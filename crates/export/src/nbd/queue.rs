@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::protocol::Request;
 
@@ -14,7 +15,10 @@ const BYTES_MAX: usize = 64 << 20;
 /// Payload buffers kept for the next writes.
 const SPARES_MAX: usize = 8;
 /// Larger payload buffers are not kept.
-const SPARE_BYTES_MAX: usize = 4 << 20;
+const SPARE_BYTES_MAX: usize = 2 << 20;
+
+/// A worker that has had nothing to do for so long ends, and its buffers with it.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 
 /// A request and what came with it.
 #[derive(Debug)]
@@ -108,7 +112,7 @@ impl Queue {
         Some(job)
     }
 
-    /// Waits for a job; `None` once the queue is closed and empty.
+    /// Waits for a job; `None` if the worker shall end: the queue is closed and empty, or was empty for long.
     pub(super) fn pop(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
@@ -120,8 +124,17 @@ impl Queue {
                 return None;
             }
             state.idle += 1;
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let (woken, wait) =
+                self.work.wait_timeout(state, IDLE_MAX).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
             state.idle -= 1;
+            if wait.timed_out() && state.waiting.is_empty() {
+                state.workers -= 1;
+                if state.workers == 0 {
+                    state.spares = Vec::new();
+                }
+                return None;
+            }
         }
     }
 

@@ -86,7 +86,7 @@ impl Client {
     pub fn connect(socket: &Path) -> Self {
         let stream = UnixStream::connect(socket).unwrap();
         // Far more than anything takes: a test that would hang for ever fails instead.
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         let hello: [u8; 18] = array(&stream).unwrap();
         assert_eq!(&hello[..16], b"NBDMAGICIHAVEOPT");
         assert_eq!(hello[16..], [0, 3]);
@@ -252,10 +252,8 @@ pub fn outcome(chunks: &[Chunk]) -> Result<(), u32> {
 pub fn assemble(chunks: &[Chunk], offset: u64, length: u32) -> Vec<u8> {
     let mut bytes: Vec<Option<u8>> = vec![None; length as usize];
     let mut put = |at: u64, piece: &mut dyn Iterator<Item = u8>| {
-        let mut at = (at - offset) as usize;
-        for byte in piece {
+        for (at, byte) in ((at - offset) as usize..).zip(piece) {
             assert_eq!(bytes[at].replace(byte), None, "told twice");
-            at += 1;
         }
     };
     for chunk in chunks {
@@ -278,7 +276,7 @@ pub fn information(name: &str, wanted: &[u16]) -> Vec<u8> {
     let mut data = (name.len() as u32).to_be_bytes().to_vec();
     data.extend(name.as_bytes());
     data.extend((wanted.len() as u16).to_be_bytes());
-    wanted.iter().for_each(|kind| data.extend(kind.to_be_bytes()));
+    data.extend(wanted.iter().flat_map(|kind| kind.to_be_bytes()));
     data
 }
 

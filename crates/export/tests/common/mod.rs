@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use export::{ExportTable, Exports, Listen, NbdServer, StopHandle, Target};
 use tempfile::TempDir;
@@ -122,13 +123,23 @@ impl Drop for Server {
     }
 }
 
-/// Runs a command when dropped, whatever happened to the test.
+/// Runs a command when dropped, whatever happened to the test; again and again while it fails.
 pub struct Cleanup(pub Vec<String>);
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
         let arguments: Vec<&str> = self.0[1..].iter().map(String::as_str).collect();
-        attempt(&self.0[0], &arguments);
+        patiently(|| attempt(&self.0[0], &arguments).status.success());
+    }
+}
+
+/// Tries for some seconds: what another test's child process inherits keeps a file system busy for a moment.
+pub fn patiently(mut done: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

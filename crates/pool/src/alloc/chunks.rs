@@ -1,7 +1,7 @@
 //! Making and dropping chunks.
 
 use super::plan::{ChunkPlan, Purpose};
-use crate::chunk::{BitmapAnchor, COLUMN_HEADER, Chunk, Column, Placement, Stale};
+use crate::chunk::{BitmapAnchor, COLUMN_HEADER, Chunk, Class, Column, Placement, Stale};
 use crate::core::Core;
 use crate::error::{PoolError, Result};
 use crate::space::{DataSpace, NodeSpace};
@@ -61,7 +61,12 @@ impl Core {
     }
 
     /// A new home for a column of so many bytes on a device; `None` when it has no room.
-    pub(crate) fn new_placement(&mut self, id: DeviceId, column_bytes: u64, stale: Stale) -> Option<Placement> {
+    pub(crate) fn new_placement(
+        &mut self,
+        id: DeviceId,
+        column_bytes: u64,
+        stale: Stale,
+    ) -> Option<Placement> {
         let generation = self.txg;
         let device = self.devices.get_mut(&id)?;
         let offset = device.free.allocate(column_bytes + COLUMN_HEADER, 0)?;
@@ -88,10 +93,13 @@ impl Core {
         }
     }
 
-    /// Drops an empty chunk.
+    /// Drops a chunk in which no importable root knows anything.
+    ///
+    /// The place of a data chunk is free at once: roots that still name the chunk know of nothing in it. That of other
+    /// chunks waits until none names it, as the bitmap there saves a walk of all trees.
     pub(crate) fn drop_chunk(&mut self, address: Logical) {
         if let Some(chunk) = self.map.remove(address) {
-            self.drop_columns(&chunk.columns, chunk.column_bytes, chunk.birth < self.txg);
+            self.drop_columns(&chunk.columns, chunk.column_bytes, chunk.class != Class::Data);
             self.data.remove(&address);
             self.nodes.remove(&address);
             let now = self.now();

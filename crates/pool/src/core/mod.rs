@@ -23,7 +23,6 @@ use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
 use tree::Node;
 
 use crate::chunk::{Chunk, ChunkMap, Class, Stale};
-use crate::error::{PoolError, Result};
 use crate::report::State;
 use crate::space::{DataSpace, NodeSpace};
 use crate::types::{DeviceId, GroupId, Guid, Logical, Millis, Session, Txg};
@@ -49,7 +48,10 @@ pub struct Env {
 
 impl std::fmt::Debug for Env {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Env").field("seed", &self.seed).field("cache_bytes", &self.cache_bytes).finish_non_exhaustive()
+        f.debug_struct("Env")
+            .field("seed", &self.seed)
+            .field("cache_bytes", &self.cache_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,6 +104,8 @@ pub(crate) struct Core {
     pub(crate) current_data: BTreeMap<(GroupId, bool), Logical>,
     /// What was freed in data chunks that are not in `data`: (when, offset, length).
     pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
+    /// What the commit under way found out to be stale: (chunk, column, device, region).
+    pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
     /// A defect to be shown to the simulator.
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: Option<String>,
@@ -123,10 +127,6 @@ impl Core {
 
     pub(crate) fn now(&self) -> Millis {
         self.clock.now()
-    }
-
-    pub(crate) fn device(&self, id: DeviceId) -> Result<&Device> {
-        self.devices.get(&id).ok_or_else(|| PoolError::Corrupt(format!("a chunk names device {id}, which is unknown")))
     }
 
     /// Whether a placement on the device can be read or written now.
@@ -210,7 +210,12 @@ impl Core {
     pub(crate) fn data_lost(&mut self, address: Logical) {
         if self.lost.len() < ERROR_PLACES_MAX && self.lost.insert(address) {
             let now = self.now();
-            self.events.push(now, "data", None, format!("the data at logical address {address} cannot be recovered"));
+            self.events.push(
+                now,
+                "data",
+                None,
+                format!("the data at logical address {address} cannot be recovered"),
+            );
         }
     }
 
@@ -240,11 +245,18 @@ impl Core {
     }
 
     /// Columns that have no usable, fresh placement in the region.
-    pub(crate) fn gone_columns(&self, chunk: &Chunk, region: u32, without: Option<DeviceId>) -> geometry::ColumnSet {
+    pub(crate) fn gone_columns(
+        &self,
+        chunk: &Chunk,
+        region: u32,
+        without: Option<DeviceId>,
+    ) -> geometry::ColumnSet {
         let mut gone = geometry::ColumnSet::new();
         for (index, column) in chunk.columns.iter().enumerate() {
             let there = column.placements.iter().any(|placement| {
-                Some(placement.device) != without && !placement.stale.contains(region) && self.usable(placement.device)
+                Some(placement.device) != without
+                    && !placement.stale.contains(region)
+                    && self.usable(placement.device)
             });
             if !there {
                 gone.insert(index as u16);

@@ -130,7 +130,8 @@ impl Dataset {
 
     /// Bytes that dirty blocks will take at most.
     pub(crate) fn dirty_bytes(&self) -> u64 {
-        self.dirty.values().filter(|dirty| matches!(dirty, Dirty::Data(_))).count() as u64 * u64::from(self.block_size)
+        self.dirty.values().filter(|dirty| matches!(dirty, Dirty::Data(_))).count() as u64
+            * u64::from(self.block_size)
     }
 
     /// The item of the meta tree: see "Dataset item" in `docs/on-disk-format.md`.

@@ -100,10 +100,9 @@ impl Core {
 
     /// The chunk that holds all of a range.
     pub(crate) fn chunk_of(&self, address: Logical, length: u64) -> Result<&Chunk> {
-        self.map
-            .at(address)
-            .filter(|chunk| address.0 + length <= chunk.end().0)
-            .ok_or_else(|| PoolError::Corrupt(format!("{length} bytes at logical address {address} are in no chunk")))
+        self.map.at(address).filter(|chunk| address.0 + length <= chunk.end().0).ok_or_else(|| {
+            PoolError::Corrupt(format!("{length} bytes at logical address {address} are in no chunk"))
+        })
     }
 
     fn all_fresh(&self, chunk: &Chunk, want: &Want) -> bool {
@@ -173,7 +172,8 @@ impl Core {
                 run.wants.push(index);
             }
         }
-        let handles: Vec<_> = runs.iter().map(|run| self.devices.get(&run.device).and_then(|d| d.open().cloned())).collect();
+        let handles: Vec<_> =
+            runs.iter().map(|run| self.devices.get(&run.device).and_then(|d| d.open().cloned())).collect();
         let devices: Vec<DeviceId> = runs.iter().map(|run| run.device).collect();
         let mut requests: Vec<Request<'_>> = runs
             .into_iter()

@@ -73,6 +73,9 @@ pub(crate) struct WriteLog {
 /// Bytes that one batch of requests carries at most.
 const BATCH_BYTES: u64 = 16 << 20;
 
+/// A request: device, offset on it, bytes, slices, and what it writes.
+type Merged<'a> = (DeviceId, u64, u64, Vec<&'a [u8]>, Vec<Written>);
+
 /// A piece with its parity, ready to be cut into requests.
 struct Encoded {
     chunk: Chunk,
@@ -134,7 +137,8 @@ fn slices(encoded: &Encoded) -> Vec<(u16, u64, Vec<&[u8]>)> {
             let open = columns.iter_mut().rev().find(|(c, ..)| *c == column);
             match open {
                 Some((_, from, parts))
-                    if *from + parts.iter().map(|part| part.len() as u64).sum::<u64>() == at && parts.len() < 512 =>
+                    if *from + parts.iter().map(|part| part.len() as u64).sum::<u64>() == at
+                        && parts.len() < 512 =>
                 {
                     parts.push(head);
                 }
@@ -180,8 +184,13 @@ impl Core {
                     log.touched.insert((encoded.chunk.address, region));
                 }
                 for placement in &encoded.chunk.columns[usize::from(column)].placements {
-                    let written =
-                        Written { device: placement.device, chunk: encoded.chunk.address, column, offset, length };
+                    let written = Written {
+                        device: placement.device,
+                        chunk: encoded.chunk.address,
+                        column,
+                        offset,
+                        length,
+                    };
                     if self.usable(placement.device) {
                         planned.push((written, on_device(placement, offset), parts.clone()));
                     } else {
@@ -192,11 +201,13 @@ impl Core {
         }
         // Requests that touch on a device are made one.
         planned.sort_by_key(|(written, at, _)| (written.device, *at));
-        let mut merged: Vec<(DeviceId, u64, u64, Vec<&[u8]>, Vec<Written>)> = Vec::new();
+        let mut merged: Vec<Merged<'_>> = Vec::new();
         for (written, at, parts) in planned {
             match merged.last_mut() {
                 Some((device, from, length, all, list))
-                    if *device == written.device && *from + *length == at && all.len() + parts.len() <= 1024 =>
+                    if *device == written.device
+                        && *from + *length == at
+                        && all.len() + parts.len() <= 1024 =>
                 {
                     *length += written.length;
                     all.extend(parts);
@@ -205,8 +216,10 @@ impl Core {
                 _ => merged.push((written.device, at, written.length, parts, vec![written])),
             }
         }
-        let handles: Vec<_> =
-            merged.iter().map(|(device, ..)| self.devices.get(device).and_then(|d| d.open().cloned())).collect();
+        let handles: Vec<_> = merged
+            .iter()
+            .map(|(device, ..)| self.devices.get(device).and_then(|d| d.open().cloned()))
+            .collect();
         let mut requests: Vec<Request<'_>> = merged
             .iter()
             .zip(&handles)
@@ -216,7 +229,8 @@ impl Core {
             })
             .collect();
         self.runner.run(&mut requests);
-        let results: Vec<Result<(), DeviceError>> = requests.into_iter().map(|request| request.result).collect();
+        let results: Vec<Result<(), DeviceError>> =
+            requests.into_iter().map(|request| request.result).collect();
         for ((device, .., list), result) in merged.into_iter().zip(results) {
             match result {
                 Ok(()) => log.written.extend(list),
@@ -238,17 +252,38 @@ impl Core {
         }
         let Some(chunk) = self.map.get(written.chunk) else { return };
         let regions = chunk.regions_of(written.offset, written.length);
-        let known = chunk.columns[usize::from(written.column)]
+        let mut fresh: Vec<u32> = Vec::new();
+        for placement in chunk.columns[usize::from(written.column)]
             .placements
             .iter()
-            .all(|p| p.device != written.device || regions.clone().all(|region| p.stale.contains(region)));
-        if known {
+            .filter(|p| p.device == written.device)
+        {
+            fresh.extend(regions.clone().filter(|&region| !placement.stale.contains(region)));
+        }
+        if fresh.is_empty() {
             return;
         }
         if let Some(chunk) = self.map.change(written.chunk) {
             for placement in &mut chunk.columns[usize::from(written.column)].placements {
                 if placement.device == written.device {
-                    regions.clone().for_each(|region| placement.stale.insert(region));
+                    fresh.iter().for_each(|&region| placement.stale.insert(region));
+                }
+            }
+        }
+        let marks = fresh.into_iter().map(|region| (written.chunk, written.column, written.device, region));
+        self.new_marks.extend(marks);
+    }
+
+    /// Takes back what a commit that did not succeed had marked: all of it is about to be written again, and what was
+    /// there before is as good as it was.
+    pub(crate) fn undo_marks(&mut self) {
+        for (address, column, device, region) in std::mem::take(&mut self.new_marks) {
+            let Some(chunk) = self.map.change(address) else { continue };
+            for placement in
+                chunk.columns.get_mut(usize::from(column)).into_iter().flat_map(|c| &mut c.placements)
+            {
+                if placement.device == device {
+                    placement.stale.remove(region);
                 }
             }
         }
@@ -273,10 +308,8 @@ impl Core {
 
     /// Flushes devices; gives those that failed.
     pub(crate) fn flush_these(&mut self, devices: &BTreeSet<DeviceId>) -> BTreeSet<DeviceId> {
-        let open: Vec<_> = devices
-            .iter()
-            .filter_map(|&id| Some((id, self.devices.get(&id)?.open()?.clone())))
-            .collect();
+        let open: Vec<_> =
+            devices.iter().filter_map(|&id| Some((id, self.devices.get(&id)?.open()?.clone()))).collect();
         let mut requests: Vec<Request<'_>> =
             open.iter().map(|(_, handle)| Request::new(&**handle, Op::Flush)).collect();
         self.runner.run(&mut requests);

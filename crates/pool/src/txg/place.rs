@@ -11,6 +11,7 @@ use tree::Key;
 
 use crate::alloc::Purpose;
 use crate::chunk::Class;
+use crate::core::Group;
 use crate::error::{PoolError, Result};
 use crate::io::{Part, Piece};
 use crate::pointer::Extent;
@@ -54,14 +55,20 @@ impl Pool {
     }
 
     /// Places some items from `at` on in a group; how many.
-    fn place_in(&mut self, group: GroupId, at: usize, items: &[Arc<[u8]>], placed: &mut Placed) -> Result<usize> {
+    fn place_in(
+        &mut self,
+        group: GroupId,
+        at: usize,
+        items: &[Arc<[u8]>],
+        placed: &mut Placed,
+    ) -> Result<usize> {
         let mut end = at;
         let mut total = 0;
         while end < items.len() && (end == at || total < TURN_BYTES) {
             total += items[end].len() as u64;
             end += 1;
         }
-        let parity = self.core.groups.get(&group).is_some_and(|group| self.core.has_parity(group));
+        let parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
         if !parity {
             return self.place_run(group, false, total, at, end, items, placed);
         }
@@ -162,7 +169,9 @@ impl Pool {
             .core
             .map
             .iter()
-            .filter(|chunk| chunk.class == Class::Data && chunk.group == group && chunk.has_parity() == parity)
+            .filter(|chunk| {
+                chunk.class == Class::Data && chunk.group == group && chunk.has_parity() == parity
+            })
             .map(|chunk| (chunk.address, chunk.length() - chunk.used.min(chunk.length())))
             .collect();
         let mut found = candidates.iter().map(|&(address, _)| address).find(|&address| fits(self, address));
@@ -180,7 +189,7 @@ impl Pool {
             }
         }
         if found.is_none() {
-            let has_parity = self.core.groups.get(&group).is_some_and(|group| self.core.has_parity(group));
+            let has_parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
             let purpose = if has_parity && !parity { Purpose::Remainder } else { Purpose::Data };
             found = match self.core.make_chunk(group, purpose) {
                 Ok(address) if fits(self, address) => Some(address),
@@ -211,16 +220,21 @@ impl Pool {
         let (end, length, grain) = (chunk.end(), chunk.length(), chunk.grain());
         let mut space = DataSpace::new(length, grain);
         let mut beyond = None;
-        self.extents.scan(&mut self.core, extent_key(address), extent_key(Logical(end.0 - 1)), |key, value| {
-            let extent = Extent::decode(value)?;
-            let offset = key.offset - address.0;
-            if offset + u64::from(extent.stored) > length {
-                beyond = Some(key.offset);
-                return Ok::<_, PoolError>(ControlFlow::Break(()));
-            }
-            space.hold(offset, u64::from(extent.stored));
-            Ok(ControlFlow::Continue(()))
-        })?;
+        self.extents.scan(
+            &mut self.core,
+            extent_key(address),
+            extent_key(Logical(end.0 - 1)),
+            |key, value| {
+                let extent = Extent::decode(value)?;
+                let offset = key.offset - address.0;
+                if offset + u64::from(extent.stored) > length {
+                    beyond = Some(key.offset);
+                    return Ok::<_, PoolError>(ControlFlow::Break(()));
+                }
+                space.hold(offset, u64::from(extent.stored));
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
         if let Some(at) = beyond {
             return Err(PoolError::Corrupt(format!("the extent at {at} reaches beyond chunk {address}")));
         }
@@ -236,7 +250,9 @@ impl Pool {
     pub(crate) fn free_extent(&mut self, address: Logical) -> Result<()> {
         let key = extent_key(address);
         let Some(value) = self.extents.remove(&mut self.core, key)? else {
-            return Err(PoolError::Corrupt(format!("the extent at logical address {address} is freed twice")));
+            return Err(PoolError::Corrupt(format!(
+                "the extent at logical address {address} is freed twice"
+            )));
         };
         let mut extent = Extent::decode(&value)?;
         if extent.references > 1 {
@@ -251,7 +267,9 @@ impl Pool {
         }
         self.core.unwritten_extents.remove(&address);
         let Some(chunk) = self.core.map.at(address).map(|chunk| chunk.address) else {
-            return Err(PoolError::Corrupt(format!("the extent at logical address {address} is in no chunk")));
+            return Err(PoolError::Corrupt(format!(
+                "the extent at logical address {address} is in no chunk"
+            )));
         };
         if let Some(chunk) = self.core.map.change(chunk) {
             chunk.used = chunk.used.saturating_sub(length);

@@ -52,7 +52,8 @@ impl Pool {
                     Dirty::Hole => holes.push((dataset.id, block)),
                     // With compression on, zeros are holes, as in zfs.
                     Dirty::Data(bytes)
-                        if compression != crate::compress::Compression::Off && bytes.iter().all(|&b| b == 0) =>
+                        if compression != crate::compress::Compression::Off
+                            && bytes.iter().all(|&b| b == 0) =>
                     {
                         holes.push((dataset.id, block));
                     }

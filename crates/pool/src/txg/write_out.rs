@@ -33,6 +33,12 @@ const PIECE_NODES_MAX: usize = 64;
 impl Pool {
     /// Writes what `prepare` left, and the uberblock that makes it count.
     pub(crate) fn write_out(&mut self) -> Result<()> {
+        self.core.undo_marks();
+        for address in &self.unsettled_bitmaps {
+            if let Some(space) = self.core.nodes.get_mut(address) {
+                space.dirty = true;
+            }
+        }
         if self.core.is_sabotaged("uberblock-first") {
             self.write_uberblock(false)?;
         }
@@ -172,7 +178,8 @@ impl Pool {
     /// The uberblock of what is on the devices now.
     fn uberblock(&self, exported: bool) -> Uberblock {
         let core = &self.core;
-        let system: Vec<Chunk> = core.map.iter().filter(|chunk| chunk.class == Class::System).cloned().collect();
+        let system: Vec<Chunk> =
+            core.map.iter().filter(|chunk| chunk.class == Class::System).cloned().collect();
         let mut devices: BTreeMap<u32, crate::types::Guid> = BTreeMap::new();
         for (_, placement) in system.iter().flat_map(Chunk::placements) {
             if let Some(device) = core.devices.get(&placement.device) {
@@ -265,6 +272,7 @@ impl Pool {
         self.committed = txg;
         self.core.unwritten_nodes.clear();
         self.core.unwritten_extents.clear();
+        self.core.new_marks.clear();
         for address in std::mem::take(&mut self.unsettled_bitmaps) {
             if let Some(chunk) = self.core.map.get(address) {
                 self.committed_slots.insert(address, chunk.bitmap.slot);
@@ -325,7 +333,9 @@ impl Pool {
 impl Core {
     /// Writes the header in front of a column.
     pub(crate) fn write_column_header(&mut self, chunk: &Chunk, column: u16, device: DeviceId, offset: u64) {
-        let Some(handle) = self.devices.get(&device).and_then(|device| device.open().cloned()) else { return };
+        let Some(handle) = self.devices.get(&device).and_then(|device| device.open().cloned()) else {
+            return;
+        };
         let item = chunk.encode();
         let mut w = Writer::default();
         w.raw(COLUMN_MAGIC);
