@@ -202,6 +202,21 @@ impl Core {
 
     /// Logical bytes that the group could still make chunks for.
     pub(crate) fn potential(&self, group: GroupId, purpose: Purpose) -> u64 {
+        if let Some(&known) = self.potential.borrow().get(&(group, purpose)) {
+            return known;
+        }
+        let bytes = self.simulate(group, purpose);
+        self.potential.borrow_mut().insert((group, purpose), bytes);
+        bytes
+    }
+
+    /// Free space of a device, or who works, is not what it was.
+    pub(crate) fn space_changed(&mut self) {
+        self.potential.get_mut().clear();
+    }
+
+    /// Makes chunks on a copy of the free space until none fits.
+    fn simulate(&self, group: GroupId, purpose: Purpose) -> u64 {
         let Some(members) = self.groups.get(&group) else { return 0 };
         let mut free = FreeMap::new();
         for &member in &members.devices {
