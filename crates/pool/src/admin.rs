@@ -49,7 +49,6 @@ impl Pool {
     /// # Errors
     /// As [`Pool::add`].
     pub fn plan_add(&self, groups: &[GroupSpec<NewDevice>], force: bool) -> Result<Plan> {
-        self.writable()?;
         let known: Vec<_> =
             self.core.devices.values().filter_map(|device| device.handle.as_deref()).collect();
         let plan = check_groups(groups, &known)?;
@@ -82,6 +81,7 @@ impl Pool {
     /// # Errors
     /// Unfit devices, or (without `force`) less redundancy than the pool has.
     pub fn add(&mut self, groups: &[GroupSpec<NewDevice>], force: bool) -> Result<Plan> {
+        self.writable()?;
         let plan = self.plan_add(groups, force)?;
         self.commit()?;
         for group in groups {

@@ -67,7 +67,9 @@ impl Pool {
 
     /// Whether something became stale that the chunk tree as written does not tell.
     fn chunk_tree_is_behind(&self) -> bool {
-        self.core.map.is_dirty()
+        // What became of system chunks is told by the uberblock, which comes last.
+        let system = |chunk: &Chunk| chunk.class == Class::System;
+        self.core.map.dirty().any(|address| !self.core.map.get(address).is_some_and(system))
     }
 
     fn write_nodes(&mut self, class: Class, log: &mut WriteLog) -> Result<()> {
