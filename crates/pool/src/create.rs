@@ -8,7 +8,7 @@ use geometry::Profile;
 use tree::{Tree, TreeId};
 
 use crate::chunk::ChunkMap;
-use crate::core::{Cache, Core, Device, Env, EventLog, Group, Relation};
+use crate::core::{Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
@@ -31,6 +31,7 @@ impl Core {
         Self {
             clock: env.clock.clone(),
             runner: env.runner.clone(),
+            workers: Workers::new(env.runner.parallelism()),
             rng,
             name,
             guid,

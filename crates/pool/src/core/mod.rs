@@ -3,6 +3,7 @@
 //! - `device`: one device of the pool and its health
 //! - `events`: what happened, for `coffer events`
 //! - `cache`: nodes and blocks that were read
+//! - `workers`: pure work on several processors
 //!
 //! [`Core`] has no opinion on datasets or transactions; `io` reads and writes through it, `alloc` hands out
 //! its space, and `Pool` puts trees on top.
@@ -10,16 +11,19 @@
 mod cache;
 mod device;
 mod events;
+mod workers;
 
 pub(crate) use cache::Cache;
 pub(crate) use device::{Device, Group, Relation, StandIn};
 pub(crate) use events::EventLog;
+pub(crate) use workers::Workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ::device::rng::Rng;
 use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
+use bytes::Bytes;
 use tree::Node;
 
 use crate::chunk::{Chunk, ChunkMap, Class, Stale};
@@ -66,6 +70,7 @@ const ERROR_PLACES_MAX: usize = 256;
 pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) workers: Workers,
     pub(crate) rng: Rng,
     pub(crate) name: String,
     pub(crate) guid: Guid,
@@ -84,7 +89,7 @@ pub(crate) struct Core {
     pub(crate) cache: Cache,
     /// Nodes and extents that have an address and are not on the devices yet.
     pub(crate) unwritten_nodes: BTreeMap<u64, Arc<Node>>,
-    pub(crate) unwritten_extents: BTreeMap<Logical, Arc<[u8]>>,
+    pub(crate) unwritten_extents: BTreeMap<Logical, Bytes>,
     /// Devices whose record in the chunk tree is out of date.
     pub(crate) dirty_devices: BTreeSet<DeviceId>,
     /// The configuration in the labels is out of date.

@@ -19,8 +19,8 @@ pub(crate) use property::check_pool_property;
 pub(crate) use snapshot::{Zombie, dead_length, dead_value};
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use tree::{Key, NodePtr, Tree, TreeId};
 
 use crate::checksum::ChecksumKind;
@@ -32,7 +32,7 @@ use crate::types::{DatasetId, Guid, Millis, Txg};
 #[derive(Clone, Debug)]
 pub(crate) enum Dirty {
     /// Its new contents.
-    Data(Arc<[u8]>),
+    Data(Bytes),
     /// It was discarded.
     Hole,
 }

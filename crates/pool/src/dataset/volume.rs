@@ -1,7 +1,6 @@
 //! Volumes: creating, resizing, reading and writing blocks.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use super::{Dataset, Dirty, NewDataset, block_key};
 use crate::error::{PoolError, Result};
@@ -10,6 +9,7 @@ use crate::pointer::BlockPtr;
 use crate::pool::Pool;
 use crate::spec::VolumeSpec;
 use crate::types::DatasetId;
+use bytes::Bytes;
 
 /// The largest volume, bytes.
 const VOLUME_BYTES_MAX: u64 = 1 << 62;
@@ -282,8 +282,8 @@ impl Pool {
             let length = rest.len().min(block_size as usize - within);
             let (head, tail) = rest.split_at(length);
             self.admit(id, block)?;
-            let bytes: Arc<[u8]> = if length == block_size as usize {
-                head.into()
+            let bytes: Bytes = if length == block_size as usize {
+                Bytes::copy_from_slice(head)
             } else {
                 let mut bytes = vec![0; block_size as usize];
                 self.read_batch(id, block_size, block * block_size, &mut bytes)?;

@@ -3,6 +3,8 @@
 //! Nothing is believed but the checksum. Stale copies are asked too, last. For parity chunks every set of
 //! columns up to the parity count is taken for wrong in turn and rebuilt from the rest, row by row.
 
+use std::borrow::Cow;
+
 use geometry::{ColumnSet, Kind};
 
 use super::on_device;
@@ -38,7 +40,7 @@ impl Core {
         let unreadable = PoolError::Unreadable { address: want.address, length: u64::from(want.length) };
         let chunk = self.chunk_of(want.address, u64::from(want.length))?;
         let offset = want.address.0 - chunk.address.0;
-        right.logical(chunk, offset, u64::from(want.length)).ok_or(unreadable)
+        right.logical(chunk, offset, u64::from(want.length)).map(Cow::into_owned).ok_or(unreadable)
     }
 
     /// As [`Core::heal`]: the rows of the extent as they are right, every column that could be had.

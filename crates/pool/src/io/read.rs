@@ -84,16 +84,20 @@ impl Core {
             indexes.sort_by_key(|&index| wants[index].address);
             self.read_degraded(chunk, wants, &indexes, &mut buffers);
         }
-        let results = buffers.into_iter().zip(wants).zip(good).zip(outcome);
+        let ignore = self.is_sabotaged("ignore-checksum");
+        let check: Vec<(&Want, &Vec<u8>, bool)> = wants
+            .iter()
+            .zip(&buffers)
+            .zip(good)
+            .map(|((want, bytes), good)| (want, bytes, good || ignore))
+            .collect();
+        let right = self.workers.map(&check, |(want, bytes, good)| *good || want.checksum.matches(bytes));
+        let results = buffers.into_iter().zip(wants).zip(right).zip(outcome);
         results
-            .map(|(((bytes, want), good), failed)| {
-                if let Some(error) = failed {
-                    return Err(error);
-                }
-                if good || want.checksum.matches(&bytes) || self.is_sabotaged("ignore-checksum") {
-                    return Ok(bytes);
-                }
-                self.heal(want)
+            .map(|(((bytes, want), right), failed)| match failed {
+                Some(error) => Err(error),
+                None if right => Ok(bytes),
+                None => self.heal(want),
             })
             .collect()
     }
@@ -218,7 +222,7 @@ impl Core {
                     let want = &wants[index];
                     let offset = want.address.0 - chunk.address.0;
                     if let Some(bytes) = loaded.logical(&chunk, offset, u64::from(want.length)) {
-                        buffers[index] = bytes;
+                        buffers[index] = bytes.into_owned();
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! Whole rows of a chunk in memory.
 
+use std::borrow::Cow;
 use std::io::IoSliceMut;
 use std::ops::Range;
 
@@ -137,8 +138,16 @@ impl Rows {
         }
     }
 
-    /// The logical bytes of a range that lies within these rows; `None` where a unit is not there.
-    pub(crate) fn logical(&self, chunk: &Chunk, offset: u64, length: u64) -> Option<Vec<u8>> {
+    /// The logical bytes of a range that lies within these rows; `None` where a unit is not there. Not copied where
+    /// they lie together.
+    pub(crate) fn logical(&self, chunk: &Chunk, offset: u64, length: u64) -> Option<Cow<'_, [u8]>> {
+        let cell = chunk.layout.cell(offset);
+        if chunk.layout.kind() == Kind::Copies || u64::from(cell.within) + length <= self.unit as u64 {
+            let mut columns = chunk.layout.columns_of(cell.row, cell.index);
+            let bytes = columns.find_map(|column| self.columns[usize::from(column)].as_deref())?;
+            let at = (cell.row - self.rows.start) as usize * self.unit + cell.within as usize;
+            return bytes.get(at..at + length as usize).map(Cow::Borrowed);
+        }
         let mut bytes = Vec::with_capacity(length as usize);
         for segment in chunk.layout.segments(offset, length) {
             let cell = segment.cell;
@@ -149,7 +158,7 @@ impl Rows {
             let within = cell.within as usize;
             bytes.extend_from_slice(&self.unit(cell.row, column)?[within..within + segment.length as usize]);
         }
-        Some(bytes)
+        Some(Cow::Owned(bytes))
     }
 }
 

@@ -226,8 +226,9 @@ impl Pool {
             let bytes = rows.logical(chunk, offset, u64::from(extent.stored));
             bytes.is_some_and(|bytes| extent.checksum.matches(&bytes))
         };
+        let good = self.core.workers.map(extents, |(offset, extent)| matches(&rows, *offset, extent));
         let wrong: Vec<&&(u64, Extent)> =
-            extents.iter().filter(|(offset, extent)| !matches(&rows, *offset, extent)).collect();
+            extents.iter().zip(good).filter(|(_, good)| !good).map(|(e, _)| e).collect();
         if wrong.is_empty() {
             return Some(rows);
         }
@@ -241,7 +242,9 @@ impl Pool {
                 Ok(right) => {
                     rows.adopt(&right);
                     healed.extend(
-                        right.logical(chunk, *offset, u64::from(extent.stored)).map(|bytes| (*offset, bytes)),
+                        right
+                            .logical(chunk, *offset, u64::from(extent.stored))
+                            .map(|bytes| (*offset, bytes.into_owned())),
                     );
                 }
                 Err(_) => outcome.errors += 1,

@@ -87,13 +87,20 @@ impl Pool {
         for run in live_runs(chunk, &extents) {
             let rows = self.core.read_rows(chunk, run.clone(), &all);
             let mut clean = rows.missing().is_empty();
-            for (offset, extent) in &extents {
-                let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
-                if touched.start < run.start || touched.end > run.end {
-                    continue;
-                }
+            let within: Vec<&(u64, Extent)> = extents
+                .iter()
+                .filter(|(offset, extent)| {
+                    let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+                    touched.start >= run.start && touched.end <= run.end
+                })
+                .collect();
+            let right = self
+                .core
+                .workers
+                .map(&within, |(offset, extent)| extent_is_right(chunk, &rows, *offset, extent));
+            for ((offset, extent), right) in within.into_iter().zip(right) {
                 let address = Logical(chunk.address.0 + offset);
-                if extent_is_right(chunk, &rows, *offset, extent) {
+                if right {
                     if self.core.lost.remove(&address) {
                         self.meta.remove(&mut self.core, crate::txg::lost_key(address))?;
                     }
@@ -142,14 +149,19 @@ impl Pool {
         let layout = &chunk.layout;
         let Kind::Parity { parity } = layout.kind() else { return };
         let unit = layout.unit() as usize;
-        for row in rows.rows.clone() {
+        let all: Vec<u64> = rows.rows.clone().collect();
+        let agree = self.core.workers.map(&all, |&row| {
             let data: Vec<&[u8]> =
                 (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
             let found: Vec<&[u8]> =
                 (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
-            if parity::verify(&data, &found).unwrap_or(false) {
-                continue;
-            }
+            parity::verify(&data, &found).unwrap_or(false)
+        });
+        for (row, _) in all.into_iter().zip(agree).filter(|(_, agree)| !agree) {
+            let data: Vec<&[u8]> =
+                (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
+            let found: Vec<&[u8]> =
+                (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
             // Dead bytes of a data column may be what is wrong: two parities tell, one does not.
             if parity >= 2
                 && let Ok(Location::Column(slot)) = parity::locate(&data, &found)

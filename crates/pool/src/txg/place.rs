@@ -5,8 +5,8 @@
 //! with zeros only where that costs fewer raw bytes than mirroring, or where no mirrored chunk can be made.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use tree::Key;
 
 use crate::alloc::Purpose;
@@ -35,7 +35,7 @@ pub(crate) struct Placed {
 
 impl Pool {
     /// Places items (each a whole number of sectors), in order.
-    pub(crate) fn place(&mut self, items: &[Arc<[u8]>]) -> Result<Placed> {
+    pub(crate) fn place(&mut self, items: &[Bytes]) -> Result<Placed> {
         let mut placed = Placed { addresses: vec![None; items.len()], pieces: Vec::new() };
         let mut at = 0;
         while at < items.len() {
@@ -55,13 +55,7 @@ impl Pool {
     }
 
     /// Places some items from `at` on in a group; how many.
-    fn place_in(
-        &mut self,
-        group: GroupId,
-        at: usize,
-        items: &[Arc<[u8]>],
-        placed: &mut Placed,
-    ) -> Result<usize> {
+    fn place_in(&mut self, group: GroupId, at: usize, items: &[Bytes], placed: &mut Placed) -> Result<usize> {
         let mut end = at;
         let mut total = 0;
         while end < items.len() && (end == at || total < TURN_BYTES) {
@@ -89,7 +83,7 @@ impl Pool {
     }
 
     /// How many of the items fill rows so that the raw bytes spent on all of them are fewest.
-    fn items_for_rows(&mut self, group: GroupId, items: &[Arc<[u8]>]) -> Result<usize> {
+    fn items_for_rows(&mut self, group: GroupId, items: &[Bytes]) -> Result<usize> {
         let first = items.first().map_or(0, |item| item.len() as u64);
         let Some(chunk) = self.data_chunk(group, true, first)? else { return Ok(0) };
         let Some(chunk) = self.core.map.get(chunk) else { return Ok(0) };
@@ -118,7 +112,7 @@ impl Pool {
         total: u64,
         at: usize,
         end: usize,
-        items: &[Arc<[u8]>],
+        items: &[Bytes],
         placed: &mut Placed,
     ) -> Result<usize> {
         let Some(first) = items.get(at).map(|item| item.len() as u64) else { return Ok(0) };
@@ -137,7 +131,7 @@ impl Pool {
                 break;
             }
             placed.addresses[at + index] = Some(Logical(address.0 + offset + used));
-            parts.push(Part::Bytes(Arc::clone(item)));
+            parts.push(Part::Bytes(item.clone()));
             space.stored(offset + used, item.len() as u64);
             used += item.len() as u64;
             count += 1;
