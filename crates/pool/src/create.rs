@@ -196,6 +196,7 @@ impl Pool {
         let mut device = Device::new(id, guid, new.path.clone(), size, relation);
         device.handle = Some(new.device.clone());
         device.never_seen = false;
+        device.joins = true;
         self.core.devices.insert(id, device);
         self.core.dirty_devices.insert(id);
         Ok(id)

@@ -146,6 +146,15 @@ impl Core {
         candidates.retain(|&(_, room, ..)| room >= least_column);
         // Working devices first, then those with most room; a mirror takes all of them anyway.
         candidates.sort_by_key(|&(usable, room, id, _)| (!usable, std::cmp::Reverse(room), id));
+        // What is written to a new chunk must be readable at once: of devices that are away only so many.
+        let away_most = match shape.kind {
+            Kind::Copies => shape.least - 1,
+            Kind::Stripe => 0,
+            Kind::StripedCopies { copies } => usize::from(copies) - 1,
+            Kind::Parity { parity } => usize::from(parity),
+        };
+        let working = candidates.iter().take_while(|(usable, ..)| *usable).count();
+        candidates.truncate(working + away_most);
         let mut count = candidates.len().min(shape.most);
         if let Kind::StripedCopies { copies } = shape.kind {
             count -= count % usize::from(copies);

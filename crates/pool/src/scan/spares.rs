@@ -189,7 +189,10 @@ impl Pool {
             };
             let regions = chunk.regions();
             let elsewhere = second.placements.iter().any(|placement| {
+                // Not a stand-in, which may have to go again.
+                let member = self.core.devices.get(&placement.device).map(|device| device.relation);
                 placement.device != twice
+                    && matches!(member, Some(Relation::Member(_)))
                     && self.core.usable(placement.device)
                     && placement.stale.iter().all(|region| region >= regions)
             });

@@ -60,6 +60,7 @@ impl Pool {
             }
         }
         self.core.check_written(&log)?;
+        self.write_first_labels();
         self.write_uberblock(false)?;
         self.committed();
         Ok(())
