@@ -403,6 +403,9 @@ pub(crate) struct Get {
     /// Without a header, columns separated by tabs
     #[arg(short = 'H')]
     pub(crate) scripted: bool,
+    /// Exact numbers
+    #[arg(short = 'p')]
+    pub(crate) exact: bool,
     /// Property, several separated by commas, or all
     #[arg(value_name = "PROP|all")]
     pub(crate) property: String,

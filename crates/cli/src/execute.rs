@@ -53,7 +53,9 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::History => Reply::History(pool.history()?),
         Request::Events { after } => Reply::Events(pool.events(*after)),
         Request::Check => Reply::Check(pool.check()?),
-        Request::Scan => Reply::Scan(pool.scan()),
+        Request::Scan => {
+            Reply::Scan { scan: pool.scan(), busy: pool.has_work(), suspended: pool.suspended() }
+        }
         Request::Get { name, property } => Reply::Properties(pool.get(name, property.as_deref())?),
         Request::Set { name, property, value } => pool.set(name, property, value).map(done)?,
         Request::VolumeCreate { name, size, block_size, sparse, settings } => {

@@ -11,13 +11,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use device::Access;
-use pool::report::{ScanReport, ScanState, State as Health};
+use pool::report::State as Health;
 use pool::{Pool, PoolError};
 
 use crate::control::{Connection, ControlServer, Handler};
 use crate::error::{Failure, Outcome};
-use crate::execute::{execute, is_suspended};
+use crate::execute::execute;
 use crate::open;
+use crate::progress::Progress;
 use crate::request::{Call, Reply, Request};
 use crate::serve;
 use crate::session::{self, LocalPool};
@@ -27,6 +28,9 @@ use crate::state::{PoolLock, Record, State};
 const STEP_BYTES: u64 = 4 << 20;
 /// Pause of the ticker when there is nothing to do.
 const IDLE_PAUSE: Duration = Duration::from_millis(50);
+/// A step that takes less has done nothing, and the pause after it.
+const SHORT_STEP: Duration = Duration::from_micros(20);
+const SHORT_PAUSE: Duration = Duration::from_millis(2);
 /// Pause of the ticker after a failure.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// How often missing devices are looked for.
@@ -46,8 +50,6 @@ pub(crate) struct Shared {
     changes: AtomicU64,
     /// The pool was given up, or is about to be.
     ended: AtomicBool,
-    /// The last step found nothing to do.
-    idle: AtomicBool,
     /// Why the last step failed.
     trouble: Mutex<Option<String>>,
     /// Served volumes and snapshots, and how often.
@@ -63,6 +65,9 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Exporting or destroying a pool: the pool comes back if it fails.
+type Farewell = fn(Pool) -> Result<(), Box<(Pool, PoolError)>>;
 
 /// A pool was given up while somebody wanted it.
 fn given_up(name: &str) -> Failure {
@@ -135,7 +140,6 @@ impl Shared {
             let answer = execute(pool, request, payload, &self.state)?;
             if request.is_administrative() {
                 self.changes.fetch_add(1, Ordering::Relaxed);
-                self.idle.store(false, Ordering::SeqCst);
                 let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
                 session::after_change(pool, &mut record, &self.state, command)?;
             }
@@ -144,7 +148,7 @@ impl Shared {
     }
 
     /// Exports or destroys the pool, after which the holder ends.
-    fn give_up(&self, force: bool, how: fn(Pool) -> Result<(), Box<(Pool, PoolError)>>) -> Outcome {
+    fn give_up(&self, force: bool, how: Farewell) -> Outcome {
         let served: Vec<String> = self.served().keys().cloned().collect();
         if !served.is_empty() && !force {
             let pid = std::process::id();
@@ -169,13 +173,12 @@ impl Shared {
         }
     }
 
-    /// Where the scan stands, whether there is background work left, and why it does not go on, if it doesn't.
+    /// Where background work stands.
     pub(crate) fn progress(&self) -> Outcome<Progress> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let idle = self.idle.load(Ordering::SeqCst);
         self.with(|pool| {
             let trouble = trouble.or_else(|| pool.suspended().then(|| PoolError::Suspended.to_string()));
-            Ok(Progress { scan: pool.scan(), idle, trouble })
+            Ok(Progress { scan: pool.scan(), busy: pool.has_work(), trouble })
         })
     }
 
@@ -204,14 +207,11 @@ impl Shared {
         for known in paths.iter().filter(|known| !known.is_open && known.state != Health::Offline) {
             if let Ok(Some(device)) = open::member(known.path.as_ref(), Access::ReadWrite) {
                 // One that does not belong here, or not any more, is left alone: `status` goes on telling that it is missing.
-                let back = self.engine(|pool| {
+                let _ = self.engine(|pool| {
                     let back = pool.device_returned(&device)?;
                     // Whoever waits for devices is let go on; if there are still too few, this fails and they wait on.
                     if back && pool.suspended() { pool.clear(None).map(|()| back) } else { Ok(back) }
                 });
-                if let Some(Ok(true)) = back {
-                    self.idle.store(false, Ordering::SeqCst);
-                }
             }
         }
     }
@@ -224,37 +224,20 @@ impl Shared {
                 self.look_for_missing();
                 looked = Instant::now();
             }
-            let (idle, trouble, pause) = match self.step() {
+            let began = Instant::now();
+            let (trouble, pause) = match self.step() {
                 None => return,
-                Some(Ok(true)) => (false, None, None),
-                Some(Ok(false)) => (true, None, Some(IDLE_PAUSE)),
-                Some(Err(error)) => (is_suspended(&error), Some(error.to_string()), Some(FAILURE_PAUSE)),
+                // A step that took no time was held back by a rate limit.
+                Some(Ok(true)) => (None, (began.elapsed() < SHORT_STEP).then_some(SHORT_PAUSE)),
+                Some(Ok(false)) => (None, Some(IDLE_PAUSE)),
+                Some(Err(error)) => (Some(error.to_string()), Some(FAILURE_PAUSE)),
             };
-            self.idle.store(idle, Ordering::SeqCst);
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
             match pause {
                 Some(pause) => thread::park_timeout(pause),
                 None => self.let_others_in(),
             }
         }
-    }
-}
-
-/// Where background work stands.
-#[derive(Clone, Debug)]
-pub(crate) struct Progress {
-    /// The current or last scan.
-    pub(crate) scan: Option<ScanReport>,
-    /// Nothing was left to do a moment ago.
-    pub(crate) idle: bool,
-    /// The last step failed.
-    pub(crate) trouble: Option<String>,
-}
-
-impl Progress {
-    /// Whether a scan is going on.
-    pub(crate) fn is_running(&self) -> bool {
-        self.scan.as_ref().is_some_and(|scan| scan.state == ScanState::Running)
     }
 }
 
@@ -321,7 +304,6 @@ impl Holder {
             taken: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             ended: AtomicBool::new(false),
-            idle: AtomicBool::new(false),
             trouble: Mutex::new(None),
             served: Mutex::new(BTreeMap::new()),
             serves,

@@ -8,12 +8,22 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pool::report::{ScanKind, ScanReport, ScanState};
 
 use crate::error::{Failure, Outcome};
-use crate::holder::Progress;
 use crate::render;
 use crate::sizes;
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Where background work stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    /// The current or last scan.
+    pub(crate) scan: Option<ScanReport>,
+    /// There is work to do.
+    pub(crate) busy: bool,
+    /// The last step failed.
+    pub(crate) trouble: Option<String>,
+}
 
 /// A bar on standard error, if that is a terminal.
 pub(crate) struct Bar(ProgressBar);
@@ -60,7 +70,7 @@ impl Drop for Bar {
     }
 }
 
-/// Waits until there is no scan going on, showing how it goes; returns the last one.
+/// Waits until there is no work left to do, showing how a scan goes; returns the last one.
 ///
 /// # Errors
 /// What `look` says, or a step of the work failed; [`Failure::Interrupted`] if the user wants it to end.
@@ -77,7 +87,7 @@ pub(crate) fn wait(
         if let Some(why) = progress.trouble {
             return Err(Failure::refused(why));
         }
-        if !progress.is_running() && progress.idle {
+        if !progress.busy {
             return Ok(progress.scan);
         }
         if interrupted() {

@@ -172,7 +172,14 @@ pub(crate) enum Reply {
     /// To [`Request::Check`].
     Check(CheckReport),
     /// To [`Request::Scan`].
-    Scan(Option<ScanReport>),
+    Scan {
+        /// The current or last scan.
+        scan: Option<ScanReport>,
+        /// There is background work to do.
+        busy: bool,
+        /// Too many devices are gone for it to be done.
+        suspended: bool,
+    },
     /// To [`Request::Get`].
     Properties(Vec<PropertyRow>),
     /// To [`Request::VolumeInfo`].

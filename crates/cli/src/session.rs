@@ -156,7 +156,15 @@ impl Session {
         match self {
             Self::Remote(client) => client.call(request, payload),
             Self::Local(local) => {
-                let answer = execute(&mut local.pool, request, payload, &local.state)?;
+                let mut answer = execute(&mut local.pool, request, payload, &local.state)?;
+                // Opened read-only to look at it, it is not therefore a read-only pool.
+                if let Reply::Properties(rows) = &mut answer.0
+                    && !local.record.read_only
+                {
+                    rows.iter_mut()
+                        .filter(|row| row.property == "readonly")
+                        .for_each(|row| "off".clone_into(&mut row.value));
+                }
                 if request.is_administrative() {
                     after_change(&mut local.pool, &mut local.record, &local.state, command)?;
                 }

@@ -85,8 +85,24 @@ fn a_device_is_replaced_in_use_and_gone() {
     assert_eq!(bench.state("tank"), "ONLINE");
     take_away(&disks[2]);
     bench.holds("tank/vol", &data);
-    let said = bench.fails(&format!("replace tank {} {}", disks[2], bench.disk("small", 64 << 20)));
-    assert!(said.contains("small"), "{said}");
+}
+
+#[test]
+fn a_smaller_device_is_taken_only_if_everything_fits() {
+    let bench = Bench::new();
+    let disks = bench.disks(2);
+    bench.pool_with_data(&format!("mirror {}", disks.join(" ")), 4 << 20);
+    let small = bench.disk("small", 64 << 20);
+    let ran = bench.run(&format!("replace tank {} {small}", disks[0]));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("smaller"), "{}", ran.err);
+    bench.ok(&format!("replace tank {small} {}", bench.disk("normal", DISK)));
+    assert_eq!(bench.feed("volume write tank/vol", &noise(1, 64 << 20)).code, 0);
+    let smaller = bench.disk("smaller", 64 << 20);
+    let said = bench
+        .fails_untouched(&format!("replace tank {} {smaller}", disks[1]), std::slice::from_ref(&smaller));
+    assert!(said.contains(&smaller), "{said}");
+    assert_eq!(bench.state("tank"), "ONLINE");
 }
 
 #[test]
@@ -167,10 +183,12 @@ fn vdevs_are_added_as_planned() {
     let bench = Bench::new();
     let disks = bench.disks(4);
     let data = bench.pool_with_data(&format!("mirror {} {}", disks[0], disks[1]), 1 << 20);
-    let before: Vec<_> = disks.iter().map(|disk| common::digest(disk)).collect();
+    let new = || disks[2..].iter().map(|disk| common::digest(disk)).collect::<Vec<_>>();
+    let before = new();
     let add = format!("tank mirror {} {}", disks[2], disks[3]);
     assert!(bench.ok(&format!("add -n {add}")).contains("would do"));
-    assert_eq!(disks.iter().map(|disk| common::digest(disk)).collect::<Vec<_>>(), before);
+    assert_eq!(new(), before);
+    assert!(!bench.ok("status tank").contains("mirror-1"));
     bench.ok(&format!("add {add}"));
     assert!(bench.ok("status tank").contains("mirror-1"));
     bench.holds("tank/vol", &data);

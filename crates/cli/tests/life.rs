@@ -45,7 +45,7 @@ fn usage_tells_the_numbers_of_btrfs() {
     bench.feed("volume write tank/vol", &noise(1, 8 << 20));
     let text = bench.ok("usage tank");
     for part in [
-        "Device size:\t\t 384.00MiB",
+        "Device size:",
         "Device allocated:",
         "Device unallocated:",
         "Device missing:\t\t     0.00B",
@@ -69,7 +69,8 @@ fn usage_tells_the_numbers_of_btrfs() {
         assert!(table.contains(part), "{part} is not in\n{table}");
     }
     let json = bench.run("usage --json tank").data();
-    assert_eq!(json["device_size"], 3 * DISK);
+    let size = json["device_size"].as_u64().unwrap();
+    assert!((3 * DISK - (6 << 20)..=3 * DISK).contains(&size), "{size}");
     assert!(!bench.ok("map tank").is_empty());
 }
 

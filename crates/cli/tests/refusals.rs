@@ -202,7 +202,7 @@ fn beyond_the_end_and_no_space() {
     bench.fails("volume read tank/vol --offset 65M");
     bench.fails("volume read tank/vol --offset 63M --length 2M");
     bench.holds("tank/vol", &data);
-    assert!(bench.fails("volume create -V 1T tank/big").contains("space"));
+    assert!(bench.fails("volume create -V 1T tank/big").contains("reserve"));
     bench.ok("volume create -s -V 1T tank/big");
     let full = bench.feed("volume write tank/big", &noise(2, 160 << 20));
     assert_eq!(full.code, 1);

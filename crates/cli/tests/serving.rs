@@ -9,11 +9,8 @@ use common::{Bench, DISK, bring_back, digest, eventually, noise, take_away};
 
 /// The control socket of the only pool.
 fn control_socket(bench: &Bench) -> String {
-    let names = std::fs::read_dir(bench.path("state")).expect("a state folder").flatten();
-    let socket = names
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .find(|name| name.ends_with(".sock"));
-    bench.path(&format!("state/{}", socket.expect("a socket")))
+    let guid = bench.run("list --json").data()["pools"][0]["guid"].as_u64().expect("a number");
+    bench.path(&format!("state/{guid}.sock"))
 }
 
 #[test]
@@ -82,11 +79,12 @@ fn a_killed_holder_leaves_nothing_in_the_way() {
     let data = bench.pool_with_data(&format!("raidz1 {}", d.join(" ")), 2 << 20);
     for round in 0..3 {
         let server = bench.start("serve tank");
+        let socket = control_socket(&bench);
         let more = noise(round, 1 << 20);
         assert_eq!(bench.feed("volume write tank/vol --offset 8M", &more).code, 0);
         server.kill();
         // The socket is still there, and nobody behind it.
-        assert!(std::fs::metadata(control_socket(&bench)).is_ok());
+        assert!(std::fs::metadata(&socket).is_ok());
         assert_eq!(bench.state("tank"), "ONLINE");
         bench.holds("tank/vol", &data);
         assert!(bench.bytes("volume read tank/vol --offset 8M --length 1M") == more);
@@ -202,8 +200,8 @@ fn nbd_exports_come_and_go() {
     }
     assert_eq!(second.interrupt(), 0);
     eventually("the second export is gone", || UnixStream::connect(&second_socket).is_err());
-    bench.ok("destroy tank/other");
     assert_eq!(server.interrupt(), 0);
+    bench.ok("destroy tank/other");
     bench.holds("tank/vol", &data);
 }
 

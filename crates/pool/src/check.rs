@@ -4,7 +4,7 @@
 //! node; each extent must have exactly as many references as its record says (snapshots and deadlists as the rules
 //! have it), lie in a data chunk and overlap no other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use tree::{Bounds, Key, NODE_SIZE, NodePtr, Visit, Visitor, walk};
@@ -105,10 +105,11 @@ impl Pool {
         };
         let mut in_snapshots: Vec<(String, Items)> = Vec::new();
         let ids: Vec<_> = self.datasets.keys().copied().collect();
-        let mut dead_nodes: HashSet<u64> = HashSet::new();
+        let mut dead_nodes: Vec<(u64, u64)> = Vec::new();
+        let destroying = self.datasets.values().any(|dataset| dataset.destroying);
         for id in ids {
             let Some(dataset) = self.datasets.get(&id) else { continue };
-            let (name, snapshot) = (dataset.name.clone(), dataset.is_snapshot());
+            let (name, snapshot, given_up) = (dataset.name.clone(), dataset.is_snapshot(), dataset.destroying);
             let (tree, deadlist, referenced) =
                 (dataset.tree.root(), dataset.deadlist.root(), dataset.referenced);
             let items = self.gather(tree, nodes, report)?;
@@ -121,7 +122,7 @@ impl Pool {
                     add(references, pointer.address, pointer.extent_birth);
                 }
             }
-            if sum != referenced {
+            if sum != referenced && !given_up {
                 report
                     .problems
                     .push(format!("'{name}' says it refers to {referenced} bytes; its blocks come to {sum}"));
@@ -131,7 +132,7 @@ impl Pool {
             }
             for (key, _) in self.gather(deadlist, nodes, report)? {
                 if key.kind == DEAD_NODE {
-                    dead_nodes.insert(key.offset);
+                    dead_nodes.push((key.offset, key.object));
                 } else {
                     add(references, Logical(key.offset), Txg(key.object));
                 }
@@ -150,8 +151,11 @@ impl Pool {
                 }
             }
         }
-        for address in dead_nodes {
-            if !nodes.contains_key(&address) {
+        for (address, birth) in dead_nodes {
+            if destroying {
+                // A snapshot that is being destroyed has no tree any more, only these.
+                nodes.entry(address).or_insert(birth);
+            } else if !nodes.contains_key(&address) {
                 report
                     .problems
                     .push(format!("the node at {address} is on a deadlist, but no snapshot has it"));

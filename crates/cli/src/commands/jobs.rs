@@ -5,15 +5,16 @@
 
 use std::sync::Arc;
 
+use pool::PoolError;
 use pool::report::{ScanKind, ScanReport, ScanState};
 
 use super::{Context, mismatch};
 use crate::args;
 use crate::control::Client;
 use crate::error::{Failure, Outcome};
-use crate::holder::{Holder, Progress};
+use crate::holder::Holder;
 use crate::names;
-use crate::progress;
+use crate::progress::{self, Progress};
 use crate::render;
 use crate::request::{self, Reply, Request};
 use crate::session::{self, LocalPool, Mode, Session};
@@ -25,21 +26,20 @@ use crate::signals::Interrupt;
 /// The engine's.
 pub(super) fn administer(context: &Context, pool: &str, request: &Request, wait: bool) -> Outcome {
     let mut session = session::open(&context.state, pool, Mode::Change, &context.command_line)?;
+    let before = look(&mut session, context)?;
     match session.call(request, &context.command_line)? {
         Reply::Plan(plan) => context.done(&plan)?,
         Reply::Done => {}
         other => return mismatch(other),
     }
-    let busy = scan(&mut session, context)?.is_some_and(|scan| scan.state == ScanState::Running);
-    match session {
-        // What is freed is freed in steps; a scan that happens to go on is not this command's business.
-        Session::Local(local) if !matches!(request, Request::DatasetDestroy { .. }) || !busy => {
-            let scan = stay(*local)?;
-            if busy { report(context, scan.as_ref()) } else { Ok(()) }
-        }
-        Session::Remote(client) if wait => report(context, look_on(client)?.as_ref()),
-        other => other.close(),
-    }
+    // What a destroy frees is freed in steps; a scan that happens to go on is not its business.
+    let wanted = !matches!(request, Request::DatasetDestroy { .. }) || !before.busy;
+    let after = match session {
+        Session::Local(local) if wanted => stay(*local)?,
+        Session::Remote(client) if wait => look_on(client)?,
+        other => return other.close(),
+    };
+    if after.is_some() && after != before.scan { report(context, after.as_ref()) } else { Ok(()) }
 }
 
 /// `coffer scrub`.
@@ -74,10 +74,18 @@ pub(super) fn wait(context: &Context, args: &args::Wait) -> Outcome {
     }
 }
 
-/// Where the scan of a pool stands.
-fn scan(session: &mut Session, context: &Context) -> Outcome<Option<ScanReport>> {
-    match session.call(&Request::Scan, &context.command_line)? {
-        Reply::Scan(scan) => Ok(scan),
+/// Where the background work of a pool stands.
+fn look(session: &mut Session, context: &Context) -> Outcome<Progress> {
+    session.call(&Request::Scan, &context.command_line).and_then(progress_of)
+}
+
+/// Where the background work of a pool stands, by the answer to [`Request::Scan`].
+fn progress_of(reply: Reply) -> Outcome<Progress> {
+    match reply {
+        Reply::Scan { scan, busy, suspended } => {
+            let trouble = suspended.then(|| PoolError::Suspended.to_string());
+            Ok(Progress { scan, busy, trouble })
+        }
         other => mismatch(other),
     }
 }
@@ -96,10 +104,7 @@ fn stay(local: LocalPool) -> Outcome<Option<ScanReport>> {
 /// Waits until the holder has nothing left to do.
 fn look_on(mut client: Client) -> Outcome<Option<ScanReport>> {
     let interrupt = Interrupt::catch()?;
-    let look = || match client.call(&Request::Scan, &[])? {
-        (Reply::Scan(scan), _) => Ok(Progress { scan, idle: true, trouble: None }),
-        (other, _) => mismatch(other),
-    };
+    let look = || client.call(&Request::Scan, &[]).and_then(|(reply, _)| progress_of(reply));
     match progress::wait(look, || interrupt.is_set()) {
         Err(Failure::Interrupted(_)) => Err(Failure::Interrupted("interrupted; the work goes on".to_owned())),
         other => other,

@@ -284,7 +284,8 @@ pub(super) fn get(context: &Context, args: &args::Get) -> Outcome {
         }
     }
     session.close()?;
-    context.print(&rows, |rows| render::properties(rows, Style { scripted: args.scripted, exact: true }))
+    let style = Style { scripted: args.scripted, exact: args.exact };
+    context.print(&rows, |rows| render::properties(rows, style))
 }
 
 /// `coffer check`.

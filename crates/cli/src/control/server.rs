@@ -47,6 +47,8 @@ impl Connection {
 #[derive(Debug)]
 pub(crate) struct ControlServer {
     path: PathBuf,
+    /// The acceptor's listener, to wake it: the path may be gone by then.
+    listener: UnixListener,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -71,21 +73,22 @@ impl ControlServer {
         }
         let listener = UnixListener::bind(path).map_err(Failure::io(doing()))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(Failure::io(doing()))?;
+        let twin = listener.try_clone().map_err(Failure::io(doing()))?;
         let shared = Arc::new(Shared::default());
         let for_acceptor = Arc::clone(&shared);
         let acceptor = thread::Builder::new()
             .name("control".into())
             .spawn(move || accept(&listener, &for_acceptor, &handler))
             .map_err(Failure::io("start a thread"))?;
-        Ok(Self { path: path.to_owned(), shared, acceptor: Some(acceptor) })
+        Ok(Self { path: path.to_owned(), listener: twin, shared, acceptor: Some(acceptor) })
     }
 }
 
 impl Drop for ControlServer {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        // Wakes the acceptor; if that fails it has no listener to wait on.
-        let _ = UnixStream::connect(&self.path);
+        // Wakes the acceptor, whose listener fails from now on.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = fs::remove_file(&self.path);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -266,6 +269,13 @@ mod tests {
         assert!(matches!(connect(&path, "").unwrap(), Connected::Nobody));
         let _server = ControlServer::start(&path, Arc::new(Echo)).unwrap();
         assert!(client(&path).call(&Request::Status, b"").is_ok());
+    }
+
+    #[test]
+    fn it_ends_although_its_socket_was_removed() {
+        let (_dir, path, server) = server();
+        fs::remove_file(&path).unwrap();
+        drop(server);
     }
 
     #[test]

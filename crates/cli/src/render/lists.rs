@@ -1,6 +1,7 @@
 //! `coffer list` and `coffer get`, in the shape of `zpool list`, `zfs list` and `zpool get`.
 
 use pool::report::{DatasetRow, PoolRow, PropertyRow};
+use pool::types::Millis;
 
 use super::{Align, table};
 use crate::sizes::short;
@@ -123,15 +124,32 @@ pub(crate) fn everything(all: &[(PoolRow, Vec<DatasetRow>)], style: Style) -> St
 pub(crate) fn properties(rows: &[PropertyRow], style: Style) -> String {
     let header = [("NAME", Left), ("PROPERTY", Left), ("VALUE", Left), ("SOURCE", Left)];
     let row = |row: &PropertyRow| {
-        vec![row.name.clone(), row.property.clone(), row.value.clone(), row.source.clone()]
+        vec![row.name.clone(), row.property.clone(), value(row, style), row.source.clone()]
     };
     style.table(&header, rows.iter().map(row).collect())
+}
+
+/// A property's value; sizes, shares and times in the way people read them.
+fn value(row: &PropertyRow, style: Style) -> String {
+    let Some(number) = row.value.parse::<u64>().ok().filter(|_| !style.exact) else {
+        return row.value.clone();
+    };
+    match row.property.as_str() {
+        "size" | "allocated" | "free" | "used" | "available" | "referenced" | "volsize" | "volblocksize" => {
+            short(number)
+        }
+        "refreservation" if number == 0 => "none".to_owned(),
+        "refreservation" => short(number),
+        "capacity" | "fragmentation" => format!("{number}%"),
+        "creation" => super::date(Millis(number)),
+        _ => row.value.clone(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use pool::report::State;
-    use pool::types::{Guid, Millis};
+    use pool::types::Guid;
 
     use super::*;
 
@@ -198,6 +216,10 @@ mod tests {
             source: "default".into(),
         };
         let wanted = "NAME  PROPERTY  VALUE  SOURCE\ntank  failmode  wait   default\n";
-        assert_eq!(properties(&[row], Style::default()), wanted);
+        assert_eq!(properties(std::slice::from_ref(&row), Style::default()), wanted);
+        let volsize = PropertyRow { property: "volsize".into(), value: "16777216".into(), ..row };
+        let shown = |exact| properties(std::slice::from_ref(&volsize), Style { scripted: true, exact });
+        assert_eq!(shown(false), "tank\tvolsize\t16M\tdefault\n");
+        assert_eq!(shown(true), "tank\tvolsize\t16777216\tdefault\n");
     }
 }

@@ -7,6 +7,17 @@ use pool::types::DeviceId;
 
 use crate::sizes::decimals;
 
+/// Classes in the order in which they are shown.
+const CLASSES: [&str; 3] = ["Data", "Metadata", "System"];
+
+/// The profiles in use, by class and then by name.
+fn in_order(report: &UsageReport) -> Vec<&ProfileUsage> {
+    let mut profiles: Vec<&ProfileUsage> = report.profiles.iter().collect();
+    profiles
+        .sort_by_key(|usage| (CLASSES.iter().position(|class| *class == usage.class), usage.profile.clone()));
+    profiles
+}
+
 /// The overall numbers.
 fn overall(report: &UsageReport) -> String {
     let size = decimals;
@@ -59,7 +70,7 @@ pub(crate) fn usage(report: &UsageReport) -> String {
             }
         }
     };
-    for profile in &report.profiles {
+    for profile in in_order(report) {
         let percent = if profile.size == 0 { 0.0 } else { profile.used as f64 * 100.0 / profile.size as f64 };
         let title = format!(
             "{},{}: Size:{}, Used:{} ({percent:.2}%)",
@@ -98,7 +109,7 @@ pub(crate) fn usage_table(report: &UsageReport) -> String {
         "Total".into(),
         "Used".into(),
     ));
-    for profile in &report.profiles {
+    for profile in in_order(report) {
         let cells = devices.iter().map(|device| cell(on_device(profile, device.id))).collect();
         columns.push(column(
             [&profile.class, &profile.profile],
@@ -180,9 +191,9 @@ mod tests {
             global_reserve_used: 0,
             multiple_profiles: false,
             profiles: vec![
+                profile("System", "RAID1", 8 * MIB, 16 << 10, on([8, 8])),
                 profile("Data", "single", 72 * MIB, 20 * MIB, on([8, 64])),
                 profile("Metadata", "RAID1", 32 * MIB, 160 << 10, on([32, 32])),
-                profile("System", "RAID1", 8 * MIB, 16 << 10, on([8, 8])),
             ],
             devices: vec![device(1, "/dev/loop0", 252 * MIB), device(2, "/dev/loop1", 196 * MIB)],
         }
@@ -230,7 +241,7 @@ mod tests {
     fn a_table() {
         let mut report = report();
         report.devices[1].missing = true;
-        report.profiles[0].devices.remove(0);
+        report.profiles[1].devices.remove(0);
         let wanted = concat!(
             "\n",
             "                  Data     Metadata  System\n",

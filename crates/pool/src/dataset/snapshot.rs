@@ -280,6 +280,8 @@ impl Pool {
         }
         if let Some(snapshot) = self.datasets.get_mut(&id) {
             snapshot.destroying = true;
+            // Its nodes are freed little by little: from here on only deadlists name those that nobody else has.
+            snapshot.tree = Tree::new(snapshot.tree.identity(), None);
             snapshot.changed = true;
         }
         self.changed = true;

@@ -178,6 +178,10 @@ impl Pool {
             .collect::<VecDeque<_>>();
         pool.roots.make_contiguous().sort_unstable();
         pool.load_chunk_tree(members)?;
+        // Sessions are written down when they begin; the last one came as far as this root.
+        if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == uberblock.session) {
+            last.1 = uberblock.txg;
+        }
         pool.judge_members(members, uberblock);
         pool.check_enough(&config)?;
         let mut plan = Plan::default();

@@ -8,7 +8,7 @@ use tree::{Bounds, Key, NODE_SIZE, NodePtr, Visit, Visitor, dropped, walk};
 use crate::checksum::Checksum;
 use crate::chunk::{COLUMN_HEADER, Chunk, Class};
 use crate::core::Core;
-use crate::dataset::Dataset;
+use crate::dataset::{DEAD_NODE, Dataset};
 use crate::error::{PoolError, Result};
 use crate::io::Want;
 use crate::label::Uberblock;
@@ -100,6 +100,16 @@ impl Pool {
         for root in self.roots_of_all_trees() {
             let mut collect = Unseen { seen: &mut seen };
             let _ = walk(root, 0, &mut self.core, &mut collect)?;
+        }
+        // A snapshot that is being destroyed has no tree any more: what only it had is named by deadlists.
+        let Self { core, datasets, .. } = self;
+        for dataset in datasets.values() {
+            dataset.deadlist.scan(core, Key::MIN, Key::MAX, |key, _| {
+                if key.kind == DEAD_NODE {
+                    seen.insert((key.offset, key.object));
+                }
+                Ok::<_, PoolError>(ControlFlow::Continue(()))
+            })?;
         }
         for (address, _) in seen {
             let Some(chunk) = self.core.map.at(Logical(address)).map(|chunk| chunk.address) else { continue };

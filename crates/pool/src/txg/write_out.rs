@@ -22,6 +22,7 @@ use crate::error::{PoolError, Result};
 use crate::io::{Part, Piece, WriteLog};
 use crate::label::{self, SYSTEM_CHUNKS_MAX, Uberblock};
 use crate::pool::Pool;
+use crate::report::State;
 use crate::types::{DeviceId, Logical, Txg};
 
 /// Magic of a column header.
@@ -208,7 +209,7 @@ impl Pool {
     /// Writes the uberblock to every device and flushes.
     ///
     /// # Errors
-    /// [`PoolError::Suspended`] when fewer devices took it than may be lost later.
+    /// [`PoolError::Suspended`] when so few devices took it that it could be lost with those that may be lost.
     pub(crate) fn write_uberblock(&mut self, exported: bool) -> Result<()> {
         let uberblock = self.uberblock(exported);
         let Some(bytes) = uberblock.encode() else {
@@ -258,7 +259,19 @@ impl Pool {
             .map(|chunk| usize::from(chunk.layout.tolerance()))
             .max()
             .unwrap_or(0);
-        if written.is_empty() || written.len() < open.len().min(tolerance + 1) {
+        // More devices know the new root than may be lost; or no more than may be lost do not know it.
+        let missed: Vec<DeviceId> = open.iter().map(|(id, ..)| *id).filter(|id| !written.contains(id)).collect();
+        for &id in &missed {
+            // It knows an older root only: were it alone one day, what is acknowledged now would be forgotten.
+            if let Some(device) = self.core.devices.get_mut(&id)
+                && device.usable()
+            {
+                device.faulted = true;
+                self.core.state_changed(id, State::Faulted, "it did not take the newest root");
+            }
+        }
+        let missed = missed.len();
+        if written.is_empty() || (missed > tolerance && written.len() <= tolerance) {
             // Some device may hold this root already: its number is used up.
             self.core.txg = self.core.txg.next();
             return Err(PoolError::Suspended);
