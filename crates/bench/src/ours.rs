@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use device::{Access, FileDevice, Inline, Rng, Runner, best_runner};
+use device::{Access, FileDevice, Inline, Rng, Runner, Threads, best_runner};
 use pool::spec::{CreateSpec, GroupKind, GroupSpec, Host, ImportOptions, NewDevice, VolumeSpec};
 use pool::types::{DatasetId, Millis};
 use pool::{Clock, Env, Pool, ReplaceOptions, ScrubAction};
@@ -32,6 +32,8 @@ impl Clock for SystemClock {
 pub enum RunnerKind {
     /// The calling thread, one request after another.
     Inline,
+    /// As many threads as there are processors.
+    Threads,
     /// What `device::best_runner` gives: the kernel's queues, or threads.
     Best,
 }
@@ -40,6 +42,7 @@ pub enum RunnerKind {
 pub fn environment(runner: RunnerKind, cache_bytes: u64) -> Result<Env> {
     let runner: Arc<dyn Runner> = match runner {
         RunnerKind::Inline => Arc::new(Inline),
+        RunnerKind::Threads => Arc::new(Threads::new(std::thread::available_parallelism()?.get())?),
         RunnerKind::Best => Arc::from(best_runner()?),
     };
     Ok(Env { clock: Arc::new(SystemClock), runner, seed: 1, cache_bytes })

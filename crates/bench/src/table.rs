@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::capacity::{self, Full};
 use crate::measure::{Sample, median};
 
 /// What a ratio is called good by.
@@ -27,6 +28,8 @@ pub struct Results {
     pub skipped: Vec<String>,
     /// What else there is to say.
     pub notes: Vec<String>,
+    /// Full pools.
+    pub full: Vec<Full>,
 }
 
 /// Unit of a row's number and by what a score is divided for it.
@@ -108,6 +111,9 @@ impl Results {
                 show(goal.goal),
                 show(cpu),
             );
+        }
+        if !self.full.is_empty() {
+            capacity::print(&self.full);
         }
         for text in self.notes.iter().map(|text| format!("note: {text}")) {
             println!("{text}");
