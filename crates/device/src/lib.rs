@@ -39,7 +39,7 @@ pub use memory::MemoryDevice;
 pub use overlay::OverlayDevice;
 pub use ranges::RangeSet;
 pub use rng::Rng;
-pub use runner::{Inline, Op, Request, Runner, Threads, Uring, best_runner};
+pub use runner::{Adaptive, Inline, Op, Request, Runner, Threads, Uring, best_runner};
 pub use sim::SimDevice;
 pub use slice::SliceDevice;
 

@@ -61,6 +61,7 @@ impl Contender {
     /// Does the operation `count` times. What is rebuilt is always the first data columns.
     pub fn run(&mut self, arena: &mut Arena, case: &Case, count: u32) {
         let mut columns = arena.columns(case.all_columns(), case.length, self.padding);
+        #[cfg(feature = "crates")]
         let parity = case.operation.parity();
         match (&mut self.engine, case.operation) {
             (Engine::Ours, Operation::Generate(_)) => {

@@ -8,6 +8,16 @@ pub fn thread_cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
+/// CPU time of all children that have ended, seconds.
+pub fn children_cpu_seconds() -> f64 {
+    // SAFETY: a structure of integers, for which zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for writing. On failure it stays zero.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
 /// Asks the system to back a freshly reserved range by huge pages; it may decline.
 pub fn ask_for_huge_pages(start: *const u8, size: usize) {
     const PAGE: usize = 4096;
@@ -23,6 +33,8 @@ pub fn ask_for_huge_pages(start: *const u8, size: usize) {
 #[cfg(feature = "isal")]
 pub mod isal {
     //! Intel's Intelligent Storage Acceleration Library.
+
+    #![allow(clippy::cast_possible_wrap, reason = "sizes of a benchmark, far below 2 GiB")]
 
     use std::ffi::{c_int, c_void};
 
@@ -47,7 +59,7 @@ pub mod isal {
     pub fn raid(data: &[&mut [u8]], parity: &mut [&mut [u8]], count: u32) {
         let length = data[0].len();
         assert!(data.iter().chain(parity.iter()).all(|column| column.len() == length));
-        assert!(length % 32 == 0 && (1..=2).contains(&parity.len()));
+        assert!(length.is_multiple_of(32) && (1..=2).contains(&parity.len()));
         let mut array: Vec<*mut c_void> =
             data.iter().map(|column| column.as_ptr().cast_mut().cast()).collect();
         array.extend(parity.iter_mut().map(|column| column.as_mut_ptr().cast::<c_void>()));
@@ -93,7 +105,7 @@ pub mod isal {
             let mut matrix = vec![0; (columns + rows) * columns];
             // SAFETY: the matrix has that many rows and columns.
             unsafe {
-                gf_gen_cauchy1_matrix(matrix.as_mut_ptr(), (columns + rows) as c_int, columns as c_int)
+                gf_gen_cauchy1_matrix(matrix.as_mut_ptr(), (columns + rows) as c_int, columns as c_int);
             };
             matrix
         }
@@ -103,7 +115,7 @@ pub mod isal {
             let mut tables = vec![0; 32 * columns * rows];
             // SAFETY: the library reads `columns * rows` factors and writes 32 bytes for each.
             unsafe {
-                ec_init_tables(columns as c_int, rows as c_int, matrix.as_mut_ptr(), tables.as_mut_ptr())
+                ec_init_tables(columns as c_int, rows as c_int, matrix.as_mut_ptr(), tables.as_mut_ptr());
             };
             Self { tables, rows }
         }

@@ -1,8 +1,12 @@
-//! The figures of `snapraid -T`: wall clock, 8 columns of 256 KiB, displaced by 1792 bytes.
+//! The figures of `snapraid -T`: 8 columns of 256 KiB, displaced by 1792 bytes.
+//!
+//! The program measures by the wall clock; its figures are divided by the share of a processor that it got.
 
+use crate::ffi;
 use std::process::Command;
+use std::time::Instant;
 
-/// Best rate of a function, GB/s of data, as the program's own table gives it.
+/// Best rate of a function, GB/s of data, as the program's own table gives it, by CPU time.
 #[derive(Clone, Debug)]
 pub struct Figure {
     /// SnapRAID's name: gen1, gen2, genz, gen3, rec1 and so on.
@@ -13,8 +17,14 @@ pub struct Figure {
 
 /// Runs the program's speed test (about a minute); `None` if it is not installed.
 pub fn run() -> Option<Vec<Figure>> {
+    let (wall, cpu) = (Instant::now(), ffi::children_cpu_seconds());
     let output = Command::new("snapraid").arg("-T").output().ok()?;
-    Some(parse(&String::from_utf8_lossy(&output.stdout)))
+    let share = (ffi::children_cpu_seconds() - cpu) / wall.elapsed().as_secs_f64();
+    let mut figures = parse(&String::from_utf8_lossy(&output.stdout));
+    for figure in &mut figures {
+        figure.rate /= share;
+    }
+    Some(figures)
 }
 
 fn parse(text: &str) -> Vec<Figure> {

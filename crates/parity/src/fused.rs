@@ -70,28 +70,32 @@ pub fn copy_checksum_generate<H: StreamHasher>(
     check(pieces, hashers.len(), columns, parity)?;
     let streaming = stores == Stores::Streaming;
     let mut stream = pieces.iter().copied();
-    let mut piece = Piece { bytes: &[], hasher: None };
+    let (mut piece, mut done) = (Piece { bytes: &[], hasher: None }, 0);
     for column in columns.iter_mut() {
         let mut room = &mut **column;
         while !room.is_empty() {
-            if piece.bytes.is_empty() {
+            if done == piece.bytes.len() {
                 match stream.next() {
-                    Some(next) => piece = next,
+                    Some(next) => (piece, done) = (next, 0),
                     None => break,
                 }
                 continue;
             }
-            let (now, later) = piece.bytes.split_at(piece.bytes.len().min(room.len()).min(BLOCK));
+            let (now, _) =
+                piece.bytes[done..].split_at((piece.bytes.len() - done).min(room.len()).min(BLOCK));
             let (target, rest) = room.split_at_mut(now.len());
-            kernel::prefetch(later.get(AHEAD..).map_or(&[], |soon| &soon[..soon.len().min(BLOCK)]));
+            prefetch_ahead(piece.bytes, done);
             kernel::copy(now, target, streaming);
             if let Some(hasher) = piece.hasher.and_then(|hasher| hashers.get_mut(hasher)) {
                 hasher.update(now);
             }
-            piece.bytes = later;
+            done += now.len();
             room = rest;
         }
         room.fill(0);
+    }
+    if streaming {
+        kernel::fence();
     }
     if !parity.is_empty() {
         parity_of_stream(pieces, columns[0].len(), parity, streaming);
@@ -99,9 +103,24 @@ pub fn copy_checksum_generate<H: StreamHasher>(
     Ok(())
 }
 
-/// Bytes copied and hashed at a time, and how far ahead of that the source is fetched.
+/// Bytes copied and hashed at a time. Hashers are slow in smaller portions, and in larger ones fetching ahead gets stuck.
 const BLOCK: usize = 2 << 10;
-const AHEAD: usize = 2 << 10;
+
+/// Fetches the share of the stream's next pages that falls to the block at `done`.
+///
+/// Fetching from a few pages at once keeps more of memory busy than one page after the other, above all while the
+/// hasher computes: each page has its own stream in the hardware's prefetcher.
+fn prefetch_ahead(bytes: &[u8], done: usize) {
+    const PAGE: usize = 4 << 10;
+    const PAGES: usize = 4;
+    const SHARE: usize = BLOCK / PAGES;
+    let group = (done / (PAGE * PAGES) + 1) * PAGE * PAGES;
+    let within = done % (PAGE * PAGES) / BLOCK * SHARE;
+    for page in 0..PAGES {
+        let start = group + page * PAGE + within;
+        kernel::prefetch(bytes.get(start..start + SHARE).unwrap_or_default());
+    }
+}
 
 /// Computes the parity of the stream where it lies, which the caches still hold, cut into columns of `length` bytes.
 fn parity_of_stream(pieces: &[Piece<'_>], length: usize, parity: &mut [&mut [u8]], streaming: bool) {

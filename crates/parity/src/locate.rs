@@ -43,8 +43,9 @@ pub fn locate(data: &[&[u8]], parity: &[&[u8]]) -> Result<Location, ParityError>
         let [p, q, r] = &mut syndromes;
         let mut outputs = [&mut p[..range.len()], &mut q[..range.len()], &mut r[..range.len()]];
         pass.store(&mut outputs[..parity.len()]);
-        for at in 0..range.len() {
-            let here = [syndromes[0][at], syndromes[1][at], syndromes[2][at]];
+        let [p, q, r] = &syndromes;
+        for ((&p, &q), &r) in p.iter().zip(q).zip(r).take(range.len()) {
+            let here = [p, q, r];
             if here == [0; 3] {
                 continue;
             }

@@ -84,6 +84,14 @@ pub fn reconstruct(
         }
     }
 
+    // P alone is a plain sum, in which the stored parity is a column like any other.
+    if let ([(column, buffer)], [0]) = (&mut *wanted, solving)
+        && *column < data_columns
+    {
+        let left = data.iter().chain(&parity[..1]).filter(|bytes| bytes.is_some());
+        Pass::new(left.copied(), rows).store(&mut [&mut **buffer]);
+        return Ok(());
+    }
     let mut pass = Pass::new(data.iter().copied(), rows);
     for &row in solving {
         if let Some(bytes) = parity[row] {

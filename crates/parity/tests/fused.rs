@@ -1,8 +1,10 @@
 //! Copy, checksum and parity in one go against the three done one after the other.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
-use common::{Noise, each_kernel, slices, slices_mut};
+use common::{Arena, Noise, each_kernel, slices, slices_mut};
 use parity::{ParityError, Piece, Stores, StreamHasher, copy_checksum_generate};
 use proptest::prelude::*;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -34,7 +36,8 @@ proptest! {
         padded.resize(room, 0);
         let expected: Vec<Vec<u8>> = (0..columns).map(|at| padded[at * length..][..length].to_vec()).collect();
         let parity = common::parity(&expected, rows);
-        for stores in [Stores::Cached, Stores::Streaming] { each_kernel(|kernel| {
+        for stores in [Stores::Cached, Stores::Streaming] {
+ each_kernel(|kernel| {
             let mut hashers = vec![Xxh3::new(); 4];
             let mut out = vec![vec![0xaa; length]; columns];
             let mut out_parity = vec![vec![0xaa; length]; rows];
@@ -43,8 +46,30 @@ proptest! {
             assert!(out == expected, "{kernel}");
             assert!(out_parity == parity, "{kernel}");
             assert_eq!(hashers.iter().map(Xxh3::digest128).collect::<Vec<_>>(), hashes);
-        }) }
+        });
+ }
     }
+}
+
+#[test]
+fn aligned_columns_are_streamed_right() {
+    let (count, length) = (5, 30_000);
+    let stream = Noise(4).bytes(count * length - 7);
+    let mut padded = stream.clone();
+    padded.resize(count * length, 0);
+    let mut expected: Vec<Vec<u8>> = padded.chunks(length).map(<[u8]>::to_vec).collect();
+    expected.extend(common::parity(&expected, 3));
+    each_kernel(|kernel| {
+        let mut arena = Arena::new(count + 3, length);
+        let mut columns = arena.columns();
+        let (data, parity) = columns.split_at_mut(count);
+        let pieces = [(0, 77_777), (77_777, stream.len())]
+            .map(|(from, to)| Piece { bytes: &stream[from..to], hasher: Some(0) });
+        let mut hasher = [Xxh3::new()];
+        copy_checksum_generate(&pieces, &mut hasher, data, parity, Stores::Streaming).unwrap();
+        assert!(columns.iter().zip(&expected).all(|(column, expected)| **column == **expected), "{kernel}");
+        assert_eq!(hasher[0].digest128(), xxh3_128(&stream));
+    });
 }
 
 #[test]

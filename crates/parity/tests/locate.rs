@@ -1,5 +1,7 @@
 //! Finding the silently wrong column.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
 use common::{Noise, each_kernel, slices};
@@ -27,7 +29,7 @@ fn every_single_wrong_column_is_found() {
                 // One bit somewhere, then bytes in several blocks.
                 columns[column][(column * 97) % 9000] ^= 1 << (column % 8);
                 each_kernel(|kernel| {
-                    assert_eq!(locate(&columns, data_columns), Location::Column(column), "{kernel}")
+                    assert_eq!(locate(&columns, data_columns), Location::Column(column), "{kernel}");
                 });
                 for at in [0, 1, 4095, 4096, 8999] {
                     columns[column][at] ^= 0x5a;

@@ -1,8 +1,10 @@
 //! Every operation under every kernel against the naive model.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod common;
 
-use common::{LENGTHS, Noise, each_kernel, slices, slices_mut};
+use common::{Arena, LENGTHS, Noise, each_kernel, slices, slices_mut};
 use proptest::prelude::*;
 
 #[test]
@@ -88,7 +90,9 @@ fn any_part_of_the_lost_columns_can_be_wanted_in_any_order() {
     columns.extend(common::parity(&columns, rows));
     for lost in subsets(data_columns + rows, rows) {
         for mut wanted in subsets(lost.len(), lost.len()) {
-            wanted.iter_mut().for_each(|at| *at = lost[*at]);
+            for at in &mut wanted {
+                *at = lost[*at];
+            }
             wanted.reverse();
             each_kernel(|_| lose_and_rebuild(&columns, data_columns, &lost, &wanted));
         }
@@ -125,6 +129,45 @@ fn verify_sees_every_single_flipped_bit() {
             }
         }
     }
+}
+
+/// Large enough for results to bypass the caches, with a tail that cannot.
+#[test]
+fn large_aligned_stripes_agree_with_the_model() {
+    let (data_columns, length) = (9, 180_003);
+    let mut columns = Noise(12).columns(data_columns, length);
+    columns.extend(common::parity(&columns, 3));
+    let mut arena = Arena::new(data_columns + 3, length);
+    each_kernel(|kernel| {
+        let mut targets = arena.columns();
+        for (target, column) in targets.iter_mut().zip(&columns[..data_columns]) {
+            target.copy_from_slice(column);
+        }
+        let (data, parity) = targets.split_at_mut(data_columns);
+        let data: Vec<&[u8]> = data.iter().map(|column| &**column).collect();
+        for column in parity.iter_mut() {
+            column.fill(0xaa);
+        }
+        parity::generate(&data, parity).unwrap();
+        assert!(targets.iter().zip(&columns).all(|(target, column)| **target == **column), "{kernel}");
+
+        let lost = [2, 5, data_columns + 1];
+        for &column in &lost {
+            targets[column].fill(0xaa);
+        }
+        let mut present = vec![];
+        let mut wanted = vec![];
+        for (at, target) in targets.into_iter().enumerate() {
+            if lost.contains(&at) {
+                present.push(None);
+                wanted.push((at, target));
+            } else {
+                present.push(Some(&*target));
+            }
+        }
+        parity::reconstruct(data_columns, &present, &mut wanted).unwrap();
+        assert!(wanted.iter().all(|(at, target)| **target == *columns[*at]), "{kernel}");
+    });
 }
 
 proptest! {

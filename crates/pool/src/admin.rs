@@ -24,12 +24,19 @@ pub struct ReplaceOptions {
 impl Pool {
     /// The device of this name.
     fn device_named(&self, name: &str) -> Result<DeviceId> {
-        let found: Vec<DeviceId> =
-            self.core.devices.values().filter(|device| device.is_called(name)).map(|device| device.id).collect();
+        let found: Vec<DeviceId> = self
+            .core
+            .devices
+            .values()
+            .filter(|device| device.is_called(name))
+            .map(|device| device.id)
+            .collect();
         match found[..] {
             [id] => Ok(id),
             [] => Err(PoolError::NotFound { kind: "device in pool", name: name.to_owned() }),
-            _ => Err(PoolError::refused(format!("'{name}' could be several devices of the pool; name it by full path or guid"))),
+            _ => Err(PoolError::refused(format!(
+                "'{name}' could be several devices of the pool; name it by full path or guid"
+            ))),
         }
     }
 
@@ -43,7 +50,8 @@ impl Pool {
     /// As [`Pool::add`].
     pub fn plan_add(&self, groups: &[GroupSpec<NewDevice>], force: bool) -> Result<Plan> {
         self.writable()?;
-        let known: Vec<_> = self.core.devices.values().filter_map(|device| device.handle.as_deref()).collect();
+        let known: Vec<_> =
+            self.core.devices.values().filter_map(|device| device.handle.as_deref()).collect();
         let plan = check_groups(groups, &known)?;
         for group in groups {
             let tolerance = match group.kind {
@@ -112,8 +120,11 @@ impl Pool {
         self.writable()?;
         let id = self.device_named(name)?;
         self.check_new_device(new)?;
-        let Some(&Relation::Member(group_id)) = self.core.devices.get(&id).map(|device| &device.relation) else {
-            return Err(PoolError::refused(format!("{name} is a spare or being replaced: nothing can be attached to it")));
+        let Some(&Relation::Member(group_id)) = self.core.devices.get(&id).map(|device| &device.relation)
+        else {
+            return Err(PoolError::refused(format!(
+                "{name} is a spare or being replaced: nothing can be attached to it"
+            )));
         };
         let Some(group) = self.core.groups.get(&group_id).cloned() else { return Ok(Plan::default()) };
         match group.kind {
@@ -144,7 +155,11 @@ impl Pool {
         label::clear(&*new.device)?;
         if let Some(group) = self.core.groups.get_mut(&group_id) {
             group.kind = GroupKind::Mirror;
-            let at = group.devices.iter().position(|&member| member == id).map_or(group.devices.len(), |at| at + 1);
+            let at = group
+                .devices
+                .iter()
+                .position(|&member| member == id)
+                .map_or(group.devices.len(), |at| at + 1);
             group.devices.insert(at, new_id);
         }
         self.write_config()?;
@@ -159,14 +174,9 @@ impl Pool {
     fn widen(&mut self, group: GroupId, of: DeviceId, by: DeviceId) -> Result<()> {
         let mine: Vec<Chunk> = self.core.map.iter().filter(|chunk| chunk.group == group).cloned().collect();
         let mut edits: Vec<Chunk> = Vec::new();
-        let mut dropped = Vec::new();
         for mut chunk in mine {
+            // After an error the new device is forgotten, and with it what was taken on it.
             let Some(placement) = self.core.new_placement(by, chunk.column_bytes, Stale::ALL) else {
-                for edit in &edits {
-                    for (_, placement) in edit.placements().filter(|(_, p)| p.device == by) {
-                        self.core.drop_placement(&placement.clone(), edit.column_bytes, false);
-                    }
-                }
                 return Err(PoolError::refused(format!(
                     "{} is too small to hold the columns of {}",
                     self.path_of(by),
@@ -174,14 +184,16 @@ impl Pool {
                 )));
             };
             if chunk.layout.kind() != Kind::Copies {
-                return Err(PoolError::refused("only copies can be widened"));
+                return Err(PoolError::refused(format!(
+                    "{} holds striped data; convert it to another profile before a disk is attached",
+                    self.path_of(of)
+                )));
             }
-            let on_one = chunk.columns.len() == 2 && chunk.placements().all(|(_, placement)| placement.device == of);
+            let on_one =
+                chunk.columns.len() == 2 && chunk.placements().all(|(_, placement)| placement.device == of);
             if on_one {
-                // Until it is fresh on the new device the second copy on the old one stays beside it.
-                let second = &mut chunk.columns[1].placements;
-                dropped.push((chunk.address, second.clone()));
-                second.push(placement);
+                // Until it is fresh on the new device the second copy stays on the old one, too: see `end_widening`.
+                chunk.columns[1].placements.push(placement);
             } else {
                 chunk.columns.push(Column { placements: vec![placement] });
                 chunk.layout = Layout::new(Kind::Copies, chunk.columns.len() as u16, chunk.layout.unit())
@@ -189,8 +201,6 @@ impl Pool {
             }
             edits.push(chunk);
         }
-        // The second copies on the old device are given back once nothing needs them: see `end_widening`.
-        drop(dropped);
         for chunk in edits {
             self.core.new_headers.push(chunk.address);
             self.core.map.insert(chunk);
@@ -209,9 +219,9 @@ impl Pool {
         let (relation, path, handle) = (device.relation, device.path.clone(), device.handle.clone());
         let step = Plan { steps: vec![format!("detach {path}")], notices: Vec::new() };
         match relation {
-            Relation::Spare => {
-                Err(PoolError::refused(format!("{path} is a spare that is not in use; 'coffer remove' takes it away")))
-            }
+            Relation::Spare => Err(PoolError::refused(format!(
+                "{path} is a spare that is not in use; 'coffer remove' takes it away"
+            ))),
             Relation::For(of, _) => {
                 if self.core.can_lose(id) {
                     let was_spare = self.core.devices.get(&id).is_some_and(|device| device.spare);
@@ -256,12 +266,19 @@ impl Pool {
             )));
         }
         if group.devices.len() < 2 || !self.core.can_lose(id) {
-            return Err(PoolError::refused(format!("cannot detach {path}: it has the last good copy of some data")));
+            return Err(PoolError::refused(format!(
+                "cannot detach {path}: it has the last good copy of some data"
+            )));
         }
         let single = group.devices.len() == 2;
         self.commit()?;
-        let mine: Vec<Logical> =
-            self.core.map.iter().filter(|c| c.group == group_id && c.is_on(id)).map(|chunk| chunk.address).collect();
+        let mine: Vec<Logical> = self
+            .core
+            .map
+            .iter()
+            .filter(|c| c.group == group_id && c.is_on(id))
+            .map(|chunk| chunk.address)
+            .collect();
         for address in mine {
             let Some(mut chunk) = self.core.map.get(address).cloned() else { continue };
             let (stay, go): (Vec<Column>, Vec<Column>) =
@@ -296,8 +313,13 @@ impl Pool {
 
     /// Plain disks are one heap: a mirror that became a single disk joins those that are there.
     fn join_heaps(&mut self) {
-        let heaps: Vec<GroupId> =
-            self.core.groups.values().filter(|group| group.kind == GroupKind::Plain).map(|group| group.id).collect();
+        let heaps: Vec<GroupId> = self
+            .core
+            .groups
+            .values()
+            .filter(|group| group.kind == GroupKind::Plain)
+            .map(|group| group.id)
+            .collect();
         let Some((&first, others)) = heaps.split_first() else { return };
         for other in others {
             let Some(group) = self.core.groups.remove(other) else { continue };
@@ -332,7 +354,9 @@ impl Pool {
         match device.relation {
             Relation::Spare => {}
             Relation::For(_, StandIn::Spare) => {
-                return Err(PoolError::refused(format!("{path} is a spare in use; 'coffer detach' ends that")));
+                return Err(PoolError::refused(format!(
+                    "{path} is a spare in use; 'coffer detach' ends that"
+                )));
             }
             _ => {
                 return Err(PoolError::refused(format!(
@@ -365,11 +389,16 @@ impl Pool {
             Relation::Member(_) => {}
             Relation::Spare => return self.replace_idle_spare(id, new),
             Relation::For(..) => {
-                return Err(PoolError::refused(format!("{old_path} stands in for another device; replace that one")));
+                return Err(PoolError::refused(format!(
+                    "{old_path} stands in for another device; replace that one"
+                )));
             }
         }
         let busy = self.core.stand_ins(id).into_iter().any(|other| {
-            self.core.devices.get(&other).is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Replacement)))
+            self.core
+                .devices
+                .get(&other)
+                .is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Replacement)))
         });
         if busy {
             return Err(PoolError::refused(format!("{old_path} is being replaced already")));
@@ -388,7 +417,8 @@ impl Pool {
         self.core.dirty_devices.insert(id);
         self.write_config()?;
         self.commit()?;
-        let mut plan = Plan { steps: vec![format!("replace {old_path} by {}", new.path)], notices: Vec::new() };
+        let mut plan =
+            Plan { steps: vec![format!("replace {old_path} by {}", new.path)], notices: Vec::new() };
         if size < old_size {
             plan.notices.push(format!(
                 "{} is smaller than {old_path} ({size} bytes, {old_size} before); everything on it fits",
@@ -443,7 +473,9 @@ impl Pool {
         let id = self.device_named(name)?;
         let path = self.path_of(id);
         if !self.core.can_lose(id) {
-            return Err(PoolError::refused(format!("cannot offline {path}: no valid replicas of what is on it")));
+            return Err(PoolError::refused(format!(
+                "cannot offline {path}: no valid replicas of what is on it"
+            )));
         }
         // What it holds is complete up to here; what it misses from here on is known region by region.
         self.commit()?;
@@ -483,7 +515,9 @@ impl Pool {
             self.core.state_changed(id, State::Unavail, "it is to be online, but can't be opened");
             self.changed = true;
             self.commit()?;
-            return Err(PoolError::refused(format!("{path} can't be opened; it will be used when it is back")));
+            return Err(PoolError::refused(format!(
+                "{path} can't be opened; it will be used when it is back"
+            )));
         };
         if expand {
             self.expand(id, handle.size()?);
@@ -574,7 +608,10 @@ impl Pool {
         let known = labels.uberblocks.first().is_some_and(|uberblock| {
             let current = (self.core.session, self.committed);
             (uberblock.session == current.0 && uberblock.txg <= self.core.txg)
-                || self.sessions.iter().any(|&(session, last)| session == uberblock.session && uberblock.txg <= last)
+                || self
+                    .sessions
+                    .iter()
+                    .any(|&(session, last)| session == uberblock.session && uberblock.txg <= last)
         });
         if !known && !self.core.is_sabotaged("trust-returned") {
             self.distrust(guid);

@@ -4,7 +4,7 @@
 //! node; each extent must have exactly as many references as its record says (snapshots and deadlists as the rules
 //! have it), lie in a data chunk and overlap no other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use tree::{Bounds, Key, NODE_SIZE, NodePtr, Visit, Visitor, walk};
@@ -20,11 +20,14 @@ use crate::types::{Logical, Txg};
 /// Problems that are listed.
 const PROBLEMS_MAX: usize = 100;
 
+/// Items of a tree: keys and values.
+type Items = Vec<(Key, Vec<u8>)>;
+
 /// What one walk of a tree found.
 #[derive(Default)]
 struct Found {
     nodes: Vec<NodePtr>,
-    items: Vec<(Key, Vec<u8>)>,
+    items: Items,
     unreadable: Vec<String>,
 }
 
@@ -73,7 +76,7 @@ impl Pool {
         root: Option<NodePtr>,
         nodes: &mut HashMap<u64, u64>,
         report: &mut CheckReport,
-    ) -> Result<Vec<(Key, Vec<u8>)>> {
+    ) -> Result<Items> {
         let mut found = Found::default();
         let _ = walk(root, 0, &mut self.core, &mut found)?;
         report.nodes += found.nodes.len() as u64;
@@ -82,7 +85,9 @@ impl Pool {
             if let Some(birth) = nodes.insert(pointer.address, pointer.birth)
                 && birth != pointer.birth
             {
-                report.problems.push(format!("the node at {} is referred to with two births", pointer.address));
+                report
+                    .problems
+                    .push(format!("the node at {} is referred to with two births", pointer.address));
             }
         }
         Ok(found.items)
@@ -98,13 +103,15 @@ impl Pool {
         let add = |references: &mut HashMap<Logical, (u32, Txg)>, address: Logical, birth: Txg| {
             references.entry(address).or_insert((0, birth)).0 += 1;
         };
-        let mut in_snapshots: Vec<(String, Vec<(Key, Vec<u8>)>)> = Vec::new();
+        let mut in_snapshots: Vec<(String, Items)> = Vec::new();
         let ids: Vec<_> = self.datasets.keys().copied().collect();
-        let mut dead_nodes: HashSet<u64> = HashSet::new();
+        let mut dead_nodes: Vec<(u64, u64)> = Vec::new();
+        let destroying = self.datasets.values().any(|dataset| dataset.destroying);
         for id in ids {
             let Some(dataset) = self.datasets.get(&id) else { continue };
-            let (name, snapshot) = (dataset.name.clone(), dataset.is_snapshot());
-            let (tree, deadlist, referenced) = (dataset.tree.root(), dataset.deadlist.root(), dataset.referenced);
+            let (name, snapshot, given_up) = (dataset.name.clone(), dataset.is_snapshot(), dataset.destroying);
+            let (tree, deadlist, referenced) =
+                (dataset.tree.root(), dataset.deadlist.root(), dataset.referenced);
             let items = self.gather(tree, nodes, report)?;
             let mut sum = 0;
             for (_, value) in &items {
@@ -115,15 +122,17 @@ impl Pool {
                     add(references, pointer.address, pointer.extent_birth);
                 }
             }
-            if sum != referenced {
-                report.problems.push(format!("'{name}' says it refers to {referenced} bytes; its blocks come to {sum}"));
+            if sum != referenced && !given_up {
+                report
+                    .problems
+                    .push(format!("'{name}' says it refers to {referenced} bytes; its blocks come to {sum}"));
             }
             if snapshot {
                 in_snapshots.push((name, items));
             }
             for (key, _) in self.gather(deadlist, nodes, report)? {
                 if key.kind == DEAD_NODE {
-                    dead_nodes.insert(key.offset);
+                    dead_nodes.push((key.offset, key.object));
                 } else {
                     add(references, Logical(key.offset), Txg(key.object));
                 }
@@ -136,13 +145,20 @@ impl Pool {
             for (key, value) in items {
                 let pointer = BlockPtr::decode(&value)?;
                 if !references.contains_key(&pointer.address) {
-                    report.problems.push(format!("block {} of '{name}' is neither live nor on a deadlist", key.offset));
+                    report
+                        .problems
+                        .push(format!("block {} of '{name}' is neither live nor on a deadlist", key.offset));
                 }
             }
         }
-        for address in dead_nodes {
-            if !nodes.contains_key(&address) {
-                report.problems.push(format!("the node at {address} is on a deadlist, but no snapshot has it"));
+        for (address, birth) in dead_nodes {
+            if destroying {
+                // A snapshot that is being destroyed has no tree any more, only these.
+                nodes.entry(address).or_insert(birth);
+            } else if !nodes.contains_key(&address) {
+                report
+                    .problems
+                    .push(format!("the node at {address} is on a deadlist, but no snapshot has it"));
             }
         }
         Ok(())
@@ -226,7 +242,9 @@ impl Pool {
             });
             match bit {
                 Some(true) => live += 1,
-                Some(false) => report.problems.push(format!("the node at {address} is free in its chunk's bitmap")),
+                Some(false) => {
+                    report.problems.push(format!("the node at {address} is free in its chunk's bitmap"))
+                }
                 None => report.problems.push(format!("the node at {address} is in no metadata chunk")),
             }
         }

@@ -99,7 +99,9 @@ impl FromStr for Compression {
             "zstd" => Ok(Self::Zstd(3)),
             _ => match text.strip_prefix("zstd-").and_then(|level| level.parse().ok()) {
                 Some(level @ 1..=19) => Ok(Self::Zstd(level)),
-                _ => Err(format!("'{text}' is no compression; known are off, on, lz4, zstd and zstd-1 to zstd-19")),
+                _ => Err(format!(
+                    "'{text}' is no compression; known are off, on, lz4, zstd and zstd-1 to zstd-19"
+                )),
             },
         }
     }

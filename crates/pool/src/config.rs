@@ -173,7 +173,9 @@ impl Pool {
                 return leaf(id);
             }
             let spare = stand_ins.iter().any(|other| {
-                core.devices.get(other).is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Spare)))
+                core.devices
+                    .get(other)
+                    .is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Spare)))
             });
             let name = if spare { "spare" } else { "replacing" };
             let children = std::iter::once(id).chain(stand_ins).map(leaf).collect();
@@ -198,7 +200,12 @@ impl Pool {
             host_id: self.host.id,
             host_name: self.host.name.clone(),
             vdevs,
-            spares: core.devices.values().filter(|device| device.spare).map(|device| leaf(device.id)).collect(),
+            spares: core
+                .devices
+                .values()
+                .filter(|device| device.spare)
+                .map(|device| leaf(device.id))
+                .collect(),
         }
     }
 
@@ -211,14 +218,15 @@ impl Pool {
             .core
             .devices
             .values()
-            .filter_map(|device| Some((device.id, device.guid, device.open()?.clone())))
+            .filter_map(|device| Some((device.id, device.guid, device.size, device.open()?.clone())))
             .collect();
         for which in [[0, 2], [1, 3]] {
-            for (id, guid, handle) in &open {
+            for (id, guid, size, handle) in &open {
                 let label = Label {
                     pool: self.core.guid,
                     device: *guid,
                     id: *id,
+                    size: *size,
                     txg: self.core.txg,
                     config: text.clone(),
                 };

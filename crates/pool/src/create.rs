@@ -8,7 +8,7 @@ use geometry::Profile;
 use tree::{Tree, TreeId};
 
 use crate::chunk::ChunkMap;
-use crate::core::{Cache, Core, Device, Env, EventLog, Group, Relation};
+use crate::core::{Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
@@ -31,6 +31,7 @@ impl Core {
         Self {
             clock: env.clock.clone(),
             runner: env.runner.clone(),
+            workers: Workers::new(env.runner.parallelism()),
             rng,
             name,
             guid,
@@ -56,6 +57,7 @@ impl Core {
             current_nodes: BTreeMap::new(),
             current_data: BTreeMap::new(),
             unloaded_frees: BTreeMap::new(),
+            new_marks: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }
@@ -132,7 +134,8 @@ impl Pool {
         for (property, value) in &spec.properties {
             crate::dataset::check_pool_property(property, value)?;
         }
-        let plain = spec.groups.iter().filter(|group| group.kind == GroupKind::Plain).map(|g| g.devices.len()).sum();
+        let plain =
+            spec.groups.iter().filter(|group| group.kind == GroupKind::Plain).map(|g| g.devices.len()).sum();
         if spec.groups.iter().all(|group| group.kind == GroupKind::Spare) {
             return Err(PoolError::refused("a pool needs at least one device that is not a spare"));
         }
@@ -155,16 +158,20 @@ impl Pool {
         metadata: Option<Profile>,
     ) -> Result<()> {
         // Plain disks are one heap, whenever they come.
-        let heap = self.core.groups.values().find(|known| known.kind == GroupKind::Plain).map(|known| known.id);
+        let heap =
+            self.core.groups.values().find(|known| known.kind == GroupKind::Plain).map(|known| known.id);
         let id = match (group.kind, heap) {
             (GroupKind::Spare, _) => None,
             (GroupKind::Plain, Some(heap)) => Some(heap),
             _ => {
                 let id = GroupId(self.next_group);
                 self.next_group += 1;
-                let metadata = metadata.unwrap_or(if group.devices.len() > 1 { Profile::Raid1 } else { Profile::Dup });
+                let metadata =
+                    metadata.unwrap_or(if group.devices.len() > 1 { Profile::Raid1 } else { Profile::Dup });
                 let data = data.unwrap_or(Profile::Single);
-                self.core.groups.insert(id, Group { id, kind: group.kind, devices: Vec::new(), data, metadata });
+                self.core
+                    .groups
+                    .insert(id, Group { id, kind: group.kind, devices: Vec::new(), data, metadata });
                 Some(id)
             }
         };
@@ -238,7 +245,8 @@ impl Pool {
 }
 
 /// Names that a pool can't have because they begin a vdev specification or a report.
-const RESERVED_NAMES: [&str; 9] = ["mirror", "raidz", "draid", "spare", "log", "cache", "special", "dedup", "replacing"];
+const RESERVED_NAMES: [&str; 9] =
+    ["mirror", "raidz", "draid", "spare", "log", "cache", "special", "dedup", "replacing"];
 
 /// Whether a name is fit for a pool: zpool's rules.
 fn check_pool_name(name: &str) -> Result<()> {
@@ -286,7 +294,9 @@ pub(crate) fn check_groups(groups: &[GroupSpec<NewDevice>], known: &[&dyn BlockD
             GroupKind::Mirror => ("mirror".to_owned(), 2),
             GroupKind::Raidz(parity @ 1..=3) => (format!("raidz{parity}"), usize::from(parity) + 1),
             GroupKind::Raidz(parity) => {
-                return Err(PoolError::refused(format!("raidz{parity} is not known: raidz1, raidz2 and raidz3 are")));
+                return Err(PoolError::refused(format!(
+                    "raidz{parity} is not known: raidz1, raidz2 and raidz3 are"
+                )));
             }
             GroupKind::Spare => ("spare".to_owned(), 1),
         };
@@ -296,7 +306,9 @@ pub(crate) fn check_groups(groups: &[GroupSpec<NewDevice>], known: &[&dyn BlockD
                 group.devices.len()
             )));
         }
-        if matches!(group.kind, GroupKind::Mirror | GroupKind::Raidz(_)) && group.devices.len() > GROUP_DEVICES_MAX {
+        if matches!(group.kind, GroupKind::Mirror | GroupKind::Raidz(_))
+            && group.devices.len() > GROUP_DEVICES_MAX
+        {
             return Err(PoolError::refused(format!(
                 "{name} has {} devices; {GROUP_DEVICES_MAX} is the most for one group, make several",
                 group.devices.len()
@@ -329,10 +341,12 @@ pub(crate) fn check_groups(groups: &[GroupSpec<NewDevice>], known: &[&dyn BlockD
             ));
         }
         if sizes.len() > 1 && group.kind == GroupKind::Mirror {
-            plan.notices.push("mirror has devices of different sizes: it holds as much as the smallest".to_owned());
+            plan.notices
+                .push("mirror has devices of different sizes: it holds as much as the smallest".to_owned());
         }
         if matches!(group.kind, GroupKind::Raidz(_)) && !(3..=9).contains(&group.devices.len()) {
-            plan.notices.push(format!("{name} works best with 3 to 9 devices, {} given", group.devices.len()));
+            plan.notices
+                .push(format!("{name} works best with 3 to 9 devices, {} given", group.devices.len()));
         }
     }
     if seen.len() + known.len() > POOL_DEVICES_MAX {

@@ -13,7 +13,9 @@ pub enum PoolError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// Stored bytes can't be had in any way that the redundancy allows.
-    #[error("{length} bytes at logical address {address} cannot be read from any copy: the data there is lost")]
+    #[error(
+        "{length} bytes at logical address {address} cannot be read from any copy: the data there is lost"
+    )]
     Unreadable {
         /// Where.
         address: Logical,

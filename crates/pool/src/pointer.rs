@@ -105,7 +105,9 @@ pub(crate) const STORED_MAX: u32 = 1 << 20;
 
 fn check_stored(r: &Reader<'_>, stored: u32) -> Result<(), DecodeError> {
     if stored == 0 || stored > STORED_MAX || u64::from(stored) % crate::SECTOR != 0 {
-        return Err(r.error("stored length", format!("is {stored}, not a number of sectors up to {STORED_MAX}")));
+        return Err(
+            r.error("stored length", format!("is {stored}, not a number of sectors up to {STORED_MAX}"))
+        );
     }
     Ok(())
 }

@@ -56,7 +56,10 @@ pub struct Pool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("name", &self.core.name).field("txg", &self.core.txg).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("name", &self.core.name)
+            .field("txg", &self.core.txg)
+            .finish_non_exhaustive()
     }
 }
 
@@ -138,7 +141,11 @@ impl Pool {
         let mut entries = Vec::new();
         self.meta.scan(&mut self.core, from, to, |_, value| {
             let mut r = crate::codec::Reader::new("history item", value);
-            let entry = HistoryEntry { time: Millis(r.u64("time")?), txg: Txg(r.u64("txg")?), command: r.text("command")? };
+            let entry = HistoryEntry {
+                time: Millis(r.u64("time")?),
+                txg: Txg(r.u64("txg")?),
+                command: r.text("command")?,
+            };
             entries.push(entry);
             Ok::<_, crate::PoolError>(std::ops::ControlFlow::Continue(()))
         })?;

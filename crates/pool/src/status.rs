@@ -11,8 +11,8 @@ use crate::error::{PoolError, Result};
 use crate::pointer::BlockPtr;
 use crate::pool::Pool;
 use crate::report::{
-    ChunkReport, Counters, DatasetRow, PlacementReport, PoolRow, ScanKind, ScanState, SpareReport, State, StatusReport,
-    VdevReport,
+    ChunkReport, Counters, DatasetRow, PlacementReport, PoolRow, ScanKind, ScanState, SpareReport, State,
+    StatusReport, VdevReport,
 };
 use crate::spec::GroupKind;
 use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical};
@@ -35,7 +35,14 @@ impl Pool {
         } else {
             None
         };
-        VdevReport { name, guid: device.guid, state: device.state(), errors: device.errors, note, children: Vec::new() }
+        VdevReport {
+            name,
+            guid: device.guid,
+            state: device.state(),
+            errors: device.errors,
+            note,
+            children: Vec::new(),
+        }
     }
 
     fn member_line(&self, id: DeviceId, index: usize) -> VdevReport {
@@ -71,14 +78,18 @@ impl Pool {
     /// Health of a group by what its chunks can bear; without chunks by its devices.
     fn group_state(&self, group: GroupId, children: &[VdevReport]) -> State {
         let core = &self.core;
-        let lost = core.map.iter().any(|chunk| chunk.group == group && core.worst_redundancy(chunk, None).is_none());
+        let lost =
+            core.map.iter().any(|chunk| chunk.group == group && core.worst_redundancy(chunk, None).is_none());
         let tolerated = core.groups.get(&group).map_or(0, |group| match group.kind {
             GroupKind::Mirror => group.devices.len().saturating_sub(1),
             GroupKind::Raidz(parity) => usize::from(parity),
             GroupKind::Plain | GroupKind::Spare => 0,
         });
         let away = children.iter().filter(|child| child.state > State::Degraded).count();
-        if lost || (away > tolerated && core.groups.get(&group).is_some_and(|group| group.kind != GroupKind::Plain)) {
+        if lost
+            || (away > tolerated
+                && core.groups.get(&group).is_some_and(|group| group.kind != GroupKind::Plain))
+        {
             State::Faulted
         } else if children.iter().any(|child| child.state != State::Online) {
             State::Degraded
@@ -96,7 +107,11 @@ impl Pool {
             return State::Faulted;
         }
         let members = self.core.devices.values().filter(|device| !matches!(device.relation, Relation::Spare));
-        if members.into_iter().any(|device| device.state() != State::Online) { State::Degraded } else { State::Online }
+        if members.into_iter().any(|device| device.state() != State::Online) {
+            State::Degraded
+        } else {
+            State::Online
+        }
     }
 
     /// `coffer status`.
@@ -175,7 +190,9 @@ impl Pool {
                 "Restore the data in question if possible.  Otherwise restore the entire pool from backup.",
             );
         }
-        let resilvering = self.scan().is_some_and(|scan| scan.kind == ScanKind::Resilver && scan.state == ScanState::Running);
+        let resilvering = self
+            .scan()
+            .is_some_and(|scan| scan.kind == ScanKind::Resilver && scan.state == ScanState::Running);
         if resilvering || self.resilver_needed() {
             return both(
                 "One or more devices is currently being resilvered.  The pool will continue to function, possibly in a \
@@ -226,7 +243,8 @@ impl Pool {
         let mut looked = 0;
         for id in ids {
             let Some(dataset) = self.datasets.get(&id) else { continue };
-            let (name, block_size) = (format!("{}/{}", self.core.name, dataset.name), u64::from(dataset.block_size));
+            let (name, block_size) =
+                (format!("{}/{}", self.core.name, dataset.name), u64::from(dataset.block_size));
             let mut found: Vec<(u64, Logical)> = Vec::new();
             let lost = self.core.lost.clone();
             let _ = dataset.tree.scan(&mut self.core, Key::MIN, Key::MAX, |key, value| {
@@ -272,7 +290,7 @@ impl Pool {
             free += space.free_bytes();
             longest += space.longest();
         }
-        let fragmentation = if free == 0 { 0 } else { (100 - longest * 100 / free) as u8 };
+        let fragmentation = 100 - (longest * 100).checked_div(free).unwrap_or(100) as u8;
         PoolRow {
             name: core.name.clone(),
             guid: core.guid,
@@ -293,9 +311,10 @@ impl Pool {
             let reserved = dataset.reservation.max(own);
             let mut used = reserved;
             for snapshot in self.snapshots_of(id) {
-                used += self.datasets.get(&snapshot).map_or(0, |snapshot| {
-                    snapshot.referenced.saturating_sub(self.shared_bytes(snapshot))
-                });
+                used += self
+                    .datasets
+                    .get(&snapshot)
+                    .map_or(0, |snapshot| snapshot.referenced.saturating_sub(self.shared_bytes(snapshot)));
             }
             return Ok(used);
         }
@@ -359,7 +378,11 @@ impl Pool {
                         device: placement.device,
                         name: self.core.devices.get(&placement.device).map(Device::name).unwrap_or_default(),
                         offset: placement.offset,
-                        stale_regions: placement.stale.iter().filter(|&region| region < chunk.regions()).count() as u32,
+                        stale_regions: placement
+                            .stale
+                            .iter()
+                            .filter(|&region| region < chunk.regions())
+                            .count() as u32,
                         regions: chunk.regions(),
                     })
                     .collect(),

@@ -6,7 +6,7 @@ use geometry::Kind;
 
 use crate::alloc::Purpose;
 use crate::chunk::{COLUMN_HEADER, Chunk, Class};
-use crate::core::Relation;
+use crate::core::{Group, Relation};
 use crate::pool::Pool;
 use crate::report::{DeviceUsage, ProfileUsage, UsageReport};
 use crate::spec::GroupKind;
@@ -66,13 +66,15 @@ impl Pool {
                     None => entry.devices.push((placement.device, raw)),
                 }
             }
-            let (columns, units) = (u64::from(chunk.layout.columns()), u64::from(chunk.layout.data_units()).max(1));
+            let (columns, units) =
+                (u64::from(chunk.layout.columns()), u64::from(chunk.layout.data_units()).max(1));
             used_raw += used * columns / units;
             let sum = sums.entry(chunk.class).or_default();
             sum.0 += chunk.column_bytes * columns;
             sum.1 += chunk.length();
         }
-        let members: Vec<_> = core.devices.values().filter(|d| !matches!(d.relation, Relation::Spare)).collect();
+        let members: Vec<_> =
+            core.devices.values().filter(|d| !matches!(d.relation, Relation::Spare)).collect();
         let devices: Vec<DeviceUsage> = members
             .iter()
             .map(|device| DeviceUsage {
@@ -88,7 +90,9 @@ impl Pool {
             let planned = core.groups.keys().find_map(|&group| core.plan_chunk(group, purpose, None));
             match (logical, planned) {
                 (1.., _) => raw as f64 / logical as f64,
-                (0, Some(plan)) => f64::from(plan.layout.columns()) / f64::from(plan.layout.data_units().max(1)),
+                (0, Some(plan)) => {
+                    f64::from(plan.layout.columns()) / f64::from(plan.layout.data_units().max(1))
+                }
                 (0, None) => 1.0,
             }
         };
@@ -96,7 +100,8 @@ impl Pool {
         let metadata_ratio = ratio(Class::Metadata, Purpose::Metadata);
         let unallocated: u64 = devices.iter().map(|device| device.unallocated).sum();
         let free = self.available(None);
-        let inside: u64 = profiles.values().filter(|p| p.class == "Data").map(|p| p.size.saturating_sub(p.used)).sum();
+        let inside: u64 =
+            profiles.values().filter(|p| p.class == "Data").map(|p| p.size.saturating_sub(p.used)).sum();
         let worst = data_ratio.max(metadata_ratio).max(1.0);
         let by_class = |class: Class| profiles.keys().filter(|(known, _)| *known == class).count();
         let reserve = self.global_reserve();
@@ -105,7 +110,11 @@ impl Pool {
             device_size: members.iter().map(|device| device.capacity()).sum(),
             device_allocated: allocated,
             device_unallocated: unallocated,
-            device_missing: members.iter().filter(|device| device.handle.is_none()).map(|device| device.capacity()).sum(),
+            device_missing: members
+                .iter()
+                .filter(|device| device.handle.is_none())
+                .map(|device| device.capacity())
+                .sum(),
             used: used_raw,
             free_estimated: free,
             free_min: free.min(inside + (unallocated as f64 / worst) as u64),
@@ -124,7 +133,7 @@ impl Pool {
     }
 
     fn has_parity_groups(&self) -> bool {
-        self.core.groups.values().any(|group| self.core.has_parity(group))
+        self.core.groups.values().any(Group::has_parity)
     }
 
     /// Logical bytes of metadata that the slots kept free on devices come to.
@@ -133,7 +142,10 @@ impl Pool {
         for group in self.core.groups.values() {
             let slots = group.devices.iter().filter_map(|id: &DeviceId| self.core.devices.get(id));
             let raw: u64 = slots.map(crate::alloc::reserve).sum();
-            let copies = self.core.plan_chunk(group.id, Purpose::Metadata, None).map_or(1, |plan| plan.layout.columns());
+            let copies = self
+                .core
+                .plan_chunk(group.id, Purpose::Metadata, None)
+                .map_or(1, |plan| plan.layout.columns());
             seen.insert(group.id, raw / u64::from(copies.max(1)));
         }
         seen.values().sum()

@@ -11,7 +11,9 @@ use pool::{ReplaceOptions, ScrubAction};
 /// Every kind of group: write, reread from the devices alone, import, reread.
 #[test]
 fn what_is_written_is_read_back_after_an_import() {
-    for kind in [GroupKind::Plain, GroupKind::Mirror, GroupKind::Raidz(1), GroupKind::Raidz(2), GroupKind::Raidz(3)] {
+    for kind in
+        [GroupKind::Plain, GroupKind::Mirror, GroupKind::Raidz(1), GroupKind::Raidz(2), GroupKind::Raidz(3)]
+    {
         let disks = Disks::new(&[80, 64, 96, 64, 72]);
         let mut pool = create(&spec(vec![disks.group(kind, 0..5)]));
         let id = volume(&mut pool, "vol", 64 * MIB);

@@ -56,6 +56,15 @@ impl<'a> Request<'a> {
         Self { device, op, result: Ok(()) }
     }
 
+    /// Bytes that it moves.
+    pub fn bytes(&self) -> usize {
+        match &self.op {
+            Op::Read { buffers, .. } => buffers.iter().map(|buffer| buffer.len()).sum(),
+            Op::Write { buffers, .. } => buffers.iter().map(|buffer| buffer.len()).sum(),
+            Op::Flush | Op::Discard { .. } => 0,
+        }
+    }
+
     /// Runs the request on the calling thread.
     pub fn run(&mut self) {
         self.result = match &mut self.op {
@@ -74,6 +83,57 @@ impl<'a> Request<'a> {
 pub trait Runner: Send + Sync {
     /// Returns when every request has its `result`.
     fn run(&self, requests: &mut [Request<'_>]);
+
+    /// How many processors the caller may keep busy with its own pure work between batches: 1 where everything is
+    /// to happen on the calling thread.
+    fn parallelism(&self) -> usize {
+        1
+    }
+}
+
+/// Queues to disks through `io_uring`, and copies to and from files on threads.
+///
+/// What is behind a file is the page cache: its requests are copies in memory, which a kernel ring would do one
+/// after another. Small ones cost less than waking a thread.
+#[derive(Debug)]
+pub struct Adaptive {
+    disks: Option<Uring>,
+    threads: Threads,
+    processors: usize,
+}
+
+impl Adaptive {
+    /// Bytes of a batch from which on threads are worth waking.
+    const THREADS_FROM: usize = 512 << 10;
+
+    /// A runner for disks and files.
+    ///
+    /// # Errors
+    /// If the system gives no threads.
+    pub fn new() -> std::io::Result<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let disks = Uring::new(Uring::DEPTH).ok();
+        // Without a ring the threads are the disks' queue, too.
+        let count = if disks.is_some() { processors } else { Threads::COUNT };
+        Ok(Self { disks, threads: Threads::new(count)?, processors })
+    }
+}
+
+impl Runner for Adaptive {
+    fn run(&self, requests: &mut [Request<'_>]) {
+        let any_disk = requests.iter().any(|request| request.device.info().block_device);
+        let bytes: usize = requests.iter().map(Request::bytes).sum();
+        match &self.disks {
+            Some(ring) if any_disk => ring.run(requests),
+            None if any_disk => self.threads.run(requests),
+            _ if bytes >= Self::THREADS_FROM => self.threads.run(requests),
+            _ => Inline.run(requests),
+        }
+    }
+
+    fn parallelism(&self) -> usize {
+        self.processors
+    }
 }
 
 /// Runs requests one after another on the calling thread, in order: deterministic.
@@ -88,13 +148,10 @@ impl Runner for Inline {
     }
 }
 
-/// The fastest runner that works here: `io_uring`, or threads where the kernel has none or refuses it.
+/// The fastest runner that works here: `io_uring` for disks where the kernel allows it, threads for the rest.
 ///
 /// # Errors
 /// If not even threads can be had.
 pub fn best_runner() -> std::io::Result<Box<dyn Runner>> {
-    match Uring::new(Uring::DEPTH) {
-        Ok(uring) => Ok(Box::new(uring)),
-        Err(_) => Ok(Box::new(Threads::new(Threads::COUNT)?)),
-    }
+    Ok(Box::new(Adaptive::new()?))
 }

@@ -109,7 +109,8 @@ pub fn available() -> impl Iterator<Item = Kernel> {
     Kernel::ALL.into_iter().filter(|kernel| kernel.is_available())
 }
 
-/// Copies as many bytes as both have, past the caches if `streaming` and the target is aligned for that.
+/// Copies as many bytes as both have, past the caches if `streaming` and the target is aligned for that. Until [`fence`]
+/// has been called, other threads may see streamed bytes later than what this thread writes afterwards.
 pub(crate) fn copy(from: &[u8], to: &mut [u8], streaming: bool) {
     let target = to.as_mut_ptr();
     current().run(&sweep::Work {
@@ -120,6 +121,15 @@ pub(crate) fn copy(from: &[u8], to: &mut [u8], streaming: bool) {
         streaming: streaming && target.addr().is_multiple_of(sweep::LINE),
         sink: sweep::Sink::Store([target, ptr::null_mut(), ptr::null_mut()]),
     });
+}
+
+/// Puts streamed stores into the order of the program, in which all other stores are already.
+pub(crate) fn fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has the instruction.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// Asks the processor to fetch these bytes into its first cache.

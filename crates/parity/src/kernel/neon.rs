@@ -37,9 +37,6 @@ impl Vector for Quad {
     }
 
     #[inline(always)]
-    unsafe fn fence() {}
-
-    #[inline(always)]
     fn prefetch(_: *const u8) {}
 
     #[inline(always)]

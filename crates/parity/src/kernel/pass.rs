@@ -3,8 +3,8 @@
 //! One thing is decided here that the loops know nothing of: results of stripes too large for the second cache are
 //! streamed past the caches, which saves reading their old contents.
 
-use super::current;
 use super::sweep::{LINE, Sink, Work};
+use super::{current, fence};
 use crate::MAX_DATA_COLUMNS;
 use crate::field::Coefficient;
 use std::marker::PhantomData;
@@ -88,7 +88,7 @@ impl<'a> Pass<'a> {
     pub(crate) fn store(&self, outputs: &mut [&mut [u8]]) {
         let outputs = outputs.iter_mut().map(|output| &mut **output);
         let (targets, count, length) = self.targets(outputs);
-        if count >= self.rows.0.count_ones() as usize {
+        if self.rows == Rows::first(count) {
             self.run(Sink::Store(targets), length);
         }
     }
@@ -129,6 +129,10 @@ impl<'a> Pass<'a> {
                 && targets.iter().all(|target| target.addr().is_multiple_of(LINE)),
             sink,
         };
-        current().run(&work)
+        let clean = current().run(&work);
+        if work.streaming {
+            fence();
+        }
+        clean
     }
 }

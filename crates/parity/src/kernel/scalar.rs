@@ -30,9 +30,6 @@ impl Vector for u64 {
     }
 
     #[inline(always)]
-    unsafe fn fence() {}
-
-    #[inline(always)]
     fn prefetch(_: *const u8) {}
 
     #[inline(always)]
@@ -101,9 +98,6 @@ impl Vector for u8 {
         // SAFETY: passed on.
         unsafe { self.store(to) }
     }
-
-    #[inline(always)]
-    unsafe fn fence() {}
 
     #[inline(always)]
     fn prefetch(_: *const u8) {}

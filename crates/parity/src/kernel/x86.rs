@@ -45,12 +45,6 @@ macro_rules! vector {
             }
 
             #[inline(always)]
-            unsafe fn fence() {
-                // SAFETY: every x86-64 has it.
-                unsafe { _mm_sfence() }
-            }
-
-            #[inline(always)]
             fn prefetch(at: *const u8) {
                 // SAFETY: every x86-64 has it, and it never faults.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }

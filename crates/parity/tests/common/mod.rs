@@ -1,6 +1,7 @@
 //! The naive model: one byte at a time, one bit at a time, no tables.
 
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 /// Product in GF(2^8) modulo 0x11d by schoolbook multiplication and long division of polynomials.
 pub fn multiply(a: u8, b: u8) -> u8 {
@@ -82,3 +83,25 @@ pub fn each_kernel(mut f: impl FnMut(parity::kernel::Kernel)) {
 pub const LENGTHS: [usize; 24] = [
     0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 255, 256, 257, 511, 4095, 4096, 4097, 70_001,
 ];
+
+/// Columns that lie exactly their length, rounded up to pages, apart in one block that starts at a page.
+pub struct Arena {
+    memory: Vec<u8>,
+    start: usize,
+    stride: usize,
+    length: usize,
+}
+
+impl Arena {
+    pub fn new(count: usize, length: usize) -> Self {
+        const PAGE: usize = 4096;
+        let stride = length.next_multiple_of(PAGE);
+        let memory = vec![0xaa; count * stride + PAGE];
+        Self { start: memory.as_ptr().align_offset(PAGE), memory, stride, length }
+    }
+
+    pub fn columns(&mut self) -> Vec<&mut [u8]> {
+        let length = self.length;
+        self.memory[self.start..].chunks_exact_mut(self.stride).map(|chunk| &mut chunk[..length]).collect()
+    }
+}

@@ -61,7 +61,12 @@ impl Core {
     }
 
     /// A new home for a column of so many bytes on a device; `None` when it has no room.
-    pub(crate) fn new_placement(&mut self, id: DeviceId, column_bytes: u64, stale: Stale) -> Option<Placement> {
+    pub(crate) fn new_placement(
+        &mut self,
+        id: DeviceId,
+        column_bytes: u64,
+        stale: Stale,
+    ) -> Option<Placement> {
         let generation = self.txg;
         let device = self.devices.get_mut(&id)?;
         let offset = device.free.allocate(column_bytes + COLUMN_HEADER, 0)?;

@@ -70,6 +70,11 @@ impl Core {
     /// Nodes of a class that can be allocated without another chunk.
     pub(crate) fn free_nodes(&self, class: Class) -> u64 {
         let of_class = |chunk: &&Chunk| chunk.class == class;
-        self.map.iter().filter(of_class).filter_map(|chunk| self.nodes.get(&chunk.address)).map(|s| s.free()).sum()
+        self.map
+            .iter()
+            .filter(of_class)
+            .filter_map(|chunk| self.nodes.get(&chunk.address))
+            .map(|s| s.free())
+            .sum()
     }
 }

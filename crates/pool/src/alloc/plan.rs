@@ -82,8 +82,7 @@ fn shape(group: &Group, purpose: Purpose) -> Option<Shape> {
         Profile::Raid6 => wide(3, Kind::Parity { parity: 2 }),
     };
     Some(match (group.kind, purpose) {
-        (GroupKind::Spare, _) => return None,
-        (GroupKind::Mirror, Purpose::Remainder) => return None,
+        (GroupKind::Spare, _) | (GroupKind::Mirror, Purpose::Remainder) => return None,
         (GroupKind::Mirror, _) => copies(group.devices.len()),
         (GroupKind::Raidz(parity), Purpose::Data) => wide(usize::from(parity) + 1, Kind::Parity { parity }),
         (GroupKind::Raidz(parity), _) => copies(usize::from(parity) + 1),
@@ -106,12 +105,14 @@ pub(crate) fn column_target(size: u64) -> u64 {
 /// Free space of every device, to be looked at or played with.
 pub(crate) type FreeMap = BTreeMap<DeviceId, FreeRuns>;
 
-impl Core {
+impl Group {
     /// Whether data chunks of the group have parity, so that remainders go elsewhere.
-    pub(crate) fn has_parity(&self, group: &Group) -> bool {
-        shape(group, Purpose::Data).is_some_and(|shape| matches!(shape.kind, Kind::Parity { .. }))
+    pub(crate) fn has_parity(&self) -> bool {
+        shape(self, Purpose::Data).is_some_and(|shape| matches!(shape.kind, Kind::Parity { .. }))
     }
+}
 
+impl Core {
     /// The devices that hold a copy of everything on `member`.
     pub(crate) fn stand_ins(&self, member: DeviceId) -> Vec<DeviceId> {
         self.devices
@@ -123,7 +124,12 @@ impl Core {
 
     /// The chunk that the group would make now, with free space as `free` says (as it is, where it says nothing).
     /// `reserved` leaves each device a slot for metadata.
-    pub(crate) fn plan_chunk(&self, group: GroupId, purpose: Purpose, free: Option<&FreeMap>) -> Option<ChunkPlan> {
+    pub(crate) fn plan_chunk(
+        &self,
+        group: GroupId,
+        purpose: Purpose,
+        free: Option<&FreeMap>,
+    ) -> Option<ChunkPlan> {
         let group = self.groups.get(&group)?;
         let shape = shape(group, purpose)?;
         let unit = if matches!(shape.kind, Kind::Parity { .. }) { PARITY_UNIT } else { STRIPE_UNIT };
@@ -185,7 +191,7 @@ impl Core {
         room.saturating_sub(COLUMN_HEADER)
     }
 
-    /// Logical bytes that the group could still make chunks for, as (bytes, smallest free run is irrelevant).
+    /// Logical bytes that the group could still make chunks for.
     pub(crate) fn potential(&self, group: GroupId, purpose: Purpose) -> u64 {
         let Some(members) = self.groups.get(&group) else { return 0 };
         let mut free = FreeMap::new();
@@ -200,9 +206,8 @@ impl Core {
         while let Some(plan) = self.plan_chunk(group, purpose, Some(&free)) {
             bytes += plan.layout.capacity(plan.column_bytes);
             for id in plan.columns.iter().flatten() {
-                let taken = free
-                    .get_mut(id)
-                    .and_then(|runs| runs.allocate(plan.column_bytes + COLUMN_HEADER, 0));
+                let taken =
+                    free.get_mut(id).and_then(|runs| runs.allocate(plan.column_bytes + COLUMN_HEADER, 0));
                 if taken.is_none() {
                     return bytes;
                 }

@@ -33,7 +33,11 @@ impl ChunkMap {
 
     /// The chunk that holds the address.
     pub fn at(&self, address: Logical) -> Option<&Chunk> {
-        self.chunks.range(..=address).next_back().map(|(_, chunk)| chunk).filter(|chunk| address < chunk.end())
+        self.chunks
+            .range(..=address)
+            .next_back()
+            .map(|(_, chunk)| chunk)
+            .filter(|chunk| address < chunk.end())
     }
 
     /// The chunk that begins at the address.
@@ -66,11 +70,6 @@ impl ChunkMap {
     /// How many chunks there are.
     pub fn len(&self) -> usize {
         self.chunks.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
     }
 
     pub(crate) fn is_dirty(&self) -> bool {

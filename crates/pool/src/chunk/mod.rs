@@ -197,15 +197,12 @@ impl Chunk {
         if self.has_parity() { self.layout.row_bytes() } else { crate::SECTOR }
     }
 
-    /// Raw bytes that it takes on devices, all placements counted.
-    pub fn raw_bytes(&self) -> u64 {
-        let placements: usize = self.columns.iter().map(|column| column.placements.len()).sum();
-        placements as u64 * (self.column_bytes + COLUMN_HEADER)
-    }
-
     /// Every placement with its column number.
     pub fn placements(&self) -> impl Iterator<Item = (u16, &Placement)> {
-        self.columns.iter().enumerate().flat_map(|(c, column)| column.placements.iter().map(move |p| (c as u16, p)))
+        self.columns
+            .iter()
+            .enumerate()
+            .flat_map(|(c, column)| column.placements.iter().map(move |p| (c as u16, p)))
     }
 
     /// Whether any placement is on the device.

@@ -82,8 +82,8 @@ impl Chunk {
         if usize::from(count) > COLUMNS_MAX {
             return Err(r.error("columns", format!("is {count}, the most is {COLUMNS_MAX}")));
         }
-        let layout =
-            Layout::new(kind, count, unit).map_err(|error| r.error("layout", format!("is invalid: {error}")))?;
+        let layout = Layout::new(kind, count, unit)
+            .map_err(|error| r.error("layout", format!("is invalid: {error}")))?;
         if column_bytes == 0 || column_bytes > COLUMN_BYTES_MAX || column_bytes % u64::from(unit) != 0 {
             return Err(r.error("column length", format!("{column_bytes} is no whole number of units")));
         }
@@ -144,7 +144,12 @@ mod tests {
         let mut stale = Stale::NONE;
         stale.insert(3);
         stale.insert(255);
-        let place = |device, stale| Placement { device: DeviceId(device), offset: 1 << 20, generation: Txg(4), stale };
+        let place = |device, stale| Placement {
+            device: DeviceId(device),
+            offset: 1 << 20,
+            generation: Txg(4),
+            stale,
+        };
         Chunk {
             address: Logical(1 << 30),
             class: Class::Data,

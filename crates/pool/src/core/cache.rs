@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use lru::LruCache;
 use tree::{NODE_SIZE, Node};
 
@@ -10,7 +11,7 @@ use crate::types::Txg;
 /// The cache. Contents never change behind an address and birth, so entries are only ever dropped.
 pub(crate) struct Cache {
     nodes: LruCache<(u64, u64), Arc<Node>>,
-    blocks: LruCache<(u64, u64), Arc<[u8]>>,
+    blocks: LruCache<(u64, u64), Bytes>,
     block_bytes: u64,
     bound: u64,
 }
@@ -32,11 +33,11 @@ impl Cache {
         }
     }
 
-    pub(crate) fn block(&mut self, address: u64, birth: Txg) -> Option<Arc<[u8]>> {
+    pub(crate) fn block(&mut self, address: u64, birth: Txg) -> Option<Bytes> {
         self.blocks.get(&(address, birth.0)).cloned()
     }
 
-    pub(crate) fn insert_block(&mut self, address: u64, birth: Txg, block: Arc<[u8]>) {
+    pub(crate) fn insert_block(&mut self, address: u64, birth: Txg, block: Bytes) {
         self.block_bytes += block.len() as u64;
         if let Some(old) = self.blocks.put((address, birth.0), block) {
             self.block_bytes -= old.len() as u64;

@@ -151,7 +151,8 @@ impl Device {
         };
         w.u8(code);
         w.u32(number);
-        let flags = [self.spare, self.offline && !self.temporary, self.faulted, self.degraded, self.avoid_reads];
+        let flags =
+            [self.spare, self.offline && !self.temporary, self.faulted, self.degraded, self.avoid_reads];
         w.u8(flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag)));
         w.u64(self.errors.read);
         w.u64(self.errors.write);
@@ -175,8 +176,11 @@ impl Device {
         };
         let flags = r.u8("flags")?;
         let flag = |index: u8| flags >> index & 1 == 1;
-        let errors =
-            Counters { read: r.u64("read errors")?, write: r.u64("write errors")?, checksum: r.u64("checksum errors")? };
+        let errors = Counters {
+            read: r.u64("read errors")?,
+            write: r.u64("write errors")?,
+            checksum: r.u64("checksum errors")?,
+        };
         let path = r.text("path")?;
         r.end()?;
         Ok(Self {

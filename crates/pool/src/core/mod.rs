@@ -3,6 +3,7 @@
 //! - `device`: one device of the pool and its health
 //! - `events`: what happened, for `coffer events`
 //! - `cache`: nodes and blocks that were read
+//! - `workers`: pure work on several processors
 //!
 //! [`Core`] has no opinion on datasets or transactions; `io` reads and writes through it, `alloc` hands out
 //! its space, and `Pool` puts trees on top.
@@ -10,20 +11,22 @@
 mod cache;
 mod device;
 mod events;
+mod workers;
 
 pub(crate) use cache::Cache;
 pub(crate) use device::{Device, Group, Relation, StandIn};
 pub(crate) use events::EventLog;
+pub(crate) use workers::Workers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ::device::rng::Rng;
 use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
+use bytes::Bytes;
 use tree::Node;
 
 use crate::chunk::{Chunk, ChunkMap, Class, Stale};
-use crate::error::{PoolError, Result};
 use crate::report::State;
 use crate::space::{DataSpace, NodeSpace};
 use crate::types::{DeviceId, GroupId, Guid, Logical, Millis, Session, Txg};
@@ -49,7 +52,10 @@ pub struct Env {
 
 impl std::fmt::Debug for Env {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Env").field("seed", &self.seed).field("cache_bytes", &self.cache_bytes).finish_non_exhaustive()
+        f.debug_struct("Env")
+            .field("seed", &self.seed)
+            .field("cache_bytes", &self.cache_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -64,6 +70,7 @@ const ERROR_PLACES_MAX: usize = 256;
 pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) runner: Arc<dyn Runner>,
+    pub(crate) workers: Workers,
     pub(crate) rng: Rng,
     pub(crate) name: String,
     pub(crate) guid: Guid,
@@ -82,7 +89,7 @@ pub(crate) struct Core {
     pub(crate) cache: Cache,
     /// Nodes and extents that have an address and are not on the devices yet.
     pub(crate) unwritten_nodes: BTreeMap<u64, Arc<Node>>,
-    pub(crate) unwritten_extents: BTreeMap<Logical, Arc<[u8]>>,
+    pub(crate) unwritten_extents: BTreeMap<Logical, Bytes>,
     /// Devices whose record in the chunk tree is out of date.
     pub(crate) dirty_devices: BTreeSet<DeviceId>,
     /// The configuration in the labels is out of date.
@@ -102,6 +109,8 @@ pub(crate) struct Core {
     pub(crate) current_data: BTreeMap<(GroupId, bool), Logical>,
     /// What was freed in data chunks that are not in `data`: (when, offset, length).
     pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
+    /// What the commit under way found out to be stale: (chunk, column, device, region).
+    pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
     /// A defect to be shown to the simulator.
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: Option<String>,
@@ -123,10 +132,6 @@ impl Core {
 
     pub(crate) fn now(&self) -> Millis {
         self.clock.now()
-    }
-
-    pub(crate) fn device(&self, id: DeviceId) -> Result<&Device> {
-        self.devices.get(&id).ok_or_else(|| PoolError::Corrupt(format!("a chunk names device {id}, which is unknown")))
     }
 
     /// Whether a placement on the device can be read or written now.
@@ -210,7 +215,12 @@ impl Core {
     pub(crate) fn data_lost(&mut self, address: Logical) {
         if self.lost.len() < ERROR_PLACES_MAX && self.lost.insert(address) {
             let now = self.now();
-            self.events.push(now, "data", None, format!("the data at logical address {address} cannot be recovered"));
+            self.events.push(
+                now,
+                "data",
+                None,
+                format!("the data at logical address {address} cannot be recovered"),
+            );
         }
     }
 
@@ -240,11 +250,18 @@ impl Core {
     }
 
     /// Columns that have no usable, fresh placement in the region.
-    pub(crate) fn gone_columns(&self, chunk: &Chunk, region: u32, without: Option<DeviceId>) -> geometry::ColumnSet {
+    pub(crate) fn gone_columns(
+        &self,
+        chunk: &Chunk,
+        region: u32,
+        without: Option<DeviceId>,
+    ) -> geometry::ColumnSet {
         let mut gone = geometry::ColumnSet::new();
         for (index, column) in chunk.columns.iter().enumerate() {
             let there = column.placements.iter().any(|placement| {
-                Some(placement.device) != without && !placement.stale.contains(region) && self.usable(placement.device)
+                Some(placement.device) != without
+                    && !placement.stale.contains(region)
+                    && self.usable(placement.device)
             });
             if !there {
                 gone.insert(index as u16);

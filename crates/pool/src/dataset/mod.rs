@@ -19,8 +19,8 @@ pub(crate) use property::check_pool_property;
 pub(crate) use snapshot::{Zombie, dead_length, dead_value};
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use tree::{Key, NodePtr, Tree, TreeId};
 
 use crate::checksum::ChecksumKind;
@@ -32,7 +32,7 @@ use crate::types::{DatasetId, Guid, Millis, Txg};
 #[derive(Clone, Debug)]
 pub(crate) enum Dirty {
     /// Its new contents.
-    Data(Arc<[u8]>),
+    Data(Bytes),
     /// It was discarded.
     Hole,
 }
@@ -130,7 +130,8 @@ impl Dataset {
 
     /// Bytes that dirty blocks will take at most.
     pub(crate) fn dirty_bytes(&self) -> u64 {
-        self.dirty.values().filter(|dirty| matches!(dirty, Dirty::Data(_))).count() as u64 * u64::from(self.block_size)
+        self.dirty.values().filter(|dirty| matches!(dirty, Dirty::Data(_))).count() as u64
+            * u64::from(self.block_size)
     }
 
     /// The item of the meta tree: see "Dataset item" in `docs/on-disk-format.md`.

@@ -7,16 +7,12 @@ use crate::pool::Pool;
 use crate::report::PropertyRow;
 
 /// Properties of a pool that can be set: (name, default).
-const POOL_PROPERTIES: [(&str, &str); 5] = [
-    ("autoexpand", "off"),
-    ("autoreplace", "on"),
-    ("comment", ""),
-    ("failmode", "wait"),
-    ("scan_rate", "0"),
-];
+const POOL_PROPERTIES: [(&str, &str); 5] =
+    [("autoexpand", "off"), ("autoreplace", "on"), ("comment", ""), ("failmode", "wait"), ("scan_rate", "0")];
 
 /// Properties of a volume that can be set: (name, default).
-const VOLUME_PROPERTIES: [(&str, &str); 3] = [("checksum", "on"), ("compression", "off"), ("refreservation", "")];
+const VOLUME_PROPERTIES: [(&str, &str); 3] =
+    [("checksum", "on"), ("compression", "off"), ("refreservation", "")];
 
 /// Fails unless the pool property may have this value.
 pub(crate) fn check_pool_property(property: &str, value: &str) -> Result<()> {
@@ -24,7 +20,10 @@ pub(crate) fn check_pool_property(property: &str, value: &str) -> Result<()> {
         if allowed.contains(&value) {
             return Ok(());
         }
-        Err(PoolError::refused(format!("'{value}' is no value for {property}: it takes {}", allowed.join(", "))))
+        Err(PoolError::refused(format!(
+            "'{value}' is no value for {property}: it takes {}",
+            allowed.join(", ")
+        )))
     };
     match property {
         "autoexpand" | "autoreplace" => one_of(&["on", "off"]),
@@ -32,7 +31,9 @@ pub(crate) fn check_pool_property(property: &str, value: &str) -> Result<()> {
         "comment" if value.len() <= 256 => Ok(()),
         "comment" => Err(PoolError::refused("a comment has at most 256 bytes")),
         "scan_rate" => value.parse::<u64>().map(|_| ()).map_err(|_| {
-            PoolError::refused(format!("'{value}' is no value for scan_rate: bytes per second, 0 for no limit"))
+            PoolError::refused(format!(
+                "'{value}' is no value for scan_rate: bytes per second, 0 for no limit"
+            ))
         }),
         _ => Err(unknown(property, POOL_PROPERTIES.iter().map(|(name, _)| *name))),
     }
@@ -57,7 +58,8 @@ fn unknown<'a>(property: &str, known: impl Iterator<Item = &'a str>) -> PoolErro
 impl Pool {
     /// The value of a pool property.
     pub(crate) fn property(&self, name: &str) -> &str {
-        let default = POOL_PROPERTIES.iter().find(|(known, _)| *known == name).map_or("", |(_, default)| default);
+        let default =
+            POOL_PROPERTIES.iter().find(|(known, _)| *known == name).map_or("", |(_, default)| default);
         self.properties.get(name).map_or(default, String::as_str)
     }
 
@@ -66,7 +68,8 @@ impl Pool {
     /// # Errors
     /// No such dataset or property.
     pub fn get(&mut self, name: &str, property: Option<&str>) -> Result<Vec<PropertyRow>> {
-        let full = if name.is_empty() { self.core.name.clone() } else { format!("{}/{name}", self.core.name) };
+        let full =
+            if name.is_empty() { self.core.name.clone() } else { format!("{}/{name}", self.core.name) };
         let row = |property: &str, value: String, source: &str| PropertyRow {
             name: full.clone(),
             property: property.to_owned(),

@@ -189,7 +189,8 @@ impl Pool {
         if let Some(old_root) = old.root()
             && Some(old_root) != root
         {
-            let zombie = Zombie { id: zombie_id, tree: identity.tree, root: old_root, min_birth, cursor: Key::MIN };
+            let zombie =
+                Zombie { id: zombie_id, tree: identity.tree, root: old_root, min_birth, cursor: Key::MIN };
             self.add_zombie(zombie)?;
         }
         self.free_whole_tree(&deadlist)?;
@@ -279,6 +280,8 @@ impl Pool {
         }
         if let Some(snapshot) = self.datasets.get_mut(&id) {
             snapshot.destroying = true;
+            // Its nodes are freed little by little: from here on only deadlists name those that nobody else has.
+            snapshot.tree = Tree::new(snapshot.tree.identity(), None);
             snapshot.changed = true;
         }
         self.changed = true;
@@ -344,7 +347,11 @@ impl Pool {
         if let Some(snapshot) = self.datasets.get(&id) {
             snapshot.deadlist.scan(&mut self.core, Key::MIN, Key::MAX, |key, value| {
                 moved.push((key, value.to_vec()));
-                Ok::<_, PoolError>(if moved.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+                Ok::<_, PoolError>(if moved.len() < limit {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                })
             })?;
         }
         let more = !moved.is_empty();
@@ -369,12 +376,7 @@ impl Pool {
             next.previous = previous;
             next.changed = true;
         }
-        if let Some(mut snapshot) = self.datasets.remove(&id) {
-            for pointer in snapshot.deadlist.take_freed() {
-                self.core.free_node(pointer.address, Txg(pointer.birth));
-            }
-            self.free_whole_tree(&snapshot.deadlist)?;
-        }
+        self.datasets.remove(&id);
         self.meta.remove(&mut self.core, crate::txg::dataset_key(id))?;
         Ok(())
     }
@@ -451,4 +453,3 @@ pub(crate) fn dead_length(value: &[u8]) -> Result<u32> {
 pub(crate) fn dead_value(length: u32) -> [u8; 4] {
     length.to_le_bytes()
 }
-

@@ -1,7 +1,6 @@
 //! Volumes: creating, resizing, reading and writing blocks.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use super::{Dataset, Dirty, NewDataset, block_key};
 use crate::error::{PoolError, Result};
@@ -10,9 +9,7 @@ use crate::pointer::BlockPtr;
 use crate::pool::Pool;
 use crate::spec::VolumeSpec;
 use crate::types::DatasetId;
-
-/// Block size of volumes where nothing else is said, bytes.
-pub const BLOCK_SIZE_DEFAULT: u32 = 16 << 10;
+use bytes::Bytes;
 
 /// The largest volume, bytes.
 const VOLUME_BYTES_MAX: u64 = 1 << 62;
@@ -50,17 +47,16 @@ impl Pool {
     pub(crate) fn find(&self, name: &str) -> Result<DatasetId> {
         let found = self.datasets.values().find(|dataset| !dataset.destroying && dataset.name == name);
         let kind = if name.contains('@') { "snapshot" } else { "volume" };
-        found.map(|dataset| dataset.id).ok_or_else(|| PoolError::NotFound {
-            kind,
-            name: format!("{}/{name}", self.core.name),
-        })
+        found
+            .map(|dataset| dataset.id)
+            .ok_or_else(|| PoolError::NotFound { kind, name: format!("{}/{name}", self.core.name) })
     }
 
     pub(crate) fn dataset(&self, id: DatasetId) -> Result<&Dataset> {
-        self.datasets
-            .get(&id)
-            .filter(|dataset| !dataset.destroying)
-            .ok_or_else(|| PoolError::NotFound { kind: "volume", name: "that was open here; it was destroyed".into() })
+        self.datasets.get(&id).filter(|dataset| !dataset.destroying).ok_or_else(|| PoolError::NotFound {
+            kind: "volume",
+            name: "that was open here; it was destroyed".into(),
+        })
     }
 
     /// Opens a volume or snapshot by name.
@@ -94,7 +90,9 @@ impl Pool {
         if self.find(name).is_ok() {
             return Err(PoolError::Exists { kind: "volume", name: format!("{}/{name}", self.core.name) });
         }
-        if !spec.block_size.is_power_of_two() || !(4096..=crate::pointer::STORED_MAX).contains(&spec.block_size) {
+        if !spec.block_size.is_power_of_two()
+            || !(4096..=crate::pointer::STORED_MAX).contains(&spec.block_size)
+        {
             return Err(PoolError::refused(format!(
                 "the block size is {}; it must be a power of two from 4K to 1M",
                 spec.block_size
@@ -185,7 +183,8 @@ impl Pool {
         let mut rest = buffer;
         // Whole batches, cut at block boundaries, so that memory stays bounded.
         while !rest.is_empty() {
-            let most = (at / block_size * block_size + READ_BYTES_MAX.max(block_size as usize) as u64 - at) as usize;
+            let most =
+                (at / block_size * block_size + READ_BYTES_MAX.max(block_size as usize) as u64 - at) as usize;
             let length = rest.len().min(most);
             let (head, tail) = rest.split_at_mut(length);
             self.read_batch(id, block_size, at, head)?;
@@ -283,8 +282,8 @@ impl Pool {
             let length = rest.len().min(block_size as usize - within);
             let (head, tail) = rest.split_at(length);
             self.admit(id, block)?;
-            let bytes: Arc<[u8]> = if length == block_size as usize {
-                head.into()
+            let bytes: Bytes = if length == block_size as usize {
+                Bytes::copy_from_slice(head)
             } else {
                 let mut bytes = vec![0; block_size as usize];
                 self.read_batch(id, block_size, block * block_size, &mut bytes)?;
@@ -361,7 +360,13 @@ impl Pool {
     ///
     /// # Errors
     /// Beyond the end, or a tree node that can't be had.
-    pub fn runs(&mut self, id: DatasetId, offset: u64, length: u64, limit: usize) -> Result<Vec<(u64, bool)>> {
+    pub fn runs(
+        &mut self,
+        id: DatasetId,
+        offset: u64,
+        length: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, bool)>> {
         let (block_size, _) = self.check_range(id, offset, length)?;
         let end = offset + length;
         let mut runs: Vec<(u64, bool)> = Vec::new();
@@ -375,7 +380,10 @@ impl Pool {
             let Some(dataset) = datasets.get(&id) else { break };
             let mut stored = vec![false; (horizon - first) as usize];
             let next_block = |source: &mut crate::core::Core, from: u64| {
-                dataset.tree.next(source, block_key(from)).map(|item| item.map_or(u64::MAX, |(key, _)| key.offset))
+                dataset
+                    .tree
+                    .next(source, block_key(from))
+                    .map(|item| item.map_or(u64::MAX, |(key, _)| key.offset))
             };
             dataset.tree.scan(core, block_key(first), block_key(horizon - 1), |key, _| {
                 stored[(key.offset - first) as usize] = true;
@@ -386,7 +394,11 @@ impl Pool {
             }
             // An empty stretch may be long: jump to whatever comes first behind it.
             if stored.iter().all(|&stored| !stored) {
-                let dirty = dataset.dirty.range(horizon..).find(|(_, d)| matches!(d, Dirty::Data(_))).map(|(&b, _)| b);
+                let dirty = dataset
+                    .dirty
+                    .range(horizon..)
+                    .find(|(_, d)| matches!(d, Dirty::Data(_)))
+                    .map(|(&b, _)| b);
                 let next = next_block(core, horizon)?.min(dirty.unwrap_or(u64::MAX)).min(last);
                 push_run(&mut runs, (next.saturating_mul(block_size)).min(end) - at, true);
                 at = next.saturating_mul(block_size).min(end);
@@ -411,7 +423,7 @@ fn push_run(runs: &mut Vec<(u64, bool)>, length: u64, hole: bool) {
 }
 
 fn check_size(size: u64, block_size: u32) -> Result<()> {
-    if size == 0 || size % u64::from(block_size) != 0 || size > VOLUME_BYTES_MAX {
+    if size == 0 || !size.is_multiple_of(u64::from(block_size)) || size > VOLUME_BYTES_MAX {
         return Err(PoolError::refused(format!(
             "a volume's size must be a multiple of its block size ({block_size} bytes), and not {size}"
         )));

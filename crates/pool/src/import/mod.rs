@@ -43,10 +43,16 @@ impl Pool {
     /// # Errors
     /// Too few devices (which are missing, and what would be enough), a root that does not open (what could be
     /// done), another host's pool without `force`, unknown features.
-    pub fn import(env: &Env, guid: Guid, devices: Vec<NewDevice>, options: &ImportOptions) -> Result<(Self, Plan)> {
+    pub fn import(
+        env: &Env,
+        guid: Guid,
+        devices: Vec<NewDevice>,
+        options: &ImportOptions,
+    ) -> Result<(Self, Plan)> {
         let members = members_of(guid, devices)?;
         let config = newest_config(&members);
-        let mut uberblocks: Vec<Uberblock> = members.iter().flat_map(|m| m.labels.uberblocks.clone()).collect();
+        let mut uberblocks: Vec<Uberblock> =
+            members.iter().flat_map(|m| m.labels.uberblocks.clone()).collect();
         uberblocks.sort_by_key(|uberblock| std::cmp::Reverse((uberblock.txg, uberblock.session)));
         uberblocks.dedup_by_key(|uberblock| (uberblock.txg, uberblock.session));
         let Some(newest) = uberblocks.first().cloned() else {
@@ -64,7 +70,9 @@ impl Pool {
         }
         let candidates: Vec<&Uberblock> = match options.txg {
             Some(txg) => uberblocks.iter().filter(|uberblock| uberblock.txg == txg).collect(),
-            None if options.rewind => uberblocks.iter().filter(|uberblock| uberblock.txg >= newest.oldest).collect(),
+            None if options.rewind => {
+                uberblocks.iter().filter(|uberblock| uberblock.txg >= newest.oldest).collect()
+            }
             None => vec![&newest],
         };
         if candidates.is_empty() {
@@ -104,7 +112,9 @@ impl Pool {
         }
         let error = first_error.unwrap_or(PoolError::NoSpace);
         Err(match error {
-            PoolError::Unreadable { .. } | PoolError::Corrupt(_) if !options.rewind && options.txg.is_none() => {
+            PoolError::Unreadable { .. } | PoolError::Corrupt(_)
+                if !options.rewind && options.txg.is_none() =>
+            {
                 PoolError::refused(format!(
                     "the newest root of pool '{}' (transaction group {}) does not open: {error}; \
                      'import -F' goes back to the newest one that does",
@@ -141,8 +151,13 @@ impl Pool {
         // Until the chunk tree is read, devices are known by their labels alone.
         for member in members {
             let size = member.new.device.size()?;
-            let mut device =
-                Device::new(member.id, member.guid, member.new.path.clone(), size, Relation::Member(GroupId(0)));
+            let mut device = Device::new(
+                member.id,
+                member.guid,
+                member.new.path.clone(),
+                size,
+                Relation::Member(GroupId(0)),
+            );
             device.handle = Some(member.new.device.clone());
             core.devices.insert(member.id, device);
         }
@@ -163,6 +178,10 @@ impl Pool {
             .collect::<VecDeque<_>>();
         pool.roots.make_contiguous().sort_unstable();
         pool.load_chunk_tree(members)?;
+        // Sessions are written down when they begin; the last one came as far as this root.
+        if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == uberblock.session) {
+            last.1 = uberblock.txg;
+        }
         pool.judge_members(members, uberblock);
         pool.check_enough(&config)?;
         let mut plan = Plan::default();
@@ -199,7 +218,8 @@ impl Pool {
         let mut sessions = Vec::new();
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut numbers = None;
-        let (config, group, device) = (txg::CONFIG_KEY, txg::group_key(GroupId(0)), txg::device_key(DeviceId(0)));
+        let (config, group, device) =
+            (txg::CONFIG_KEY, txg::group_key(GroupId(0)), txg::device_key(DeviceId(0)));
         let (session, chunk) = (txg::session_key(0), txg::chunk_key(Logical(0)));
         self.chunks.scan(&mut self.core, Key::MIN, Key::MAX, |key, value| {
             if key.kind == config.kind {
@@ -275,7 +295,10 @@ impl Pool {
         }
         for chunk in self.core.map.iter() {
             if chunk.address < end {
-                return Err(PoolError::Corrupt(format!("chunk {} overlaps the one before it", chunk.address)));
+                return Err(PoolError::Corrupt(format!(
+                    "chunk {} overlaps the one before it",
+                    chunk.address
+                )));
             }
             end = chunk.end();
         }
@@ -306,6 +329,7 @@ impl Pool {
         let Some(device) = self.core.devices.values().find(|device| device.guid == guid) else { return };
         let (id, path) = (device.id, device.path.clone());
         let mut any = false;
+        self.core.new_marks.retain(|&(_, _, device, _)| device != id);
         for address in self.core.map.addresses() {
             if !self.core.map.get(address).is_some_and(|chunk| chunk.is_on(id)) {
                 continue;
@@ -321,7 +345,8 @@ impl Pool {
         }
         if any {
             let now = self.core.now();
-            let message = format!("{path} knows a root that this pool never had: all of it will be resilvered");
+            let message =
+                format!("{path} knows a root that this pool never had: all of it will be resilvered");
             self.core.events.push(now, "resync", Some(&path), message);
         }
     }
@@ -329,7 +354,8 @@ impl Pool {
     /// Fails when something can't be read with the devices that are there.
     fn check_enough(&self, config: &Config) -> Result<()> {
         let core = &self.core;
-        let lost: Vec<&Chunk> = core.map.iter().filter(|chunk| core.worst_redundancy(chunk, None).is_none()).collect();
+        let lost: Vec<&Chunk> =
+            core.map.iter().filter(|chunk| core.worst_redundancy(chunk, None).is_none()).collect();
         if lost.is_empty() {
             return Ok(());
         }
@@ -358,7 +384,11 @@ impl Pool {
         Err(PoolError::refused(format!(
             "pool '{}' can't be imported: too many devices are missing or not up to date: {}; enough would be {}",
             config.name,
-            if missing.is_empty() { "none is missing, but some are stale".to_owned() } else { missing.join(", ") },
+            if missing.is_empty() {
+                "none is missing, but some are stale".to_owned()
+            } else {
+                missing.join(", ")
+            },
             if enough.is_empty() { "a device that is up to date".to_owned() } else { enough.join(" and ") }
         )))
     }

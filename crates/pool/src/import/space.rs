@@ -8,7 +8,7 @@ use tree::{Bounds, Key, NODE_SIZE, NodePtr, Visit, Visitor, dropped, walk};
 use crate::checksum::Checksum;
 use crate::chunk::{COLUMN_HEADER, Chunk, Class};
 use crate::core::Core;
-use crate::dataset::Dataset;
+use crate::dataset::{DEAD_NODE, Dataset};
 use crate::error::{PoolError, Result};
 use crate::io::Want;
 use crate::label::Uberblock;
@@ -48,7 +48,9 @@ impl Pool {
     pub(super) fn load_space(&mut self, uberblock: &Uberblock, all: &[Uberblock]) -> Result<()> {
         let mut rebuild = Vec::new();
         for address in self.core.map.addresses() {
-            let Some(chunk) = self.core.map.get(address).filter(|chunk| chunk.class != Class::Data) else { continue };
+            let Some(chunk) = self.core.map.get(address).filter(|chunk| chunk.class != Class::Data) else {
+                continue;
+            };
             let anchor = chunk.bitmap;
             let mut space = NodeSpace::new(chunk.length());
             let want = Want {
@@ -99,6 +101,16 @@ impl Pool {
             let mut collect = Unseen { seen: &mut seen };
             let _ = walk(root, 0, &mut self.core, &mut collect)?;
         }
+        // A snapshot that is being destroyed has no tree any more: what only it had is named by deadlists.
+        let Self { core, datasets, .. } = self;
+        for dataset in datasets.values() {
+            dataset.deadlist.scan(core, Key::MIN, Key::MAX, |key, _| {
+                if key.kind == DEAD_NODE {
+                    seen.insert((key.offset, key.object));
+                }
+                Ok::<_, PoolError>(ControlFlow::Continue(()))
+            })?;
+        }
         for (address, _) in seen {
             let Some(chunk) = self.core.map.at(Logical(address)).map(|chunk| chunk.address) else { continue };
             if which.contains(&chunk)
@@ -108,7 +120,8 @@ impl Pool {
             }
         }
         let now = self.core.now();
-        let message = format!("the bitmaps of {} metadata chunks were rebuilt by walking the trees", which.len());
+        let message =
+            format!("the bitmaps of {} metadata chunks were rebuilt by walking the trees", which.len());
         self.core.events.push(now, "bitmap", None, message);
         Ok(())
     }
@@ -142,7 +155,9 @@ impl Pool {
             }
         }
         for pointer in nodes {
-            let Some(chunk) = self.core.map.at(Logical(pointer.address)).map(|chunk| chunk.address) else { continue };
+            let Some(chunk) = self.core.map.at(Logical(pointer.address)).map(|chunk| chunk.address) else {
+                continue;
+            };
             if let Some(space) = self.core.nodes.get_mut(&chunk) {
                 space.pin((pointer.address - chunk.0) / NODE_SIZE as u64, now.txg);
             }
@@ -236,7 +251,9 @@ impl Core {
             for (device, from) in self.fresh_placements(&chunk, column, at, u64::from(want.length)) {
                 let mut bytes = vec![0; want.length as usize];
                 let handle = self.devices.get(&device).and_then(|device| device.open().cloned());
-                if handle.is_some_and(|handle| handle.read(from, &mut bytes).is_ok()) && want.checksum.matches(&bytes) {
+                if handle.is_some_and(|handle| handle.read(from, &mut bytes).is_ok())
+                    && want.checksum.matches(&bytes)
+                {
                     return Some(bytes);
                 }
             }

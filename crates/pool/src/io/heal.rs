@@ -3,11 +3,13 @@
 //! Nothing is believed but the checksum. Stale copies are asked too, last. For parity chunks every set of
 //! columns up to the parity count is taken for wrong in turn and rebuilt from the rest, row by row.
 
+use std::borrow::Cow;
+
 use geometry::{ColumnSet, Kind};
 
+use super::on_device;
 use super::read::Want;
 use super::rows::Rows;
-use super::on_device;
 use crate::chunk::Chunk;
 use crate::core::Core;
 use crate::error::{PoolError, Result};
@@ -34,6 +36,15 @@ impl Core {
     /// # Errors
     /// [`PoolError::Unreadable`] when no combination matches; every device that holds a part is charged.
     pub(crate) fn heal(&mut self, want: &Want) -> Result<Vec<u8>> {
+        let right = self.heal_rows(want)?;
+        let unreadable = PoolError::Unreadable { address: want.address, length: u64::from(want.length) };
+        let chunk = self.chunk_of(want.address, u64::from(want.length))?;
+        let offset = want.address.0 - chunk.address.0;
+        right.logical(chunk, offset, u64::from(want.length)).map(Cow::into_owned).ok_or(unreadable)
+    }
+
+    /// As [`Core::heal`]: the rows of the extent as they are right, every column that could be had.
+    pub(crate) fn heal_rows(&mut self, want: &Want) -> Result<Rows> {
         let chunk = self.chunk_of(want.address, u64::from(want.length))?.clone();
         let offset = want.address.0 - chunk.address.0;
         let rows = chunk.layout.rows_of(offset, u64::from(want.length));
@@ -49,14 +60,19 @@ impl Core {
                     self.checksum_failed(version.device, want.address);
                 }
             }
-            self.data_lost(want.address);
+            // With devices away it may be readable again when they are back.
+            let unread: ColumnSet = (0..chunk.columns.len() as u16)
+                .filter(|&column| {
+                    !versions.iter().any(|v| v.column == column && !v.stale && v.bytes.is_some())
+                })
+                .collect();
+            if chunk.layout.redundancy(&unread).is_some() {
+                self.data_lost(want.address);
+            }
             return Err(PoolError::Unreadable { address: want.address, length: u64::from(want.length) });
         };
         self.repair(&chunk, want, &right, &versions);
-        right.logical(&chunk, offset, u64::from(want.length)).ok_or(PoolError::Unreadable {
-            address: want.address,
-            length: u64::from(want.length),
-        })
+        Ok(right)
     }
 
     /// Reads every placement of every column of some rows.
@@ -65,7 +81,8 @@ impl Core {
         let (start, length) = (rows.start * unit, (rows.end - rows.start) * unit);
         let mut versions = Vec::new();
         for (column, placement) in chunk.placements() {
-            let Some(handle) = self.devices.get(&placement.device).and_then(|device| device.open().cloned()) else {
+            let Some(handle) = self.devices.get(&placement.device).and_then(|device| device.open().cloned())
+            else {
                 continue;
             };
             let stale = chunk.regions_of(start, length).any(|region| placement.stale.contains(region));
@@ -96,7 +113,8 @@ impl Core {
             let mut wrong = Vec::new();
             let mut unread = version.bytes.is_none();
             for row in right.rows.clone() {
-                let Some((from, to)) = vouched(chunk, offset, u64::from(want.length), row, version.column) else {
+                let Some((from, to)) = vouched(chunk, offset, u64::from(want.length), row, version.column)
+                else {
                     continue;
                 };
                 let Some(unit_right) = right.unit(row, version.column) else { continue };
@@ -119,7 +137,9 @@ impl Core {
                 continue;
             }
             for (at, bytes) in wrong {
-                let Some(handle) = self.devices.get(&version.device).and_then(|device| device.open().cloned()) else {
+                let Some(handle) =
+                    self.devices.get(&version.device).and_then(|device| device.open().cloned())
+                else {
                     break;
                 };
                 match handle.write(version.offset + at as u64, &bytes) {
@@ -214,7 +234,8 @@ fn by_copies(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: 
     // Whole versions first (the digits move together), then every mixture.
     let most = choices.iter().map(Vec::len).max().unwrap_or(0);
     let assemble = |digits: &[usize]| -> Option<Vec<u8>> {
-        let bytes: Vec<u8> = choices.iter().zip(digits).flat_map(|(choice, &digit)| choice[digit].clone()).collect();
+        let bytes: Vec<u8> =
+            choices.iter().zip(digits).flat_map(|(choice, &digit)| choice[digit].clone()).collect();
         want.checksum.matches(&bytes).then_some(bytes)
     };
     let together = (0..most)
@@ -224,7 +245,8 @@ fn by_copies(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: 
             let mut bytes = Vec::with_capacity(want.length as usize);
             for segment in chunk.layout.segments(offset, u64::from(want.length)) {
                 let cell = segment.cell;
-                let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize + cell.within as usize;
+                let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize
+                    + cell.within as usize;
                 if !chunk.layout.columns_of(cell.row, cell.index).any(|c| c == version.column) {
                     return None;
                 }
@@ -248,31 +270,28 @@ fn by_copies(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: 
     // Lay the right bytes into every column that should hold them.
     let mut right = base(chunk, rows, versions);
     let length = right.column_bytes();
-    for column in touched_columns(chunk, offset, u64::from(want.length)).iter() {
+    for column in &touched_columns(chunk, offset, u64::from(want.length)) {
         right.columns[usize::from(column)].get_or_insert_with(|| vec![0; length]);
     }
-    let mut rest = &bytes[..];
-    for segment in chunk.layout.segments(offset, u64::from(want.length)) {
-        let (head, tail) = rest.split_at(segment.length as usize);
-        rest = tail;
-        let cell = segment.cell;
-        let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize + cell.within as usize;
-        for column in chunk.layout.columns_of(cell.row, cell.index) {
-            if let Some(bytes) = &mut right.columns[usize::from(column)] {
-                bytes[at..at + head.len()].copy_from_slice(head);
-            }
-        }
-    }
+    right.put(chunk, offset, &bytes);
     Some(right)
 }
 
 /// Parity chunks: take every set of columns for wrong, the same ones in all rows first, then row by row.
-fn by_parity(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: &[Version], parity: u8) -> Option<Rows> {
+fn by_parity(
+    chunk: &Chunk,
+    want: &Want,
+    rows: &std::ops::Range<u64>,
+    versions: &[Version],
+    parity: u8,
+) -> Option<Rows> {
     // Fresh versions alone first: a stale one would have to be found out as wrong like any other.
-    let fresh: Vec<&Version> = versions.iter().filter(|version| !version.stale && version.bytes.is_some()).collect();
+    let fresh: Vec<&Version> =
+        versions.iter().filter(|version| !version.stale && version.bytes.is_some()).collect();
     let mut start = Rows::new(chunk, rows.clone());
     for version in &fresh {
-        start.columns[usize::from(version.column)].get_or_insert_with(|| version.bytes.clone().unwrap_or_default());
+        start.columns[usize::from(version.column)]
+            .get_or_insert_with(|| version.bytes.clone().unwrap_or_default());
     }
     if let Some(right) = erase_and_try(chunk, want, &start, parity) {
         return Some(right);
@@ -345,8 +364,11 @@ fn erase_and_try(chunk: &Chunk, want: &Want, start: &Rows, parity: u8) -> Option
     for _ in 0..TRIALS_MAX / 10 {
         let mut trial = Rows::new(chunk, start.rows.clone());
         for (column, slot) in trial.columns.iter_mut().enumerate() {
-            let units: Option<Vec<&Vec<u8>>> =
-                choices.iter().zip(&digits).map(|(ways, &digit)| ways.get(digit)?.columns[column].as_ref()).collect();
+            let units: Option<Vec<&Vec<u8>>> = choices
+                .iter()
+                .zip(&digits)
+                .map(|(ways, &digit)| ways.get(digit)?.columns[column].as_ref())
+                .collect();
             *slot = units.map(|units| units.into_iter().flatten().copied().collect());
         }
         if matches(chunk, want, &trial) {
@@ -363,8 +385,10 @@ fn erase_and_try(chunk: &Chunk, want: &Want, start: &Rows, parity: u8) -> Option
 pub(crate) fn consistent(chunk: &Chunk, rows: &Rows) -> bool {
     let layout = &chunk.layout;
     rows.rows.clone().all(|row| {
-        let data: Option<Vec<&[u8]>> = (0..layout.data_units()).map(|i| rows.unit(row, layout.data_column(row, i))).collect();
-        let parity: Option<Vec<&[u8]>> = (0..layout.parity()).map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
+        let data: Option<Vec<&[u8]>> =
+            (0..layout.data_units()).map(|i| rows.unit(row, layout.data_column(row, i))).collect();
+        let parity: Option<Vec<&[u8]>> =
+            (0..layout.parity()).map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
         match (data, parity) {
             (Some(data), Some(parity)) => parity::verify(&data, &parity).unwrap_or(false),
             _ => false,

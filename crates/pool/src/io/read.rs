@@ -84,26 +84,29 @@ impl Core {
             indexes.sort_by_key(|&index| wants[index].address);
             self.read_degraded(chunk, wants, &indexes, &mut buffers);
         }
-        let results = buffers.into_iter().zip(wants).zip(good).zip(outcome);
+        let ignore = self.is_sabotaged("ignore-checksum");
+        let check: Vec<(&Want, &Vec<u8>, bool)> = wants
+            .iter()
+            .zip(&buffers)
+            .zip(good)
+            .map(|((want, bytes), good)| (want, bytes, good || ignore))
+            .collect();
+        let right = self.workers.map(&check, |(want, bytes, good)| *good || want.checksum.matches(bytes));
+        let results = buffers.into_iter().zip(wants).zip(right).zip(outcome);
         results
-            .map(|(((bytes, want), good), failed)| {
-                if let Some(error) = failed {
-                    return Err(error);
-                }
-                if good || want.checksum.matches(&bytes) || self.is_sabotaged("ignore-checksum") {
-                    return Ok(bytes);
-                }
-                self.heal(want)
+            .map(|(((bytes, want), right), failed)| match failed {
+                Some(error) => Err(error),
+                None if right => Ok(bytes),
+                None => self.heal(want),
             })
             .collect()
     }
 
     /// The chunk that holds all of a range.
     pub(crate) fn chunk_of(&self, address: Logical, length: u64) -> Result<&Chunk> {
-        self.map
-            .at(address)
-            .filter(|chunk| address.0 + length <= chunk.end().0)
-            .ok_or_else(|| PoolError::Corrupt(format!("{length} bytes at logical address {address} are in no chunk")))
+        self.map.at(address).filter(|chunk| address.0 + length <= chunk.end().0).ok_or_else(|| {
+            PoolError::Corrupt(format!("{length} bytes at logical address {address} are in no chunk"))
+        })
     }
 
     fn all_fresh(&self, chunk: &Chunk, want: &Want) -> bool {
@@ -173,7 +176,8 @@ impl Core {
                 run.wants.push(index);
             }
         }
-        let handles: Vec<_> = runs.iter().map(|run| self.devices.get(&run.device).and_then(|d| d.open().cloned())).collect();
+        let handles: Vec<_> =
+            runs.iter().map(|run| self.devices.get(&run.device).and_then(|d| d.open().cloned())).collect();
         let devices: Vec<DeviceId> = runs.iter().map(|run| run.device).collect();
         let mut requests: Vec<Request<'_>> = runs
             .into_iter()
@@ -218,7 +222,7 @@ impl Core {
                     let want = &wants[index];
                     let offset = want.address.0 - chunk.address.0;
                     if let Some(bytes) = loaded.logical(&chunk, offset, u64::from(want.length)) {
-                        buffers[index] = bytes;
+                        buffers[index] = bytes.into_owned();
                     }
                 }
             }

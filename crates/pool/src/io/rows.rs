@@ -1,5 +1,6 @@
 //! Whole rows of a chunk in memory.
 
+use std::borrow::Cow;
 use std::io::IoSliceMut;
 use std::ops::Range;
 
@@ -48,7 +49,8 @@ impl Rows {
         let layout = &chunk.layout;
         match layout.kind() {
             Kind::Parity { parity } => {
-                let lost: Vec<u16> = wanted.iter().filter(|&c| self.columns[usize::from(c)].is_none()).collect();
+                let lost: Vec<u16> =
+                    wanted.iter().filter(|&c| self.columns[usize::from(c)].is_none()).collect();
                 if lost.is_empty() {
                     return true;
                 }
@@ -64,7 +66,8 @@ impl Rows {
                         .map(|i| layout.data_column(row, i))
                         .chain((0..parity).map(|j| layout.parity_column(row, j)))
                         .collect();
-                    let present: Vec<Option<&[u8]>> = order.iter().map(|&column| self.unit(row, column)).collect();
+                    let present: Vec<Option<&[u8]>> =
+                        order.iter().map(|&column| self.unit(row, column)).collect();
                     let mut outputs: Vec<(usize, &mut [u8])> = lost
                         .iter()
                         .zip(&mut built)
@@ -83,7 +86,7 @@ impl Rows {
                 true
             }
             Kind::Copies | Kind::StripedCopies { .. } => {
-                for column in wanted.iter() {
+                for column in wanted {
                     if self.columns[usize::from(column)].is_some() {
                         continue;
                     }
@@ -95,7 +98,9 @@ impl Rows {
                         geometry::Role::Parity(_) => None,
                     };
                     match twin {
-                        Some(twin) => self.columns[usize::from(column)] = self.columns[usize::from(twin)].clone(),
+                        Some(twin) => {
+                            self.columns[usize::from(column)] = self.columns[usize::from(twin)].clone()
+                        }
                         None => return false,
                     }
                 }
@@ -105,8 +110,44 @@ impl Rows {
         }
     }
 
-    /// The logical bytes of a range that lies within these rows; `None` where a unit is not there.
-    pub(crate) fn logical(&self, chunk: &Chunk, offset: u64, length: u64) -> Option<Vec<u8>> {
+    /// Takes over the rows that `other` has, column by column as far as it has them.
+    pub(crate) fn adopt(&mut self, other: &Self) {
+        for row in other.rows.clone().filter(|row| self.rows.contains(row)) {
+            let at = (row - self.rows.start) as usize * self.unit;
+            for (column, bytes) in self.columns.iter_mut().enumerate() {
+                if let (Some(bytes), Some(unit)) = (bytes, other.unit(row, column as u16)) {
+                    bytes[at..at + unit.len()].copy_from_slice(unit);
+                }
+            }
+        }
+    }
+
+    /// Puts the logical bytes of a range into every column that holds them.
+    pub(crate) fn put(&mut self, chunk: &Chunk, offset: u64, bytes: &[u8]) {
+        let mut rest = bytes;
+        for segment in chunk.layout.segments(offset, bytes.len() as u64) {
+            let (head, tail) = rest.split_at(segment.length as usize);
+            rest = tail;
+            let cell = segment.cell;
+            let at = (cell.row - self.rows.start) as usize * self.unit + cell.within as usize;
+            for column in chunk.layout.columns_of(cell.row, cell.index) {
+                if let Some(bytes) = &mut self.columns[usize::from(column)] {
+                    bytes[at..at + head.len()].copy_from_slice(head);
+                }
+            }
+        }
+    }
+
+    /// The logical bytes of a range that lies within these rows; `None` where a unit is not there. Not copied where
+    /// they lie together.
+    pub(crate) fn logical(&self, chunk: &Chunk, offset: u64, length: u64) -> Option<Cow<'_, [u8]>> {
+        let cell = chunk.layout.cell(offset);
+        if chunk.layout.kind() == Kind::Copies || u64::from(cell.within) + length <= self.unit as u64 {
+            let mut columns = chunk.layout.columns_of(cell.row, cell.index);
+            let bytes = columns.find_map(|column| self.columns[usize::from(column)].as_deref())?;
+            let at = (cell.row - self.rows.start) as usize * self.unit + cell.within as usize;
+            return bytes.get(at..at + length as usize).map(Cow::Borrowed);
+        }
         let mut bytes = Vec::with_capacity(length as usize);
         for segment in chunk.layout.segments(offset, length) {
             let cell = segment.cell;
@@ -117,7 +158,7 @@ impl Rows {
             let within = cell.within as usize;
             bytes.extend_from_slice(&self.unit(cell.row, column)?[within..within + segment.length as usize]);
         }
-        Some(bytes)
+        Some(Cow::Owned(bytes))
     }
 }
 
@@ -141,8 +182,10 @@ impl Core {
             if sources.is_empty() {
                 break;
             }
-            let handles: Vec<_> =
-                sources.iter().map(|(_, device, ..)| self.devices.get(device).and_then(|d| d.open().cloned())).collect();
+            let handles: Vec<_> = sources
+                .iter()
+                .map(|(_, device, ..)| self.devices.get(device).and_then(|d| d.open().cloned()))
+                .collect();
             let mut requests: Vec<Request<'_>> = sources
                 .iter_mut()
                 .zip(&handles)
@@ -177,7 +220,8 @@ impl Core {
             .placements
             .iter()
             .filter(|placement| {
-                self.usable(placement.device) && regions.clone().all(|region| !placement.stale.contains(region))
+                self.usable(placement.device)
+                    && regions.clone().all(|region| !placement.stale.contains(region))
             })
             .map(|placement| (placement.device, on_device(placement, offset)))
             .collect();

@@ -1,9 +1,10 @@
 //! Writing to every placement. What could not be written becomes stale before anything is acknowledged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use device::{DeviceError, Op, Request};
 use geometry::{ColumnSet, Kind, Role};
 use tree::Node;
@@ -17,7 +18,7 @@ use crate::types::{DeviceId, Logical};
 /// Bytes to be written, shared with whoever may still want to read them from memory.
 #[derive(Clone, Debug)]
 pub(crate) enum Part {
-    Bytes(Arc<[u8]>),
+    Bytes(Bytes),
     Node(Arc<Node>),
 }
 
@@ -73,76 +74,140 @@ pub(crate) struct WriteLog {
 /// Bytes that one batch of requests carries at most.
 const BATCH_BYTES: u64 = 16 << 20;
 
-/// A piece with its parity, ready to be cut into requests.
-struct Encoded {
-    chunk: Chunk,
+/// A request: device, offset on it, bytes, slices, and what it writes.
+type Merged<'a> = (DeviceId, u64, u64, Vec<&'a [u8]>, Vec<Written>);
+
+/// A piece with its parity, ready to be cut into requests. Nothing of the data is copied.
+struct Encoded<'a> {
+    chunk: &'a Chunk,
+    /// Where in the chunk it begins, logical bytes.
     offset: u64,
-    flat: Vec<u8>,
+    length: u64,
+    /// Where each part begins within the piece, and the part.
+    parts: Vec<(u64, &'a [u8])>,
+    /// For each parity its units, row by row.
     parity: Vec<Vec<u8>>,
 }
 
-fn encode(chunk: &Chunk, piece: &Piece) -> Encoded {
-    let mut flat = Vec::with_capacity(piece.length as usize);
-    piece.parts.iter().for_each(|part| flat.extend_from_slice(part.as_ref()));
-    flat.resize(piece.length as usize, 0);
-    let layout = &chunk.layout;
-    let (unit, row_bytes) = (layout.unit() as usize, layout.row_bytes() as usize);
-    let rows = if chunk.has_parity() { flat.len() / row_bytes } else { 0 };
-    let mut parity = vec![vec![0u8; rows * unit]; usize::from(layout.parity())];
-    for row in 0..rows {
-        let data: Vec<&[u8]> = flat[row * row_bytes..(row + 1) * row_bytes].chunks_exact(unit).collect();
-        let mut outputs: Vec<&mut [u8]> =
-            parity.iter_mut().map(|bytes| &mut bytes[row * unit..(row + 1) * unit]).collect();
-        let generated = parity::generate(&data, &mut outputs);
-        debug_assert!(generated.is_ok(), "a chunk's layout is within what parity can do");
-    }
-    Encoded { chunk: chunk.clone(), offset: piece.offset, flat, parity }
-}
+/// What a piece is filled up with.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// The byte slices that a piece puts into each column: (column, offset in the column, slices).
-fn slices(encoded: &Encoded) -> Vec<(u16, u64, Vec<&[u8]>)> {
-    let Encoded { chunk, offset, flat, parity } = encoded;
-    let layout = &chunk.layout;
-    let unit = u64::from(layout.unit());
-    let mut columns: Vec<(u16, u64, Vec<&[u8]>)> = Vec::new();
-    if matches!(layout.kind(), Kind::Parity { .. }) {
-        let first = offset / layout.row_bytes();
-        let rows = flat.len() as u64 / layout.row_bytes();
-        for column in 0..layout.columns() {
-            let parts = (0..rows)
-                .map(|row| {
-                    let at = (row * unit) as usize;
-                    match layout.role(first + row, column) {
-                        Role::Parity(j) => &parity[usize::from(j)][at..at + unit as usize],
-                        Role::Data(index) => {
-                            let at = (row * layout.row_bytes() + u64::from(index) * unit) as usize;
-                            &flat[at..at + unit as usize]
-                        }
-                    }
-                })
-                .collect();
-            columns.push((column, first * unit, parts));
-        }
-        return columns;
-    }
-    let mut rest = &flat[..];
-    for segment in layout.segments(*offset, flat.len() as u64) {
-        let (head, tail) = rest.split_at(segment.length as usize);
-        rest = tail;
-        let at = segment.cell.row * unit + u64::from(segment.cell.within);
-        for column in layout.columns_of(segment.cell.row, segment.cell.index) {
-            let open = columns.iter_mut().rev().find(|(c, ..)| *c == column);
-            match open {
-                Some((_, from, parts))
-                    if *from + parts.iter().map(|part| part.len() as u64).sum::<u64>() == at && parts.len() < 512 =>
-                {
-                    parts.push(head);
-                }
-                _ => columns.push((column, at, vec![head])),
+impl Encoded<'_> {
+    /// The slices that make up a range of the piece.
+    fn slices(&self, from: u64, length: u64) -> Vec<&[u8]> {
+        let end = from + length;
+        let mut found = Vec::with_capacity(1);
+        let mut at = from;
+        let first = self.parts.partition_point(|(start, _)| *start <= from).saturating_sub(1);
+        for (start, part) in &self.parts[first.min(self.parts.len())..] {
+            if at >= end || *start >= end {
+                break;
+            }
+            let stop = (start + part.len() as u64).min(end);
+            if stop > at {
+                found.push(&part[(at - start) as usize..(stop - start) as usize]);
+                at = stop;
             }
         }
+        while at < end {
+            let zeros = (end - at).min(ZEROS.len() as u64);
+            found.push(&ZEROS[..zeros as usize]);
+            at += zeros;
+        }
+        found
     }
-    columns
+
+    /// Generates the parity of every row.
+    fn generate(&mut self) {
+        let layout = self.chunk.layout;
+        let (unit, row_bytes) = (u64::from(layout.unit()), layout.row_bytes());
+        let rows = if self.chunk.has_parity() { self.length / row_bytes } else { 0 };
+        let mut parity = vec![vec![0u8; (rows * unit) as usize]; usize::from(layout.parity())];
+        for row in 0..rows {
+            let units: Vec<Vec<&[u8]>> = (0..u64::from(layout.data_units()))
+                .map(|i| self.slices(row * row_bytes + i * unit, unit))
+                .collect();
+            // Where a unit is made of several parts, the row is cut wherever any unit is.
+            let mut cuts: BTreeSet<usize> = BTreeSet::new();
+            for slices in &units {
+                slices.iter().fold(0, |at, slice| {
+                    cuts.insert(at);
+                    at + slice.len()
+                });
+            }
+            let mut cuts: Vec<usize> = cuts.into_iter().collect();
+            cuts.push(unit as usize);
+            for cut in cuts.windows(2) {
+                let data: Vec<&[u8]> = units.iter().map(|slices| within(slices, cut[0], cut[1])).collect();
+                let at = (row * unit) as usize;
+                let mut outputs: Vec<&mut [u8]> =
+                    parity.iter_mut().map(|bytes| &mut bytes[at + cut[0]..at + cut[1]]).collect();
+                let generated = parity::generate(&data, &mut outputs);
+                debug_assert!(generated.is_ok(), "a chunk's layout is within what parity can do");
+            }
+        }
+        self.parity = parity;
+    }
+
+    /// The byte slices that the piece puts into each column: (column, offset in the column, slices).
+    fn columns(&self) -> Vec<(u16, u64, Vec<&[u8]>)> {
+        let layout = self.chunk.layout;
+        let unit = u64::from(layout.unit());
+        let mut columns: Vec<(u16, u64, Vec<&[u8]>)> = Vec::new();
+        if matches!(layout.kind(), Kind::Parity { .. }) {
+            let first = self.offset / layout.row_bytes();
+            let rows = self.length / layout.row_bytes();
+            for column in 0..layout.columns() {
+                let mut parts = Vec::with_capacity(rows as usize);
+                for row in 0..rows {
+                    match layout.role(first + row, column) {
+                        Role::Parity(j) => {
+                            let at = (row * unit) as usize;
+                            parts.push(&self.parity[usize::from(j)][at..at + unit as usize]);
+                        }
+                        Role::Data(index) => {
+                            parts.extend(
+                                self.slices(row * layout.row_bytes() + u64::from(index) * unit, unit),
+                            );
+                        }
+                    }
+                }
+                columns.push((column, first * unit, parts));
+            }
+            return columns;
+        }
+        let mut at = 0;
+        for segment in layout.segments(self.offset, self.length) {
+            let parts = self.slices(at, u64::from(segment.length));
+            at += u64::from(segment.length);
+            let offset = segment.cell.row * unit + u64::from(segment.cell.within);
+            for column in layout.columns_of(segment.cell.row, segment.cell.index) {
+                let open = columns.iter_mut().rev().find(|(c, ..)| *c == column);
+                match open {
+                    Some((_, from, all))
+                        if *from + all.iter().map(|part| part.len() as u64).sum::<u64>() == offset
+                            && all.len() + parts.len() <= 512 =>
+                    {
+                        all.extend(&parts);
+                    }
+                    _ => columns.push((column, offset, parts.clone())),
+                }
+            }
+        }
+        columns
+    }
+}
+
+/// The bytes `from..to` of slices that lie one behind the other; no slice ends in between.
+fn within<'a>(slices: &[&'a [u8]], from: usize, to: usize) -> &'a [u8] {
+    let mut start = 0;
+    for slice in slices {
+        if from < start + slice.len() {
+            return &slice[from - start..to - start];
+        }
+        start += slice.len();
+    }
+    &[]
 }
 
 impl Core {
@@ -164,24 +229,46 @@ impl Core {
     }
 
     fn write_batch(&mut self, pieces: &[Piece], log: &mut WriteLog) -> Result<()> {
-        let mut encoded = Vec::with_capacity(pieces.len());
+        let mut chunks: BTreeMap<Logical, Chunk> = BTreeMap::new();
         for piece in pieces {
             let Some(chunk) = self.map.get(piece.chunk) else {
                 return Err(PoolError::Corrupt(format!("chunk {} is gone from the chunk map", piece.chunk)));
             };
-            encoded.push(encode(chunk, piece));
+            chunks.entry(piece.chunk).or_insert_with(|| chunk.clone());
         }
+        let encoded = self.workers.map_large(pieces, |piece| {
+            let mut start = 0;
+            let parts = piece.parts.iter().map(|part| {
+                let bytes = part.as_ref();
+                start += bytes.len() as u64;
+                (start - bytes.len() as u64, bytes)
+            });
+            let mut encoded = Encoded {
+                chunk: &chunks[&piece.chunk],
+                offset: piece.offset,
+                length: piece.length,
+                parts: parts.collect(),
+                parity: Vec::new(),
+            };
+            encoded.generate();
+            encoded
+        });
         let mut missed: Vec<Written> = Vec::new();
         let mut planned: Vec<(Written, u64, Vec<&[u8]>)> = Vec::new();
         for encoded in &encoded {
-            for (column, offset, parts) in slices(encoded) {
+            for (column, offset, parts) in encoded.columns() {
                 let length = parts.iter().map(|part| part.len() as u64).sum();
                 for region in encoded.chunk.regions_of(offset, length) {
                     log.touched.insert((encoded.chunk.address, region));
                 }
                 for placement in &encoded.chunk.columns[usize::from(column)].placements {
-                    let written =
-                        Written { device: placement.device, chunk: encoded.chunk.address, column, offset, length };
+                    let written = Written {
+                        device: placement.device,
+                        chunk: encoded.chunk.address,
+                        column,
+                        offset,
+                        length,
+                    };
                     if self.usable(placement.device) {
                         planned.push((written, on_device(placement, offset), parts.clone()));
                     } else {
@@ -192,11 +279,13 @@ impl Core {
         }
         // Requests that touch on a device are made one.
         planned.sort_by_key(|(written, at, _)| (written.device, *at));
-        let mut merged: Vec<(DeviceId, u64, u64, Vec<&[u8]>, Vec<Written>)> = Vec::new();
+        let mut merged: Vec<Merged<'_>> = Vec::new();
         for (written, at, parts) in planned {
             match merged.last_mut() {
                 Some((device, from, length, all, list))
-                    if *device == written.device && *from + *length == at && all.len() + parts.len() <= 1024 =>
+                    if *device == written.device
+                        && *from + *length == at
+                        && all.len() + parts.len() <= 1024 =>
                 {
                     *length += written.length;
                     all.extend(parts);
@@ -205,8 +294,10 @@ impl Core {
                 _ => merged.push((written.device, at, written.length, parts, vec![written])),
             }
         }
-        let handles: Vec<_> =
-            merged.iter().map(|(device, ..)| self.devices.get(device).and_then(|d| d.open().cloned())).collect();
+        let handles: Vec<_> = merged
+            .iter()
+            .map(|(device, ..)| self.devices.get(device).and_then(|d| d.open().cloned()))
+            .collect();
         let mut requests: Vec<Request<'_>> = merged
             .iter()
             .zip(&handles)
@@ -216,7 +307,8 @@ impl Core {
             })
             .collect();
         self.runner.run(&mut requests);
-        let results: Vec<Result<(), DeviceError>> = requests.into_iter().map(|request| request.result).collect();
+        let results: Vec<Result<(), DeviceError>> =
+            requests.into_iter().map(|request| request.result).collect();
         for ((device, .., list), result) in merged.into_iter().zip(results) {
             match result {
                 Ok(()) => log.written.extend(list),
@@ -238,17 +330,38 @@ impl Core {
         }
         let Some(chunk) = self.map.get(written.chunk) else { return };
         let regions = chunk.regions_of(written.offset, written.length);
-        let known = chunk.columns[usize::from(written.column)]
+        let mut fresh: Vec<u32> = Vec::new();
+        for placement in chunk.columns[usize::from(written.column)]
             .placements
             .iter()
-            .all(|p| p.device != written.device || regions.clone().all(|region| p.stale.contains(region)));
-        if known {
+            .filter(|p| p.device == written.device)
+        {
+            fresh.extend(regions.clone().filter(|&region| !placement.stale.contains(region)));
+        }
+        if fresh.is_empty() {
             return;
         }
         if let Some(chunk) = self.map.change(written.chunk) {
             for placement in &mut chunk.columns[usize::from(written.column)].placements {
                 if placement.device == written.device {
-                    regions.clone().for_each(|region| placement.stale.insert(region));
+                    fresh.iter().for_each(|&region| placement.stale.insert(region));
+                }
+            }
+        }
+        let marks = fresh.into_iter().map(|region| (written.chunk, written.column, written.device, region));
+        self.new_marks.extend(marks);
+    }
+
+    /// Takes back what a commit that did not succeed had marked: all of it is about to be written again, and what was
+    /// there before is as good as it was.
+    pub(crate) fn undo_marks(&mut self) {
+        for (address, column, device, region) in std::mem::take(&mut self.new_marks) {
+            let Some(chunk) = self.map.change(address) else { continue };
+            for placement in
+                chunk.columns.get_mut(usize::from(column)).into_iter().flat_map(|c| &mut c.placements)
+            {
+                if placement.device == device {
+                    placement.stale.remove(region);
                 }
             }
         }
@@ -273,10 +386,8 @@ impl Core {
 
     /// Flushes devices; gives those that failed.
     pub(crate) fn flush_these(&mut self, devices: &BTreeSet<DeviceId>) -> BTreeSet<DeviceId> {
-        let open: Vec<_> = devices
-            .iter()
-            .filter_map(|&id| Some((id, self.devices.get(&id)?.open()?.clone())))
-            .collect();
+        let open: Vec<_> =
+            devices.iter().filter_map(|&id| Some((id, self.devices.get(&id)?.open()?.clone()))).collect();
         let mut requests: Vec<Request<'_>> =
             open.iter().map(|(_, handle)| Request::new(&**handle, Op::Flush)).collect();
         self.runner.run(&mut requests);

@@ -30,7 +30,6 @@ pub const DEVICE_BYTES_MIN: u64 = 64 << 20;
 
 const HEADER_AT: u64 = 16 << 10;
 const HEADER_BYTES: usize = 4096;
-const CONFIG_AT: u64 = 20 << 10;
 /// The longest configuration text, bytes.
 pub(crate) const CONFIG_BYTES_MAX: usize = 108 << 10;
 const RING_AT: u64 = 128 << 10;
@@ -57,6 +56,8 @@ pub struct Label {
     pub device: Guid,
     /// That device's number.
     pub id: DeviceId,
+    /// Bytes of the device that the pool uses, labels included: where the labels at the end are.
+    pub size: u64,
     /// When the label was written.
     pub txg: Txg,
     /// The configuration as JSON text.
@@ -86,6 +87,7 @@ impl Label {
         w.u32(self.id.0);
         w.u32(config.len() as u32);
         w.u64(self.txg.0);
+        w.u64(self.size);
         w.raw(&xxh3_128(config).to_le_bytes());
         let mut header = w.finish();
         header.resize(HEADER_BYTES - 16, 0);
@@ -119,6 +121,10 @@ impl Label {
         let id = DeviceId(h.u32("device number")?);
         let length = h.u32("configuration length")? as usize;
         let txg = Txg(h.u64("txg")?);
+        let size = h.u64("device size")?;
+        if size < DEVICE_BYTES_MIN {
+            return Err(h.error("device size", format!("is {size}")));
+        }
         let config_checksum = h.array("configuration checksum")?;
         if length > CONFIG_BYTES_MAX {
             return Err(h.error("configuration length", format!("is {length}")));
@@ -130,7 +136,7 @@ impl Label {
         } else {
             String::new()
         };
-        Ok(Self { pool, device, id, txg, config })
+        Ok(Self { pool, device, id, size, txg, config })
     }
 }
 
@@ -139,7 +145,7 @@ impl Label {
 /// # Errors
 /// Only when the device can't even tell its size.
 pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
-    let size = device.size()?;
+    let mut size = device.size()?;
     let mut found = Labels::default();
     if size < DEVICE_BYTES_MIN {
         return Ok(found);
@@ -155,7 +161,11 @@ pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
             *ok = device.read(at + from, &mut bytes[from as usize..(from + length) as usize]).is_ok();
         }
         match Label::decode(&bytes[HEADER_AT as usize..RING_AT as usize], index) {
-            Ok(label) if readable[0] => labels.push(label),
+            Ok(label) if readable[0] => {
+                // A device that has grown since carries its last labels where it ended then.
+                size = size.min(label.size);
+                labels.push(label);
+            }
             _ => found.damaged.push(index),
         }
         if readable[1] {
@@ -178,10 +188,9 @@ pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
 /// # Errors
 /// The first write that failed; the other labels are written nevertheless.
 pub(crate) fn write(device: &dyn BlockDevice, label: &Label, which: &[u64]) -> Result<(), DeviceError> {
-    let size = device.size()?;
     let mut outcome = Ok(());
     for &index in which {
-        let written = device.write(label_at(size, index) + HEADER_AT, &label.encode(index));
+        let written = device.write(label_at(label.size, index) + HEADER_AT, &label.encode(index));
         outcome = outcome.and(written);
     }
     outcome
@@ -218,7 +227,14 @@ mod tests {
     use super::*;
 
     fn label() -> Label {
-        Label { pool: Guid(1), device: Guid(2), id: DeviceId(3), txg: Txg(4), config: "{\"name\":\"tank\"}".into() }
+        Label {
+            pool: Guid(1),
+            device: Guid(2),
+            id: DeviceId(3),
+            size: DEVICE_BYTES_MIN + 4096,
+            txg: Txg(4),
+            config: "{\"name\":\"tank\"}".into(),
+        }
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl Uberblock {
         let mut roots = [None; 3];
         for root in &mut roots {
             let pointer = r.array("root pointer")?;
-            *root = NodePtr::decode_root(&pointer).map_err(|error| r.error("root pointer", error.to_string()))?;
+            *root =
+                NodePtr::decode_root(&pointer).map_err(|error| r.error("root pointer", error.to_string()))?;
         }
         let mut devices = Vec::new();
         for _ in 0..r.u16("devices")? {

@@ -72,7 +72,8 @@ impl Progress {
     }
 
     fn report(&self, kind: ScanKind) -> ScanReport {
-        let rate = if self.ran_ms > 0 { (u128::from(self.done) * 1000 / u128::from(self.ran_ms)) as u64 } else { 0 };
+        let rate =
+            if self.ran_ms > 0 { (u128::from(self.done) * 1000 / u128::from(self.ran_ms)) as u64 } else { 0 };
         let done = self.done.min(self.total);
         let running = self.state == ScanState::Running;
         ScanReport {
@@ -178,13 +179,17 @@ impl Pool {
             (ScrubAction::Start, Some(ScanState::Running)) => {
                 return Err(PoolError::refused("a scrub is going on already"));
             }
-            (ScrubAction::Start, Some(ScanState::Paused)) => self.set_scrub_state(ScanState::Running, "scrub_resume"),
+            (ScrubAction::Start, Some(ScanState::Paused)) => {
+                self.set_scrub_state(ScanState::Running, "scrub_resume")
+            }
             (ScrubAction::Start, _) => {
                 let total = self.scrub_total();
                 self.scan.scrub = Some(Progress::new(now, total));
                 self.core.events.push(now, "scrub_start", None, "scrub started".to_owned());
             }
-            (ScrubAction::Pause, Some(ScanState::Running)) => self.set_scrub_state(ScanState::Paused, "scrub_pause"),
+            (ScrubAction::Pause, Some(ScanState::Running)) => {
+                self.set_scrub_state(ScanState::Paused, "scrub_pause")
+            }
             (ScrubAction::Stop, Some(ScanState::Running | ScanState::Paused)) => {
                 self.set_scrub_state(ScanState::Canceled, "scrub_abort");
             }
@@ -209,7 +214,11 @@ impl Pool {
     pub fn has_work(&self) -> bool {
         !self.core.read_only
             && !self.core.suspended
-            && (self.resilver_needed() || self.stand_ins_done() || self.spare_wanted() || self.destroys() || self.scrubs())
+            && (self.resilver_needed()
+                || self.stand_ins_done()
+                || self.spare_wanted()
+                || self.destroys()
+                || self.scrubs())
     }
 
     fn scrubs(&self) -> bool {

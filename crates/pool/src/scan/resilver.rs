@@ -76,7 +76,9 @@ impl Pool {
             for region in 0..chunk.regions() {
                 let targets: Vec<(u16, crate::chunk::Placement)> = chunk
                     .placements()
-                    .filter(|(_, placement)| placement.stale.contains(region) && self.core.usable(placement.device))
+                    .filter(|(_, placement)| {
+                        placement.stale.contains(region) && self.core.usable(placement.device)
+                    })
                     .map(|(column, placement)| (column, *placement))
                     .collect();
                 if targets.is_empty() {
@@ -85,7 +87,7 @@ impl Pool {
                 let mut outcome = if chunk.class == Class::Data {
                     self.rebuild_data(&chunk, region, &targets)?
                 } else {
-                    self.rebuild_nodes(&chunk, region, &targets)?
+                    self.rebuild_nodes(&chunk, region, &targets)
                 };
                 done += chunk.region_bytes() * targets.len() as u64;
                 outcome.fresh.retain(|(_, device)| self.core.usable(*device));
@@ -220,28 +222,36 @@ impl Pool {
                 return None;
             }
         }
-        let mut wrong = false;
-        for (offset, extent) in extents {
-            let good = rows
-                .logical(chunk, *offset, u64::from(extent.stored))
-                .is_some_and(|bytes| extent.checksum.matches(&bytes));
-            if !good {
-                wrong = true;
-                let want = Want {
-                    address: Logical(chunk.address.0 + offset),
-                    length: extent.stored,
-                    checksum: extent.checksum,
-                };
-                if self.core.read_extent(want).is_err() {
-                    outcome.errors += 1;
+        let matches = |rows: &Rows, offset: u64, extent: &Extent| {
+            let bytes = rows.logical(chunk, offset, u64::from(extent.stored));
+            bytes.is_some_and(|bytes| extent.checksum.matches(&bytes))
+        };
+        let good = self.core.workers.map(extents, |(offset, extent)| matches(&rows, *offset, extent));
+        let wrong: Vec<&&(u64, Extent)> =
+            extents.iter().zip(good).filter(|(_, good)| !good).map(|(e, _)| e).collect();
+        if wrong.is_empty() {
+            return Some(rows);
+        }
+        // What was used to rebuild was wrong itself: take the rows that make each extent right, and where two extents
+        // of a row disagree about the rest of it, each extent's own bytes.
+        let mut healed: Vec<(u64, Vec<u8>)> = Vec::new();
+        for (offset, extent) in wrong {
+            let address = Logical(chunk.address.0 + offset);
+            let want = Want { address, length: extent.stored, checksum: extent.checksum };
+            match self.core.heal_rows(&want) {
+                Ok(right) => {
+                    rows.adopt(&right);
+                    healed.extend(
+                        right
+                            .logical(chunk, *offset, u64::from(extent.stored))
+                            .map(|bytes| (*offset, bytes.into_owned())),
+                    );
                 }
+                Err(_) => outcome.errors += 1,
             }
         }
-        if wrong {
-            // The sources were healed where they could be.
-            rows = self.core.read_rows(chunk, run.clone(), &all);
-            gone = rows.missing();
-            rows.rebuild(chunk, &gone);
+        for (offset, bytes) in &healed {
+            rows.put(chunk, *offset, bytes);
         }
         Some(rows)
     }
@@ -304,7 +314,7 @@ impl Pool {
         chunk: &Chunk,
         region: u32,
         targets: &[(u16, crate::chunk::Placement)],
-    ) -> Result<Outcome> {
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);
@@ -330,7 +340,7 @@ impl Pool {
             .map(|(column, placement)| (*column, placement.device))
             .filter(|target| !failed.contains(target))
             .collect();
-        Ok(outcome)
+        outcome
     }
 }
 
@@ -340,7 +350,9 @@ pub(super) fn live_runs(chunk: &Chunk, extents: &[(u64, Extent)]) -> Vec<Range<u
     for (offset, extent) in extents {
         let rows = chunk.layout.rows_of(*offset, u64::from(extent.stored));
         match runs.last_mut() {
-            Some(last) if rows.start < last.end || (rows.start == last.end && rows.end - last.start <= ROWS_MAX) => {
+            Some(last)
+                if rows.start < last.end || (rows.start == last.end && rows.end - last.start <= ROWS_MAX) =>
+            {
                 last.end = last.end.max(rows.end);
             }
             _ => runs.push(rows),

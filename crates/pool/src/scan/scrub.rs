@@ -36,7 +36,9 @@ impl Pool {
         let mut done = 0;
         let mut cursor = progress.cursor;
         let mut finished = true;
-        while let Some(chunk) = self.core.map.at(cursor).or_else(|| self.core.map.at_or_after(cursor)).cloned() {
+        while let Some(chunk) =
+            self.core.map.at(cursor).or_else(|| self.core.map.at_or_after(cursor)).cloned()
+        {
             if done >= budget {
                 finished = false;
                 break;
@@ -63,7 +65,8 @@ impl Pool {
             progress.state = ScanState::Finished;
             progress.ended = self.core.now();
             progress.total = progress.done;
-            let message = format!("scrub repaired {} bytes with {} errors", progress.repaired, progress.errors);
+            let message =
+                format!("scrub repaired {} bytes with {} errors", progress.repaired, progress.errors);
             self.core.events.push(progress.ended, "scrub_finish", None, message);
         }
         self.scan.scrub = Some(progress);
@@ -84,13 +87,20 @@ impl Pool {
         for run in live_runs(chunk, &extents) {
             let rows = self.core.read_rows(chunk, run.clone(), &all);
             let mut clean = rows.missing().is_empty();
-            for (offset, extent) in &extents {
-                let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
-                if touched.start < run.start || touched.end > run.end {
-                    continue;
-                }
+            let within: Vec<&(u64, Extent)> = extents
+                .iter()
+                .filter(|(offset, extent)| {
+                    let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+                    touched.start >= run.start && touched.end <= run.end
+                })
+                .collect();
+            let right = self
+                .core
+                .workers
+                .map(&within, |(offset, extent)| extent_is_right(chunk, &rows, *offset, extent));
+            for ((offset, extent), right) in within.into_iter().zip(right) {
                 let address = Logical(chunk.address.0 + offset);
-                if extent_is_right(chunk, &rows, *offset, extent) {
+                if right {
                     if self.core.lost.remove(&address) {
                         self.meta.remove(&mut self.core, crate::txg::lost_key(address))?;
                     }
@@ -121,8 +131,11 @@ impl Pool {
         for (offset, extent) in extents {
             let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
             if touched.start >= run.start && touched.end <= run.end {
-                let want =
-                    Want { address: Logical(chunk.address.0 + offset), length: extent.stored, checksum: extent.checksum };
+                let want = Want {
+                    address: Logical(chunk.address.0 + offset),
+                    length: extent.stored,
+                    checksum: extent.checksum,
+                };
                 let _ = self.core.heal(&want);
             }
         }
@@ -136,13 +149,19 @@ impl Pool {
         let layout = &chunk.layout;
         let Kind::Parity { parity } = layout.kind() else { return };
         let unit = layout.unit() as usize;
-        for row in rows.rows.clone() {
+        let all: Vec<u64> = rows.rows.clone().collect();
+        let agree = self.core.workers.map(&all, |&row| {
             let data: Vec<&[u8]> =
                 (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
-            let found: Vec<&[u8]> = (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
-            if parity::verify(&data, &found).unwrap_or(false) {
-                continue;
-            }
+            let found: Vec<&[u8]> =
+                (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
+            parity::verify(&data, &found).unwrap_or(false)
+        });
+        for (row, _) in all.into_iter().zip(agree).filter(|(_, agree)| !agree) {
+            let data: Vec<&[u8]> =
+                (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
+            let found: Vec<&[u8]> =
+                (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
             // Dead bytes of a data column may be what is wrong: two parities tell, one does not.
             if parity >= 2
                 && let Ok(Location::Column(slot)) = parity::locate(&data, &found)
@@ -154,7 +173,7 @@ impl Pool {
                 if mended.rebuild(chunk, &std::iter::once(column).collect())
                     && let Some(right) = mended.unit(row, column)
                 {
-                    self.rewrite_unit(chunk, row, column, &right.to_vec());
+                    self.rewrite_unit(chunk, row, column, right);
                 }
                 continue;
             }
@@ -182,7 +201,9 @@ impl Pool {
     }
 
     fn rewrite(&mut self, device: DeviceId, at: u64, bytes: &[u8]) {
-        let Some(handle) = self.core.devices.get(&device).and_then(|device| device.open().cloned()) else { return };
+        let Some(handle) = self.core.devices.get(&device).and_then(|device| device.open().cloned()) else {
+            return;
+        };
         match handle.write(at, bytes) {
             Ok(()) => self.core.healed_bytes += bytes.len() as u64,
             Err(error) => self.core.device_failed(device, &error),
@@ -214,7 +235,9 @@ impl Pool {
             let cell = chunk.layout.cell(at);
             let within = cell.within as usize;
             for column in chunk.layout.columns_of(cell.row, cell.index) {
-                let same = rows.unit(cell.row, column).is_none_or(|unit| unit[within..within + NODE_SIZE] == right[..]);
+                let same = rows
+                    .unit(cell.row, column)
+                    .is_none_or(|unit| unit[within..within + NODE_SIZE] == right[..]);
                 if same {
                     continue;
                 }
@@ -233,7 +256,9 @@ impl Pool {
     fn scrub_second_placements(&mut self, chunk: &Chunk, live: &[u64]) {
         let expected = Expected { pool: Some(self.core.guid.0), ..Expected::default() };
         let unit = u64::from(chunk.layout.unit());
-        for (column, entry) in chunk.columns.iter().enumerate().filter(|(_, entry)| entry.placements.len() > 1) {
+        for (column, entry) in
+            chunk.columns.iter().enumerate().filter(|(_, entry)| entry.placements.len() > 1)
+        {
             for &at in live {
                 let cell = chunk.layout.cell(at);
                 if !chunk.layout.columns_of(cell.row, cell.index).any(|c| usize::from(c) == column) {
@@ -244,7 +269,8 @@ impl Pool {
                 let mut copies: Vec<(DeviceId, u64, Option<Node>)> = Vec::new();
                 for placement in &entry.placements {
                     let fresh = region.clone().all(|region| !placement.stale.contains(region));
-                    let handle = self.core.devices.get(&placement.device).and_then(|device| device.open().cloned());
+                    let handle =
+                        self.core.devices.get(&placement.device).and_then(|device| device.open().cloned());
                     if let (true, Some(handle)) = (fresh, handle) {
                         let mut bytes = vec![0; NODE_SIZE];
                         let read = handle.read(on_device(placement, offset), &mut bytes).is_ok();
@@ -253,7 +279,8 @@ impl Pool {
                     }
                 }
                 let birth = |node: &Node| node.header().birth;
-                let best = copies.iter().filter_map(|(.., node)| node.as_ref()).max_by_key(|node| birth(node));
+                let best =
+                    copies.iter().filter_map(|(.., node)| node.as_ref()).max_by_key(|node| birth(node));
                 let Some(right) = best.map(|node| node.bytes().to_vec()) else { continue };
                 for (device, at, node) in copies {
                     if node.is_none_or(|node| node.bytes() != &right[..]) {
@@ -276,7 +303,8 @@ fn extent_is_right(chunk: &Chunk, rows: &Rows, offset: u64, extent: &Extent) -> 
     chunk.layout.segments(offset, length).all(|segment| {
         let cell = segment.cell;
         let within = cell.within as usize..(cell.within + segment.length) as usize;
-        let mut copies = chunk.layout.columns_of(cell.row, cell.index).filter_map(|column| rows.unit(cell.row, column));
+        let mut copies =
+            chunk.layout.columns_of(cell.row, cell.index).filter_map(|column| rows.unit(cell.row, column));
         let first = copies.next();
         copies.all(|copy| first.is_none_or(|first| copy[within.clone()] == first[within.clone()]))
     })

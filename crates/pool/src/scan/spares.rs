@@ -1,6 +1,6 @@
 //! Devices that stand in for others: spares and replacements.
 
-use crate::chunk::{Placement, Stale};
+use crate::chunk::{Column, Placement, Stale};
 use crate::core::{Device, Relation, StandIn};
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
@@ -25,15 +25,13 @@ impl Pool {
                 .map(|(index, _)| index)
                 .collect();
             for column in columns {
-                match self.core.new_placement(by, column_bytes, Stale::ALL) {
-                    Some(placement) => added.push((address, column, placement)),
-                    None => {
-                        outcome = Err(PoolError::refused(format!(
-                            "a column of {column_bytes} bytes of chunk {address} does not fit on the new device"
-                        )));
-                        break 'chunks;
-                    }
-                }
+                let Some(placement) = self.core.new_placement(by, column_bytes, Stale::ALL) else {
+                    outcome = Err(PoolError::refused(format!(
+                        "a column of {column_bytes} bytes of chunk {address} does not fit on the new device"
+                    )));
+                    break 'chunks;
+                };
+                added.push((address, column, placement));
             }
         }
         for (address, column, placement) in added {
@@ -97,14 +95,19 @@ impl Pool {
     }
 
     fn idle_spares(&self) -> Vec<DeviceId> {
-        let mut spares: Vec<&Device> =
-            self.core.devices.values().filter(|device| device.relation == Relation::Spare && device.usable()).collect();
+        let mut spares: Vec<&Device> = self
+            .core
+            .devices
+            .values()
+            .filter(|device| device.relation == Relation::Spare && device.usable())
+            .collect();
         spares.sort_by_key(|device| (device.size, device.id));
         spares.into_iter().map(|device| device.id).collect()
     }
 
     pub(super) fn spare_wanted(&self) -> bool {
-        !self.needing_spare().is_empty() && self.needing_spare().iter().any(|&id| self.spare_for(id).is_some())
+        !self.needing_spare().is_empty()
+            && self.needing_spare().iter().any(|&id| self.spare_for(id).is_some())
     }
 
     /// The smallest idle spare that could hold what is on a device.
@@ -113,7 +116,12 @@ impl Pool {
             .core
             .map
             .iter()
-            .flat_map(|chunk| chunk.placements().filter(|(_, p)| p.device == of).map(|_| chunk.column_bytes + crate::chunk::COLUMN_HEADER))
+            .flat_map(|chunk| {
+                chunk
+                    .placements()
+                    .filter(|(_, p)| p.device == of)
+                    .map(|_| chunk.column_bytes + crate::chunk::COLUMN_HEADER)
+            })
             .sum();
         let capacity = |id: &DeviceId| self.core.devices.get(id).map_or(0, |device| device.free.total());
         self.idle_spares().into_iter().find(|id| capacity(id) >= needed)
@@ -133,7 +141,9 @@ impl Pool {
             self.core.dirty_devices.insert(spare);
             self.core.labels_dirty = true;
             let now = self.core.now();
-            let path = |id: &DeviceId| self.core.devices.get(id).map(|device| device.path.clone()).unwrap_or_default();
+            let path = |id: &DeviceId| {
+                self.core.devices.get(id).map(|device| device.path.clone()).unwrap_or_default()
+            };
             let message = format!("spare {} steps in for {}", path(&spare), path(&failed));
             self.core.events.push(now, "spare_activate", Some(&path(&spare)), message);
             self.changed = true;
@@ -155,7 +165,8 @@ impl Pool {
                 StandIn::Replacement => device.usable() && self.is_fresh(device.id),
                 // A spare goes back when the original works again and misses nothing.
                 StandIn::Spare => {
-                    self.core.devices.get(of).is_some_and(|of| of.usable() && !of.degraded) && self.is_fresh(*of)
+                    self.core.devices.get(of).is_some_and(|of| of.usable() && !of.degraded)
+                        && self.is_fresh(*of)
                 }
             })
             .map(|(device, of, how)| (device.id, of, how))
@@ -166,8 +177,43 @@ impl Pool {
         !self.finished_stand_ins().is_empty()
     }
 
+    /// Where a mirror was made of a single disk's two copies, gives back the copy that the new side holds now.
+    fn end_widening(&mut self) -> Result<()> {
+        let mut any = false;
+        for address in self.core.map.addresses() {
+            let Some(chunk) = self.core.map.get(address) else { continue };
+            let homes = |column: &Column| column.placements.iter().map(|p| p.device).collect::<Vec<_>>();
+            let [first, second] = &chunk.columns[..] else { continue };
+            let Some(twice) = homes(first).into_iter().find(|device| homes(second).contains(device)) else {
+                continue;
+            };
+            let regions = chunk.regions();
+            let elsewhere = second.placements.iter().any(|placement| {
+                placement.device != twice
+                    && self.core.usable(placement.device)
+                    && placement.stale.iter().all(|region| region >= regions)
+            });
+            if !elsewhere {
+                continue;
+            }
+            let column_bytes = chunk.column_bytes;
+            let mut dropped = Vec::new();
+            if let Some(chunk) = self.core.map.change(address) {
+                let second = &mut chunk.columns[1].placements;
+                dropped.extend(second.iter().copied().filter(|placement| placement.device == twice));
+                second.retain(|placement| placement.device != twice);
+            }
+            for placement in dropped {
+                self.core.drop_placement(&placement, column_bytes, true);
+            }
+            any = true;
+        }
+        if any { self.commit() } else { Ok(()) }
+    }
+
     /// Lets replacements take over for good and spares go back.
     pub(super) fn end_stand_ins(&mut self) -> Result<()> {
+        self.end_widening()?;
         while let Some((id, of, how)) = self.finished_stand_ins().into_iter().next() {
             match how {
                 StandIn::Replacement => self.take_over(id, of)?,
@@ -182,7 +228,8 @@ impl Pool {
         self.commit()?;
         let Some(old) = self.core.devices.get(&of) else { return Ok(()) };
         let (relation, old_path, old_handle) = (old.relation, old.path.clone(), old.handle.clone());
-        let others: Vec<DeviceId> = self.core.stand_ins(of).into_iter().filter(|&other| other != id).collect();
+        let others: Vec<DeviceId> =
+            self.core.stand_ins(of).into_iter().filter(|&other| other != id).collect();
         self.drop_from(of);
         for other in others {
             self.drop_from(other);

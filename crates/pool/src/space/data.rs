@@ -109,11 +109,6 @@ impl DataSpace {
         self.free.total()
     }
 
-    /// Number of free runs.
-    pub(crate) fn runs(&self) -> usize {
-        self.free.len()
-    }
-
     /// The longest free run, bytes.
     pub(crate) fn longest(&self) -> u64 {
         self.free.longest()

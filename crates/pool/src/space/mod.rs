@@ -51,10 +51,6 @@ impl<T> Deferred<T> {
         released
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.queue.iter().flat_map(|(_, things)| things)
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -77,7 +77,9 @@ impl NodeSpace {
     /// Takes over a slot whose checksum was right; false when it is not this chunk's.
     pub(crate) fn load(&mut self, bytes: &[u8], pool: Guid, chunk: Logical) -> bool {
         let word = |at: usize| {
-            bytes.get(at..at + 8).map_or(0, |b| b.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte)))
+            bytes
+                .get(at..at + 8)
+                .map_or(0, |b| b.iter().rev().fold(0u64, |value, &byte| value << 8 | u64::from(byte)))
         };
         if bytes.len() != self.slot_bytes()
             || &bytes[..8] != MAGIC

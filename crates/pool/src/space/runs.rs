@@ -92,7 +92,13 @@ impl FreeRuns {
 
     /// Takes up to `most` from the run at or behind `hint` (else from the beginning) that holds at least `least`;
     /// gives its start and the length taken, a multiple of `multiple`.
-    pub(crate) fn allocate_up_to(&mut self, least: u64, most: u64, multiple: u64, hint: u64) -> Option<(u64, u64)> {
+    pub(crate) fn allocate_up_to(
+        &mut self,
+        least: u64,
+        most: u64,
+        multiple: u64,
+        hint: u64,
+    ) -> Option<(u64, u64)> {
         let (start, free) = self
             .runs
             .range(hint..)
@@ -119,11 +125,6 @@ impl FreeRuns {
         self.runs.values().copied().max().unwrap_or(0)
     }
 
-    /// Number of runs.
-    pub(crate) fn len(&self) -> usize {
-        self.runs.len()
-    }
-
     /// How many pieces of `size` bytes (a power of two from 4 KiB to 1 MiB) fit into the runs.
     pub(crate) fn fitting(&self, size: u64) -> u64 {
         let shift = size.max(1).next_power_of_two().trailing_zeros().clamp(*SIZES.start(), *SIZES.end());
@@ -131,6 +132,7 @@ impl FreeRuns {
     }
 
     /// All runs as (start, length), rising.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.runs.iter().map(|(&start, &length)| (start, length))
     }

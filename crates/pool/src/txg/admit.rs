@@ -58,7 +58,8 @@ impl Pool {
         if self.room_stamp == self.committed && asked + margin < self.room_bytes / 2 {
             return Ok(true);
         }
-        let largest = self.datasets.values().filter(|d| !d.dirty.is_empty()).map(|d| u64::from(d.block_size)).max();
+        let largest =
+            self.datasets.values().filter(|d| !d.dirty.is_empty()).map(|d| u64::from(d.block_size)).max();
         let largest = largest.unwrap_or(0).max(block_size);
         let mut room = self.data_room(largest, false)?;
         if room < 4 * (asked + margin) {
@@ -68,7 +69,8 @@ impl Pool {
         self.room_bytes = room.saturating_sub(kept);
         let blocks = asked / 4096;
         let nodes = self.node_room();
-        let nodes_needed = NODES_RESERVED + NODES_PER_COMMIT + (2 * asked / block_size).min(blocks) + blocks / 64;
+        let nodes_needed =
+            NODES_RESERVED + NODES_PER_COMMIT + (2 * asked / block_size).min(blocks) + blocks / 64;
         if nodes < nodes_needed {
             // Node room bounds the batch: fewer blocks in one commit need fewer nodes.
             return Ok(false);
@@ -81,7 +83,13 @@ impl Pool {
     }
 
     fn widest_row(&self) -> u64 {
-        self.core.map.iter().filter(|chunk| chunk.has_parity()).map(|chunk| chunk.layout.row_bytes()).max().unwrap_or(0)
+        self.core
+            .map
+            .iter()
+            .filter(|chunk| chunk.has_parity())
+            .map(|chunk| chunk.layout.row_bytes())
+            .max()
+            .unwrap_or(0)
     }
 
     /// Bytes that blocks of a size can still take, in chunks and in chunks to be made. Chunks that were not looked into
@@ -92,7 +100,9 @@ impl Pool {
                 .core
                 .map
                 .iter()
-                .filter(|c| c.class == Class::Data && c.used < c.length() && !self.core.data.contains_key(&c.address))
+                .filter(|c| {
+                    c.class == Class::Data && c.used < c.length() && !self.core.data.contains_key(&c.address)
+                })
                 .map(|chunk| chunk.address)
                 .collect();
             for address in unknown {

@@ -5,12 +5,13 @@
 //! with zeros only where that costs fewer raw bytes than mirroring, or where no mirrored chunk can be made.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use tree::Key;
 
 use crate::alloc::Purpose;
 use crate::chunk::Class;
+use crate::core::Group;
 use crate::error::{PoolError, Result};
 use crate::io::{Part, Piece};
 use crate::pointer::Extent;
@@ -34,7 +35,7 @@ pub(crate) struct Placed {
 
 impl Pool {
     /// Places items (each a whole number of sectors), in order.
-    pub(crate) fn place(&mut self, items: &[Arc<[u8]>]) -> Result<Placed> {
+    pub(crate) fn place(&mut self, items: &[Bytes]) -> Result<Placed> {
         let mut placed = Placed { addresses: vec![None; items.len()], pieces: Vec::new() };
         let mut at = 0;
         while at < items.len() {
@@ -54,14 +55,14 @@ impl Pool {
     }
 
     /// Places some items from `at` on in a group; how many.
-    fn place_in(&mut self, group: GroupId, at: usize, items: &[Arc<[u8]>], placed: &mut Placed) -> Result<usize> {
+    fn place_in(&mut self, group: GroupId, at: usize, items: &[Bytes], placed: &mut Placed) -> Result<usize> {
         let mut end = at;
         let mut total = 0;
         while end < items.len() && (end == at || total < TURN_BYTES) {
             total += items[end].len() as u64;
             end += 1;
         }
-        let parity = self.core.groups.get(&group).is_some_and(|group| self.core.has_parity(group));
+        let parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
         if !parity {
             return self.place_run(group, false, total, at, end, items, placed);
         }
@@ -82,7 +83,7 @@ impl Pool {
     }
 
     /// How many of the items fill rows so that the raw bytes spent on all of them are fewest.
-    fn items_for_rows(&mut self, group: GroupId, items: &[Arc<[u8]>]) -> Result<usize> {
+    fn items_for_rows(&mut self, group: GroupId, items: &[Bytes]) -> Result<usize> {
         let first = items.first().map_or(0, |item| item.len() as u64);
         let Some(chunk) = self.data_chunk(group, true, first)? else { return Ok(0) };
         let Some(chunk) = self.core.map.get(chunk) else { return Ok(0) };
@@ -111,7 +112,7 @@ impl Pool {
         total: u64,
         at: usize,
         end: usize,
-        items: &[Arc<[u8]>],
+        items: &[Bytes],
         placed: &mut Placed,
     ) -> Result<usize> {
         let Some(first) = items.get(at).map(|item| item.len() as u64) else { return Ok(0) };
@@ -130,7 +131,7 @@ impl Pool {
                 break;
             }
             placed.addresses[at + index] = Some(Logical(address.0 + offset + used));
-            parts.push(Part::Bytes(Arc::clone(item)));
+            parts.push(Part::Bytes(item.clone()));
             space.stored(offset + used, item.len() as u64);
             used += item.len() as u64;
             count += 1;
@@ -162,7 +163,9 @@ impl Pool {
             .core
             .map
             .iter()
-            .filter(|chunk| chunk.class == Class::Data && chunk.group == group && chunk.has_parity() == parity)
+            .filter(|chunk| {
+                chunk.class == Class::Data && chunk.group == group && chunk.has_parity() == parity
+            })
             .map(|chunk| (chunk.address, chunk.length() - chunk.used.min(chunk.length())))
             .collect();
         let mut found = candidates.iter().map(|&(address, _)| address).find(|&address| fits(self, address));
@@ -180,7 +183,7 @@ impl Pool {
             }
         }
         if found.is_none() {
-            let has_parity = self.core.groups.get(&group).is_some_and(|group| self.core.has_parity(group));
+            let has_parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
             let purpose = if has_parity && !parity { Purpose::Remainder } else { Purpose::Data };
             found = match self.core.make_chunk(group, purpose) {
                 Ok(address) if fits(self, address) => Some(address),
@@ -211,16 +214,21 @@ impl Pool {
         let (end, length, grain) = (chunk.end(), chunk.length(), chunk.grain());
         let mut space = DataSpace::new(length, grain);
         let mut beyond = None;
-        self.extents.scan(&mut self.core, extent_key(address), extent_key(Logical(end.0 - 1)), |key, value| {
-            let extent = Extent::decode(value)?;
-            let offset = key.offset - address.0;
-            if offset + u64::from(extent.stored) > length {
-                beyond = Some(key.offset);
-                return Ok::<_, PoolError>(ControlFlow::Break(()));
-            }
-            space.hold(offset, u64::from(extent.stored));
-            Ok(ControlFlow::Continue(()))
-        })?;
+        self.extents.scan(
+            &mut self.core,
+            extent_key(address),
+            extent_key(Logical(end.0 - 1)),
+            |key, value| {
+                let extent = Extent::decode(value)?;
+                let offset = key.offset - address.0;
+                if offset + u64::from(extent.stored) > length {
+                    beyond = Some(key.offset);
+                    return Ok::<_, PoolError>(ControlFlow::Break(()));
+                }
+                space.hold(offset, u64::from(extent.stored));
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
         if let Some(at) = beyond {
             return Err(PoolError::Corrupt(format!("the extent at {at} reaches beyond chunk {address}")));
         }
@@ -236,7 +244,9 @@ impl Pool {
     pub(crate) fn free_extent(&mut self, address: Logical) -> Result<()> {
         let key = extent_key(address);
         let Some(value) = self.extents.remove(&mut self.core, key)? else {
-            return Err(PoolError::Corrupt(format!("the extent at logical address {address} is freed twice")));
+            return Err(PoolError::Corrupt(format!(
+                "the extent at logical address {address} is freed twice"
+            )));
         };
         let mut extent = Extent::decode(&value)?;
         if extent.references > 1 {
@@ -251,7 +261,9 @@ impl Pool {
         }
         self.core.unwritten_extents.remove(&address);
         let Some(chunk) = self.core.map.at(address).map(|chunk| chunk.address) else {
-            return Err(PoolError::Corrupt(format!("the extent at logical address {address} is in no chunk")));
+            return Err(PoolError::Corrupt(format!(
+                "the extent at logical address {address} is in no chunk"
+            )));
         };
         if let Some(chunk) = self.core.map.change(chunk) {
             chunk.used = chunk.used.saturating_sub(length);

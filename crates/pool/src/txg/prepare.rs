@@ -1,12 +1,13 @@
 //! From dirty blocks to nodes that only need writing.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use tree::{Key, NodePtr, Tree};
 
 use super::place::extent_key;
+use crate::checksum::ChecksumKind;
 use crate::chunk::Class;
 use crate::codec::Writer;
+use crate::compress::Compression;
 use crate::core::Core;
 use crate::dataset::{DEAD_EXTENT, DEAD_NODE, Dirty, block_key, dead_value};
 use crate::error::{PoolError, Result};
@@ -20,8 +21,9 @@ struct Outgoing {
     dataset: DatasetId,
     block: u64,
     /// The block as it is read.
-    bytes: Arc<[u8]>,
-    compressed: bool,
+    bytes: Bytes,
+    /// How it is stored.
+    compression: Compression,
 }
 
 impl Pool {
@@ -43,27 +45,32 @@ impl Pool {
 
     fn write_blocks(&mut self) -> Result<Result<()>> {
         let mut outgoing: Vec<Outgoing> = Vec::new();
-        let mut stored: Vec<Arc<[u8]>> = Vec::new();
         let mut holes: Vec<(DatasetId, u64)> = Vec::new();
         for dataset in self.datasets.values_mut() {
-            let compression = dataset.compression;
+            let (id, compression) = (dataset.id, dataset.compression);
             for (block, dirty) in std::mem::take(&mut dataset.dirty) {
                 match dirty {
-                    Dirty::Hole => holes.push((dataset.id, block)),
-                    // With compression on, zeros are holes, as in zfs.
-                    Dirty::Data(bytes)
-                        if compression != crate::compress::Compression::Off && bytes.iter().all(|&b| b == 0) =>
-                    {
-                        holes.push((dataset.id, block));
-                    }
-                    Dirty::Data(bytes) => {
-                        let packed: Option<Arc<[u8]>> = compression.compress(&bytes).map(Into::into);
-                        let compressed = packed.is_some();
-                        stored.push(packed.unwrap_or_else(|| Arc::clone(&bytes)));
-                        outgoing.push(Outgoing { dataset: dataset.id, block, bytes, compressed });
-                    }
+                    Dirty::Hole => holes.push((id, block)),
+                    Dirty::Data(bytes) => outgoing.push(Outgoing { dataset: id, block, bytes, compression }),
                 }
             }
+        }
+        // With compression on, zeros are holes, as in zfs.
+        outgoing.retain(|out| {
+            let hole = out.compression != Compression::Off && out.bytes.iter().all(|&byte| byte == 0);
+            if hole {
+                holes.push((out.dataset, out.block));
+            }
+            !hole
+        });
+        let packed =
+            self.core.workers.map(&outgoing, |out| out.compression.compress(&out.bytes).map(Bytes::from));
+        let mut stored: Vec<Bytes> = Vec::with_capacity(outgoing.len());
+        for (out, packed) in outgoing.iter_mut().zip(packed) {
+            if packed.is_none() {
+                out.compression = Compression::Off;
+            }
+            stored.push(packed.unwrap_or_else(|| out.bytes.clone()));
         }
         self.dirty_bytes = 0;
         let placed = self.place(&stored)?;
@@ -72,22 +79,33 @@ impl Pool {
         }
         let txg = self.core.txg;
         let mut dropped = Ok(());
-        for ((out, stored), address) in outgoing.into_iter().zip(stored).zip(placed.addresses) {
+        let kinds: Vec<(ChecksumKind, &Bytes)> = outgoing
+            .iter()
+            .zip(&stored)
+            .map(|(out, stored)| {
+                (
+                    self.datasets.get(&out.dataset).map_or(ChecksumKind::Xxh3, |dataset| dataset.checksum),
+                    stored,
+                )
+            })
+            .collect();
+        let checksums = self.core.workers.map(&kinds, |(kind, stored)| kind.of(stored));
+        for (((out, stored), address), checksum) in
+            outgoing.into_iter().zip(stored).zip(placed.addresses).zip(checksums)
+        {
             let Some(address) = address else {
                 dropped = Err(PoolError::NoSpace);
                 continue;
             };
             let Some(dataset) = self.datasets.get_mut(&out.dataset) else { continue };
-            let compression =
-                if out.compressed { dataset.compression } else { crate::compress::Compression::Off };
             let pointer = BlockPtr {
                 address,
                 stored: stored.len() as u32,
                 length: out.bytes.len() as u32,
                 birth: txg,
                 extent_birth: txg,
-                compression,
-                checksum: dataset.checksum.of(&stored),
+                compression: out.compression,
+                checksum,
             };
             let old = dataset.tree.insert(&mut self.core, block_key(out.block), &pointer.encode())?;
             dataset.referenced += stored.len() as u64;

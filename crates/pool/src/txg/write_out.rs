@@ -22,6 +22,7 @@ use crate::error::{PoolError, Result};
 use crate::io::{Part, Piece, WriteLog};
 use crate::label::{self, SYSTEM_CHUNKS_MAX, Uberblock};
 use crate::pool::Pool;
+use crate::report::State;
 use crate::types::{DeviceId, Logical, Txg};
 
 /// Magic of a column header.
@@ -33,6 +34,12 @@ const PIECE_NODES_MAX: usize = 64;
 impl Pool {
     /// Writes what `prepare` left, and the uberblock that makes it count.
     pub(crate) fn write_out(&mut self) -> Result<()> {
+        self.core.undo_marks();
+        for address in &self.unsettled_bitmaps {
+            if let Some(space) = self.core.nodes.get_mut(address) {
+                space.dirty = true;
+            }
+        }
         if self.core.is_sabotaged("uberblock-first") {
             self.write_uberblock(false)?;
         }
@@ -109,7 +116,7 @@ impl Pool {
                 chunk.bitmap.txg = txg;
                 chunk.bitmap.checksum.copy_from_slice(&checksum.bytes[..16]);
             }
-            let bytes: std::sync::Arc<[u8]> = bytes.into();
+            let bytes: bytes::Bytes = bytes.into();
             self.unsettled_bitmaps.insert(address);
             pieces.push(Piece::single(address, u64::from(slot) * NODE_SIZE as u64, Part::Bytes(bytes)));
         }
@@ -172,7 +179,8 @@ impl Pool {
     /// The uberblock of what is on the devices now.
     fn uberblock(&self, exported: bool) -> Uberblock {
         let core = &self.core;
-        let system: Vec<Chunk> = core.map.iter().filter(|chunk| chunk.class == Class::System).cloned().collect();
+        let system: Vec<Chunk> =
+            core.map.iter().filter(|chunk| chunk.class == Class::System).cloned().collect();
         let mut devices: BTreeMap<u32, crate::types::Guid> = BTreeMap::new();
         for (_, placement) in system.iter().flat_map(Chunk::placements) {
             if let Some(device) = core.devices.get(&placement.device) {
@@ -201,7 +209,7 @@ impl Pool {
     /// Writes the uberblock to every device and flushes.
     ///
     /// # Errors
-    /// [`PoolError::Suspended`] when fewer devices took it than may be lost later.
+    /// [`PoolError::Suspended`] when so few devices took it that it could be lost with those that may be lost.
     pub(crate) fn write_uberblock(&mut self, exported: bool) -> Result<()> {
         let uberblock = self.uberblock(exported);
         let Some(bytes) = uberblock.encode() else {
@@ -251,7 +259,19 @@ impl Pool {
             .map(|chunk| usize::from(chunk.layout.tolerance()))
             .max()
             .unwrap_or(0);
-        if written.is_empty() || written.len() < open.len().min(tolerance + 1) {
+        // More devices know the new root than may be lost; or no more than may be lost do not know it.
+        let missed: Vec<DeviceId> = open.iter().map(|(id, ..)| *id).filter(|id| !written.contains(id)).collect();
+        for &id in &missed {
+            // It knows an older root only: were it alone one day, what is acknowledged now would be forgotten.
+            if let Some(device) = self.core.devices.get_mut(&id)
+                && device.usable()
+            {
+                device.faulted = true;
+                self.core.state_changed(id, State::Faulted, "it did not take the newest root");
+            }
+        }
+        let missed = missed.len();
+        if written.is_empty() || (missed > tolerance && written.len() <= tolerance) {
             // Some device may hold this root already: its number is used up.
             self.core.txg = self.core.txg.next();
             return Err(PoolError::Suspended);
@@ -265,6 +285,7 @@ impl Pool {
         self.committed = txg;
         self.core.unwritten_nodes.clear();
         self.core.unwritten_extents.clear();
+        self.core.new_marks.clear();
         for address in std::mem::take(&mut self.unsettled_bitmaps) {
             if let Some(chunk) = self.core.map.get(address) {
                 self.committed_slots.insert(address, chunk.bitmap.slot);
@@ -325,7 +346,9 @@ impl Pool {
 impl Core {
     /// Writes the header in front of a column.
     pub(crate) fn write_column_header(&mut self, chunk: &Chunk, column: u16, device: DeviceId, offset: u64) {
-        let Some(handle) = self.devices.get(&device).and_then(|device| device.open().cloned()) else { return };
+        let Some(handle) = self.devices.get(&device).and_then(|device| device.open().cloned()) else {
+            return;
+        };
         let item = chunk.encode();
         let mut w = Writer::default();
         w.raw(COLUMN_MAGIC);

@@ -1,5 +1,5 @@
 //! Pools on memory devices, for tests: everything seeded, a clock that tests turn.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,13 @@ pub struct Disks(pub Vec<Arc<MemoryDevice>>);
 
 impl Disks {
     pub fn new(sizes_mib: &[u64]) -> Self {
-        Self(sizes_mib.iter().enumerate().map(|(i, m)| Arc::new(MemoryDevice::new(format!("d{i}"), m * MIB))).collect())
+        Self(
+            sizes_mib
+                .iter()
+                .enumerate()
+                .map(|(i, m)| Arc::new(MemoryDevice::new(format!("d{i}"), m * MIB)))
+                .collect(),
+        )
     }
 
     pub fn new_device(&self, index: usize) -> NewDevice {

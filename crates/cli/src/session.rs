@@ -1,0 +1,201 @@
+//! A command's way to a pool: through the process that holds it, or by taking it itself for a moment.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use device::Access;
+use pool::Pool;
+use pool::spec::ImportOptions;
+
+use crate::control::{Client, Connected, connect};
+use crate::error::{Failure, Outcome};
+use crate::execute::execute;
+use crate::host;
+use crate::open;
+use crate::request::{Reply, Request};
+use crate::state::{PoolLock, Record, State};
+
+/// How long a pool that another command has for a moment is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a command wants to do with a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Look: nothing is written to the devices.
+    Look,
+    /// Change it.
+    Change,
+}
+
+/// A pool that this process holds.
+pub(crate) struct LocalPool {
+    // Fields drop in this order: the pool's devices are closed before the right to hold it is given up.
+    pool: Pool,
+    lock: PoolLock,
+    record: Record,
+    state: State,
+}
+
+/// A way to a pool.
+pub(crate) enum Session {
+    /// It is held by this process.
+    Local(Box<LocalPool>),
+    /// It is held by another one.
+    Remote(Client),
+}
+
+impl LocalPool {
+    /// What a holder needs.
+    pub(crate) fn into_parts(self) -> (Pool, PoolLock, Record, State) {
+        (self.pool, self.lock, self.record, self.state)
+    }
+
+    /// Opens a remembered pool.
+    fn open(record: Record, lock: PoolLock, state: State, mode: Mode, cache_bytes: u64) -> Outcome<Self> {
+        let read_only = mode == Mode::Look || record.read_only;
+        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        let devices = open::known_members(record.guid, &record.devices, &record.folders, access)
+            .map_err(|error| in_use(&record.name, error))?;
+        let options = ImportOptions { read_only, host: host::host(), ..ImportOptions::default() };
+        let (pool, _) = Pool::import(&host::env(cache_bytes), record.guid, devices, &options)?;
+        Ok(Self { pool, lock, record, state })
+    }
+}
+
+/// Says which pool it is whose device another process has.
+fn in_use(name: &str, error: Failure) -> Failure {
+    match error {
+        Failure::Device(error) => Failure::refused(format!("pool '{name}' is in use elsewhere: {error}")),
+        other => other,
+    }
+}
+
+/// What follows an administrative change: the history, and the record of where the devices are.
+///
+/// # Errors
+/// The engine's, or the state folder's.
+pub(crate) fn after_change(pool: &mut Pool, record: &mut Record, state: &State, command: &str) -> Outcome {
+    pool.log_history(command)?;
+    let devices = paths(pool);
+    if devices != record.devices || record.name != pool.name() {
+        record.devices = devices;
+        pool.name().clone_into(&mut record.name);
+        state.save(record)?;
+    }
+    Ok(())
+}
+
+/// Where the devices of a pool are.
+pub(crate) fn paths(pool: &Pool) -> Vec<PathBuf> {
+    pool.device_paths().into_iter().map(|known| PathBuf::from(known.path)).collect()
+}
+
+/// Finds the way to a pool. `command` is the command line, for the history.
+///
+/// # Errors
+/// There is no such pool, another process has it for long without answering, or it can't be opened.
+pub(crate) fn open(state: &State, name: &str, mode: Mode, command: &str) -> Outcome<Session> {
+    open_with_cache(state, name, mode, command, host::CACHE_BYTES)
+}
+
+/// As [`open`], with a read cache of some size should this process hold the pool.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_with_cache(
+    state: &State,
+    name: &str,
+    mode: Mode,
+    command: &str,
+    cache_bytes: u64,
+) -> Outcome<Session> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // Looked up anew each time: the pool may be exported while we wait.
+        let record = state.find(name)?;
+        if let Connected::Holder(client) = connect(&state.socket(record.guid), command)? {
+            return Ok(Session::Remote(client));
+        }
+        match state.lock_pool(record.guid)? {
+            Ok(lock) => {
+                // Between the look-up and the lock it may have been exported or its devices may have changed.
+                let record = state.find(name)?;
+                let local = LocalPool::open(record, lock, state.clone(), mode, cache_bytes)?;
+                return Ok(Session::Local(Box::new(local)));
+            }
+            Err(pid) if Instant::now() > deadline => {
+                return Err(Failure::refused(format!("pool '{name}' is in use by process {pid}")));
+            }
+            Err(_) => thread::sleep(PAUSE),
+        }
+    }
+}
+
+impl Session {
+    /// Asks something that has no payload.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(crate) fn call(&mut self, request: &Request, command: &str) -> Outcome<Reply> {
+        self.call_with(request, &[], command).map(|(reply, _)| reply)
+    }
+
+    /// Asks something.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(crate) fn call_with(
+        &mut self,
+        request: &Request,
+        payload: &[u8],
+        command: &str,
+    ) -> Outcome<(Reply, Vec<u8>)> {
+        match self {
+            Self::Remote(client) => client.call(request, payload),
+            Self::Local(local) => {
+                let mut answer = execute(&mut local.pool, request, payload, &local.state)?;
+                // Opened read-only to look at it, it is not therefore a read-only pool.
+                if let Reply::Properties(rows) = &mut answer.0
+                    && !local.record.read_only
+                {
+                    rows.iter_mut()
+                        .filter(|row| row.property == "readonly")
+                        .for_each(|row| "off".clone_into(&mut row.value));
+                }
+                if request.is_administrative() {
+                    after_change(&mut local.pool, &mut local.record, &local.state, command)?;
+                }
+                Ok(answer)
+            }
+        }
+    }
+
+    /// Gives the pool up for good: it is exported, or destroyed.
+    ///
+    /// # Errors
+    /// The engine's; the pool is then as before.
+    pub(crate) fn give_up(self, request: &Request) -> Outcome {
+        match self {
+            Self::Remote(mut client) => client.call(request, &[]).map(drop),
+            Self::Local(local) => {
+                let (pool, _lock, _, _) = local.into_parts();
+                let how = if *request == Request::Export { Pool::export } else { Pool::destroy };
+                how(pool).map_err(|failed| failed.1.into())
+            }
+        }
+    }
+
+    /// Ends it: what was done is committed.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub(crate) fn close(self) -> Outcome {
+        match self {
+            Self::Local(mut local) if !local.pool.read_only() => Ok(local.pool.flush()?),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Devices that are lost, damaged, replaced, attached, spared.
+
+mod common;
+
+use common::{Bench, DISK, bring_back, damage, noise, take_away};
+
+#[test]
+fn missing_devices_degrade_and_return() {
+    let bench = Bench::new();
+    let disks = bench.disks(5);
+    let data = bench.pool_with_data(&format!("raidz2 {}", disks.join(" ")), 8 << 20);
+    let away: Vec<_> = disks[..2].iter().map(|disk| take_away(disk)).collect();
+    assert_eq!(bench.state("tank"), "DEGRADED");
+    let status = bench.ok("status tank");
+    assert!(
+        status.contains("UNAVAIL") && status.contains("status:") && status.contains("action:"),
+        "{status}"
+    );
+    bench.holds("tank/vol", &data);
+    let more = noise(9, 4 << 20);
+    assert_eq!(bench.feed("volume write tank/vol --offset 16M", &more).code, 0);
+    for (away, disk) in away.iter().zip(&disks) {
+        bring_back(away, disk);
+    }
+    bench.ok(&format!("online tank {} {}", disks[0], disks[1]));
+    bench.ok("wait tank");
+    assert_eq!(bench.state("tank"), "ONLINE");
+    // What they missed was brought up to date: now the others may go.
+    for disk in &disks[2..4] {
+        take_away(disk);
+    }
+    bench.holds("tank/vol", &data);
+    assert!(bench.bytes("volume read tank/vol --offset 16M --length 4M") == more);
+}
+
+#[test]
+fn too_many_missing_devices_are_told_by_name() {
+    let bench = Bench::new();
+    let disks = bench.disks(3);
+    bench.pool_with_data(&format!("raidz1 {}", disks.join(" ")), 1 << 20);
+    bench.ok("export tank");
+    let away: Vec<_> = disks[..2].iter().map(|disk| take_away(disk)).collect();
+    let keep = bench.path("keep");
+    std::fs::create_dir(&keep).unwrap();
+    let left = format!("{keep}/left");
+    std::fs::rename(&disks[2], &left).unwrap();
+    let said = bench.fails_untouched(&format!("import -d {keep} tank"), &[left]);
+    assert!(said.contains(&disks[0]) && said.contains(&disks[1]), "{said}");
+    // One of them is enough.
+    std::fs::rename(&away[0], format!("{keep}/one")).unwrap();
+    bench.ok(&format!("import -d {keep} tank"));
+    assert_eq!(bench.state("tank"), "DEGRADED");
+}
+
+#[test]
+fn a_damaged_device_is_found_out_and_repaired() {
+    let bench = Bench::new();
+    let disks = bench.disks(4);
+    let data = bench.pool_with_data(&format!("raidz2 {}", disks.join(" ")), 16 << 20);
+    damage(&disks[1], 2 << 20, &noise(3, 100 << 20));
+    bench.holds("tank/vol", &data);
+    let said = bench.ok("scrub tank");
+    assert!(said.contains("scrub repaired") && said.contains("with 0 errors"), "{said}");
+    let json = bench.run("status --json tank").data();
+    let children = json[0]["vdevs"][0]["children"].as_array().unwrap();
+    let wrong: Vec<u64> = children.iter().map(|disk| disk["errors"]["checksum"].as_u64().unwrap()).collect();
+    assert!(wrong[1] > 0 && wrong[0] == 0 && wrong[2] == 0 && wrong[3] == 0, "{wrong:?}");
+    bench.ok("clear tank");
+    let said = bench.ok("scrub tank");
+    assert!(said.contains("repaired 0B"), "{said}");
+    assert_eq!(bench.ok("status -x"), "all pools are healthy\n");
+}
+
+#[test]
+fn a_device_is_replaced_in_use_and_gone() {
+    let bench = Bench::new();
+    let disks = bench.disks(3);
+    let data = bench.pool_with_data(&format!("raidz1 {}", disks.join(" ")), 8 << 20);
+    let new = bench.disk("new", DISK);
+    assert!(bench.ok(&format!("replace tank {} {new}", disks[0])).contains("resilvered"));
+    assert!(!bench.ok("status tank").contains(&disks[0]));
+    take_away(&disks[1]);
+    let newer = bench.disk("newer", 2 * DISK);
+    bench.ok(&format!("replace -r tank {} {newer}", disks[1]));
+    assert_eq!(bench.state("tank"), "ONLINE");
+    take_away(&disks[2]);
+    bench.holds("tank/vol", &data);
+}
+
+#[test]
+fn a_smaller_device_is_taken_only_if_everything_fits() {
+    let bench = Bench::new();
+    let disks = bench.disks(2);
+    bench.pool_with_data(&format!("mirror {}", disks.join(" ")), 4 << 20);
+    let small = bench.disk("small", 64 << 20);
+    let ran = bench.run(&format!("replace tank {} {small}", disks[0]));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("smaller"), "{}", ran.err);
+    bench.ok(&format!("replace tank {small} {}", bench.disk("normal", DISK)));
+    assert_eq!(bench.feed("volume write tank/vol", &noise(1, 64 << 20)).code, 0);
+    let smaller = bench.disk("smaller", 64 << 20);
+    let said = bench
+        .fails_untouched(&format!("replace tank {} {smaller}", disks[1]), std::slice::from_ref(&smaller));
+    assert!(said.contains(&smaller), "{said}");
+    assert_eq!(bench.state("tank"), "ONLINE");
+}
+
+#[test]
+fn mirrors_grow_and_shrink() {
+    let bench = Bench::new();
+    let disks = bench.disks(3);
+    let data = bench.pool_with_data(&disks[0], 4 << 20);
+    bench.ok(&format!("attach tank {} {}", disks[0], disks[1]));
+    assert!(bench.ok("status tank").contains("mirror-0"));
+    bench.ok(&format!("attach tank {} {}", disks[1], disks[2]));
+    bench.ok(&format!("detach tank {}", disks[0]));
+    take_away(&disks[1]);
+    bench.holds("tank/vol", &data);
+    bring_back(std::path::Path::new(&format!("{}.away", disks[1])), &disks[1]);
+    bench.ok(&format!("detach tank {}", disks[1]));
+    let said = bench.fails(&format!("detach tank {}", disks[2]));
+    assert!(said.contains(&disks[2]) || said.contains("last"), "{said}");
+    bench.holds("tank/vol", &data);
+}
+
+#[test]
+fn the_last_good_copy_cannot_be_taken_away() {
+    let bench = Bench::new();
+    let disks = bench.disks(2);
+    let data = bench.pool_with_data(&format!("mirror {}", disks.join(" ")), 1 << 20);
+    bench.ok(&format!("offline tank {}", disks[0]));
+    assert_eq!(bench.state("tank"), "DEGRADED");
+    bench.fails(&format!("offline tank {}", disks[1]));
+    bench.fails(&format!("detach tank {}", disks[1]));
+    bench.holds("tank/vol", &data);
+    bench.ok(&format!("online tank {}", disks[0]));
+    assert_eq!(bench.state("tank"), "ONLINE");
+}
+
+#[test]
+fn a_spare_steps_in_and_goes_back() {
+    let bench = Bench::new();
+    let disks = bench.disks(4);
+    let spare = bench.disk("spare", DISK);
+    let data = bench.pool_with_data(&format!("raidz1 {}", disks.join(" ")), 4 << 20);
+    bench.ok(&format!("add tank spare {spare}"));
+    take_away(&disks[0]);
+    bench.ok("wait tank");
+    let status = bench.ok("status tank");
+    assert!(status.contains("spare-0") && status.contains("INUSE"), "{status}");
+    take_away(&disks[1]);
+    bench.holds("tank/vol", &data);
+    bring_back(std::path::Path::new(&format!("{}.away", disks[1])), &disks[1]);
+    // The lost disk is replaced for good, and the spare is free again.
+    let new = bench.disk("new", DISK);
+    bench.ok(&format!("replace tank {} {new}", disks[0]));
+    bench.ok("wait tank");
+    let status = bench.ok("status tank");
+    assert!(status.contains("AVAIL") && !status.contains("INUSE"), "{status}");
+    bench.ok(&format!("remove tank {spare}"));
+    assert!(!bench.ok("status tank").contains("spares"));
+    let said = bench.fails(&format!("remove tank {new}"));
+    assert!(said.contains("spare"), "{said}");
+}
+
+#[test]
+fn a_spare_becomes_permanent() {
+    let bench = Bench::new();
+    let disks = bench.disks(3);
+    let spare = bench.disk("spare", DISK);
+    let data = bench.pool_with_data(&format!("raidz1 {} spare {spare}", disks.join(" ")), 4 << 20);
+    take_away(&disks[0]);
+    bench.ok("wait tank");
+    bench.ok(&format!("detach tank {}", disks[0]));
+    let status = bench.ok("status tank");
+    assert!(!status.contains("spares") && status.contains(&spare), "{status}");
+    assert_eq!(bench.state("tank"), "ONLINE");
+    bench.holds("tank/vol", &data);
+}
+
+#[test]
+fn vdevs_are_added_as_planned() {
+    let bench = Bench::new();
+    let disks = bench.disks(4);
+    let data = bench.pool_with_data(&format!("mirror {} {}", disks[0], disks[1]), 1 << 20);
+    let new = || disks[2..].iter().map(|disk| common::digest(disk)).collect::<Vec<_>>();
+    let before = new();
+    let add = format!("tank mirror {} {}", disks[2], disks[3]);
+    assert!(bench.ok(&format!("add -n {add}")).contains("would do"));
+    assert_eq!(new(), before);
+    assert!(!bench.ok("status tank").contains("mirror-1"));
+    bench.ok(&format!("add {add}"));
+    assert!(bench.ok("status tank").contains("mirror-1"));
+    bench.holds("tank/vol", &data);
+}

@@ -1,0 +1,217 @@
+//! A process that holds a pool, and commands that reach it.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use common::{Bench, DISK, bring_back, digest, eventually, noise, take_away};
+
+/// The control socket of the only pool.
+fn control_socket(bench: &Bench) -> String {
+    let guid = bench.run("list --json").data()["pools"][0]["guid"].as_u64().expect("a number");
+    bench.path(&format!("state/{guid}.sock"))
+}
+
+#[test]
+fn commands_reach_the_holder() {
+    let bench = Bench::new();
+    let d = bench.disks(5);
+    let data = bench.pool_with_data(&format!("raidz1 {}", d[..3].join(" ")), 8 << 20);
+    let server = bench.start("serve");
+    // Everything works as without a server, through it: the devices are locked by it.
+    assert_eq!(bench.state("tank"), "ONLINE");
+    bench.holds("tank/vol", &data);
+    bench.ok("snapshot tank/vol@one");
+    let more = noise(8, 8 << 20);
+    assert_eq!(bench.feed("volume write tank/vol", &more).code, 0);
+    bench.holds("tank/vol@one", &data);
+    bench.ok("scrub -w tank");
+    bench.ok(&format!("add tank spare {}", d[3]));
+    bench.ok(&format!("replace -w tank {} {}", d[0], d[4]));
+    bench.ok("wait tank");
+    assert!(bench.ok("status tank").contains(&d[4]));
+    bench.fails("serve tank");
+    assert_eq!(server.interrupt(), 0);
+    // And what was done has stayed.
+    bench.holds("tank/vol", &more);
+    let status = bench.ok("status tank");
+    assert!(status.contains(&d[4]) && status.contains("AVAIL"), "{status}");
+    assert!(bench.ok("history tank").contains("coffer replace -w tank"));
+}
+
+#[test]
+fn a_pool_that_is_held_is_refused_elsewhere_with_the_holder() {
+    let bench = Bench::new();
+    let d = bench.disks(2);
+    bench.pool_with_data(&format!("mirror {}", d.join(" ")), 1 << 20);
+    let server = bench.start("serve tank");
+    let output = bench
+        .command(&format!("import -f -d {} tank", bench.path("")))
+        .env("COFFER_STATE_DIR", bench.path("other"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&server.pid().to_string()), "{said}");
+    drop(server);
+}
+
+#[test]
+fn export_and_destroy_through_the_holder_end_it() {
+    let bench = Bench::new();
+    let d = bench.disks(2);
+    bench.pool_with_data(&format!("mirror {}", d.join(" ")), 1 << 20);
+    let server = bench.start("serve tank");
+    bench.ok("export tank");
+    assert_eq!(server.wait(), 0);
+    bench.ok("import tank");
+    let server = bench.start("serve tank");
+    bench.ok("destroy tank");
+    assert_eq!(server.wait(), 0);
+    assert_eq!(bench.ok("list"), "no pools available\n");
+}
+
+#[test]
+fn a_killed_holder_leaves_nothing_in_the_way() {
+    let bench = Bench::new();
+    let d = bench.disks(3);
+    let data = bench.pool_with_data(&format!("raidz1 {}", d.join(" ")), 2 << 20);
+    for round in 0..3 {
+        let server = bench.start("serve tank");
+        let socket = control_socket(&bench);
+        let more = noise(round, 1 << 20);
+        assert_eq!(bench.feed("volume write tank/vol --offset 8M", &more).code, 0);
+        server.kill();
+        // The socket is still there, and nobody behind it.
+        assert!(std::fs::metadata(&socket).is_ok());
+        assert_eq!(bench.state("tank"), "ONLINE");
+        bench.holds("tank/vol", &data);
+        assert!(bench.bytes("volume read tank/vol --offset 8M --length 1M") == more);
+        assert!(bench.ok("check tank").contains("no problems"));
+    }
+}
+
+#[test]
+fn garbage_on_the_control_socket_harms_nobody() {
+    let bench = Bench::new();
+    let d = bench.disks(2);
+    let data = bench.pool_with_data(&format!("mirror {}", d.join(" ")), 1 << 20);
+    let _server = bench.start("serve tank");
+    let socket = control_socket(&bench);
+    for seed in 0..20 {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        let _ = stream.write_all(&noise(seed, 1 + seed as usize * 977));
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    }
+    bench.holds("tank/vol", &data);
+}
+
+#[test]
+fn devices_come_back_by_themselves() {
+    let bench = Bench::new();
+    let d = bench.disks(3);
+    let data = bench.pool_with_data(&format!("raidz1 {}", d.join(" ")), 2 << 20);
+    let away = take_away(&d[0]);
+    let server = bench.start("serve tank");
+    assert_eq!(bench.state("tank"), "DEGRADED");
+    let more = noise(4, 4 << 20);
+    assert_eq!(bench.feed("volume write tank/vol --offset 8M", &more).code, 0);
+    bring_back(&away, &d[0]);
+    eventually("the device is taken back", || bench.state("tank") == "ONLINE");
+    bench.ok("wait tank");
+    assert_eq!(server.interrupt(), 0);
+    take_away(&d[1]);
+    bench.holds("tank/vol", &data);
+    assert!(bench.bytes("volume read tank/vol --offset 8M --length 4M") == more);
+}
+
+#[test]
+fn a_spare_steps_in_while_a_server_runs() {
+    let bench = Bench::new();
+    let d = bench.disks(3);
+    let spare = bench.disk("spare", DISK);
+    let data = bench.pool_with_data(&format!("raidz1 {} spare {spare}", d.join(" ")), 2 << 20);
+    take_away(&d[2]);
+    let _server = bench.start("serve tank");
+    eventually("the spare is in use", || bench.ok("status tank").contains("INUSE"));
+    bench.ok("wait tank");
+    bench.holds("tank/vol", &data);
+}
+
+#[test]
+fn interrupted_jobs_go_on() {
+    let bench = Bench::new();
+    let d = bench.disks(3);
+    let data = bench.pool_with_data(&format!("raidz1 {}", d.join(" ")), 32 << 20);
+    let new = bench.disk("new", DISK);
+    let mut child = bench.command(&format!("replace tank {} {new}", d[0])).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    let _ = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    child.wait().unwrap();
+    bench.ok("wait tank");
+    let status = bench.ok("status tank");
+    assert!(status.contains(&new) && status.contains("resilvered"), "{status}");
+    bench.holds("tank/vol", &data);
+}
+
+#[test]
+fn nbd_exports_come_and_go() {
+    let bench = Bench::new();
+    let d = bench.disks(3);
+    let data = bench.pool_with_data(&format!("raidz1 {}", d.join(" ")), 2 << 20);
+    bench.ok("volume create -s -V 8M tank/other");
+    let socket = bench.path("nbd.sock");
+    let server = bench.start(&format!("nbd tank/vol tank/other --socket {socket}"));
+    // A second server on the held pool serves through the first.
+    let second_socket = bench.path("second.sock");
+    let second = bench.start(&format!("nbd tank/other --socket {second_socket}"));
+    assert!(bench.fails("export tank").contains("busy"));
+    assert!(bench.fails("destroy tank/other").contains("busy"));
+    let have = |tool: &str| std::process::Command::new(tool).arg("--version").output().is_ok();
+    if have("nbdinfo") && have("nbdcopy") {
+        let uri = format!("nbd+unix:///tank/vol?socket={socket}");
+        let info = std::process::Command::new("nbdinfo").args(["--size", &uri]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&info.stdout).trim(), (64 << 20).to_string());
+        let list = std::process::Command::new("nbdinfo")
+            .args(["--list", &format!("nbd+unix://?socket={socket}")])
+            .output()
+            .unwrap();
+        let list = String::from_utf8_lossy(&list.stdout).into_owned();
+        assert!(list.contains("tank/vol") && list.contains("tank/other"), "{list}");
+        let copy = bench.path("copy");
+        assert!(std::process::Command::new("nbdcopy").args([&uri, &copy]).status().unwrap().success());
+        assert!(std::fs::read(&copy).unwrap()[..data.len()] == data);
+        let second_uri = format!("nbd+unix:///tank/other?socket={second_socket}");
+        let input = bench.disk("input", 8 << 20);
+        std::fs::write(&input, noise(5, 8 << 20)).unwrap();
+        assert!(
+            std::process::Command::new("nbdcopy")
+                .args(["--flush", &input, &second_uri])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let output = bench.path("output");
+        bench.ok(&format!("volume read tank/other --to {output}"));
+        assert_eq!(digest(&input), digest(&output));
+    }
+    assert_eq!(second.interrupt(), 0);
+    eventually("the second export is gone", || UnixStream::connect(&second_socket).is_err());
+    assert_eq!(server.interrupt(), 0);
+    bench.ok("destroy tank/other");
+    bench.holds("tank/vol", &data);
+}
+
+#[test]
+fn an_export_ends_with_its_holder() {
+    let bench = Bench::new();
+    let d = bench.disks(2);
+    bench.pool_with_data(&format!("mirror {}", d.join(" ")), 1 << 20);
+    let holder = bench.start("serve tank");
+    let export = bench.start(&format!("nbd tank/vol --socket {}", bench.path("nbd.sock")));
+    assert_eq!(holder.interrupt(), 0);
+    assert_eq!(export.wait(), 1);
+}

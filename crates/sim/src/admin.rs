@@ -1,0 +1,327 @@
+//! Steps that administrators take, and time.
+
+use device::Rng;
+use device::sim::Cut;
+use pool::report::State;
+use pool::spec::{GroupKind, GroupSpec, ImportOptions};
+use pool::{PoolError, ReplaceOptions, ScrubAction};
+
+use crate::program::group;
+use crate::run::{Failure, Run};
+use crate::world::{MIB, options};
+
+/// Disks plugged in at a time.
+const DISKS_MAX: usize = 40;
+
+/// Steps of background work after which it should have ended.
+const TICKS_MAX: usize = 20_000;
+
+impl Run {
+    fn paths(&mut self, of: impl Fn(&pool::DevicePath) -> bool) -> Vec<String> {
+        self.pool().device_paths().into_iter().filter(|device| of(device)).map(|device| device.path).collect()
+    }
+
+    fn some_path(&mut self, rng: &mut Rng) -> String {
+        let all = self.paths(|_| true);
+        rng.choose(&all).cloned().unwrap_or_default()
+    }
+
+    /// An unused disk of at least so many MiB, a new one if need be.
+    fn some_unused(&mut self, rng: &mut Rng, mebibytes: u64) -> Option<usize> {
+        let pool = self.pool.as_ref()?;
+        let unused: Vec<usize> = self
+            .world
+            .unused(pool)
+            .into_iter()
+            .filter(|&disk| device::BlockDevice::size(&*self.world.disks[disk].device).unwrap_or(0) >= mebibytes * MIB)
+            .collect();
+        if let Some(&disk) = rng.choose(&unused)
+            && rng.chance(3, 4)
+        {
+            return Some(disk);
+        }
+        (self.world.disks.len() < DISKS_MAX).then(|| self.world.add_disk(mebibytes))
+    }
+
+    fn size_of(&self, path: &str) -> u64 {
+        let disk = self.world.by_path(path);
+        let size = disk.map(|disk| device::BlockDevice::size(&*self.world.disks[disk].device).unwrap_or(0));
+        size.unwrap_or(64 * MIB).div_ceil(MIB).max(64)
+    }
+
+    /// A new disk has everything to learn: a fault that it had as another's is forgotten.
+    fn take_fresh(&mut self, disk: usize) {
+        let device = &self.world.disks[disk].device;
+        device.clear_plans();
+        device.set_rates(device::sim::Rates::default());
+        device.clear_errors(0..u64::MAX);
+        self.world.impaired.remove(&disk);
+        self.world.blamable.remove(&disk);
+    }
+
+    pub(crate) fn scrub(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let action = *rng
+            .choose(&[ScrubAction::Start, ScrubAction::Start, ScrubAction::Start, ScrubAction::Pause, ScrubAction::Stop])
+            .unwrap_or(&ScrubAction::Start);
+        let what = format!("scrub {action:?}");
+        self.lead_to(&what, Vec::new(), false, true, |pool| pool.scrub(action))?;
+        Ok(())
+    }
+
+    pub(crate) fn replace(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let path = self.some_path(rng);
+        let extra = if rng.chance(1, 4) { 16 } else { 0 };
+        let size = self.size_of(&path) + extra;
+        let Some(disk) = self.some_unused(rng, size) else { return Ok(()) };
+        self.take_fresh(disk);
+        let new = self.world.new_device(disk);
+        let replace = ReplaceOptions { read_source_last: rng.chance(1, 4) };
+        let what = format!("replace {path} by {}", new.path);
+        self.lead_to(&what, Vec::new(), false, true, |pool| pool.replace(&path, &new, replace))?;
+        Ok(())
+    }
+
+    pub(crate) fn replace_by_spare(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let (path, spare) = (self.some_path(rng), self.some_path(rng));
+        self.lead_to(&format!("spare {path} by {spare}"), Vec::new(), false, true, |pool| {
+            pool.replace_by_spare(&path, &spare)
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn attach(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let path = self.some_path(rng);
+        let size = self.size_of(&path);
+        let Some(disk) = self.some_unused(rng, size) else { return Ok(()) };
+        self.take_fresh(disk);
+        let new = self.world.new_device(disk);
+        let what = format!("attach {} to {path}", new.path);
+        self.lead_to(&what, Vec::new(), false, true, |pool| pool.attach(&path, &new))?;
+        Ok(())
+    }
+
+    pub(crate) fn detach(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let path = self.some_path(rng);
+        // What the pool can't know: that the other sides lie.
+        let Some(disk) = self.world.by_path(&path) else { return Ok(()) };
+        let bad = !self.world.impaired.is_empty() && !self.world.impaired.contains(&disk);
+        let mut pool = self.pool.take().expect("there is a pool between steps");
+        let tolerable = !bad || self.world.may_impair(&mut pool, disk);
+        self.pool = Some(pool);
+        if !tolerable {
+            return Ok(());
+        }
+        let done = self.lead_to(&format!("detach {path}"), Vec::new(), false, true, |pool| pool.detach(&path))?;
+        if done || !self.world.supply.is_on() {
+            self.world.impaired.remove(&disk);
+            // A mirror of two is a plain disk afterwards.
+            let mirrors = self.pool().status().vdevs.iter().all(|vdev| !vdev.children.is_empty());
+            if !mirrors {
+                self.world.heap_tolerance = 0;
+            }
+            if !self.world.supply.is_on() {
+                self.world.impaired.insert(disk);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn offline(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let path = self.some_path(rng);
+        let Some(disk) = self.world.by_path(&path) else { return Ok(()) };
+        let mut pool = self.pool.take().expect("there is a pool between steps");
+        let tolerable = self.world.may_impair(&mut pool, disk);
+        self.pool = Some(pool);
+        if !tolerable {
+            return Ok(());
+        }
+        let temporary = rng.chance(1, 3);
+        self.world.impaired.insert(disk);
+        let what = format!("offline {path}{}", if temporary { " until import" } else { "" });
+        self.lead_to(&what, Vec::new(), false, true, |pool| pool.offline(&path, temporary))?;
+        Ok(())
+    }
+
+    pub(crate) fn online(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let off = self.paths(|device| device.state == State::Offline);
+        let path = match rng.choose(&off) {
+            Some(path) => path.clone(),
+            None => self.some_path(rng),
+        };
+        let Some(disk) = self.world.by_path(&path) else { return Ok(()) };
+        if !self.world.disks[disk].device.is_present() {
+            return Ok(());
+        }
+        let new = self.world.new_device(disk);
+        let opened = rng.chance(1, 2).then_some(&new);
+        let expand = rng.chance(1, 4);
+        self.lead_to(&format!("online {path}"), Vec::new(), false, true, |pool| pool.online(&path, opened, expand))?;
+        Ok(())
+    }
+
+    pub(crate) fn add(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let (kind, sizes) = group(rng, 5);
+        let status = self.pool().status();
+        let heap = status.vdevs.iter().any(|vdev| vdev.children.is_empty());
+        if status.vdevs.len() > 12 || self.world.disks.len() + sizes.len() > DISKS_MAX {
+            return Ok(());
+        }
+        let devices = sizes.iter().map(|&size| {
+            let disk = self.world.add_disk(size);
+            self.world.new_device(disk)
+        });
+        let groups = [GroupSpec { kind, devices: devices.collect() }];
+        let force = rng.chance(1, 2);
+        let what = format!("add {kind:?} of {sizes:?}");
+        if kind == GroupKind::Plain && !heap {
+            self.world.heap_tolerance = 0;
+        }
+        self.lead_to(&what, Vec::new(), false, true, |pool| pool.add(&groups, force))?;
+        Ok(())
+    }
+
+    pub(crate) fn add_spare(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        if self.pool().status().spares.len() >= 3 {
+            return Ok(());
+        }
+        let size = rng.within(64..100);
+        let Some(disk) = self.some_unused(rng, size) else { return Ok(()) };
+        self.take_fresh(disk);
+        let groups = [GroupSpec { kind: GroupKind::Spare, devices: vec![self.world.new_device(disk)] }];
+        self.lead_to("add_spare", Vec::new(), false, true, |pool| pool.add(&groups, false))?;
+        Ok(())
+    }
+
+    pub(crate) fn remove_spare(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let path = self.some_path(rng);
+        self.lead_to(&format!("remove {path}"), Vec::new(), false, true, |pool| pool.remove(&path))?;
+        Ok(())
+    }
+
+    pub(crate) fn grow(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let path = self.some_path(rng);
+        let Some(disk) = self.world.by_path(&path) else { return Ok(()) };
+        let size = self.size_of(&path);
+        if size > 200 {
+            return Ok(());
+        }
+        let grown = (size + rng.within(1..20)) * MIB;
+        self.world.disks[disk].device.set_size(grown);
+        self.world.note(|| format!("{path} grows to {grown}"));
+        if rng.chance(1, 2) {
+            self.lead_to(&format!("expand {path}"), Vec::new(), false, true, |pool| pool.online(&path, None, true))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn clear(&mut self) -> Result<(), Failure> {
+        self.lead_to("clear", Vec::new(), true, false, |pool| pool.clear(None))?;
+        Ok(())
+    }
+
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        let result = self.pool().check();
+        if let Some(report) = self.judge("check", result, false)?
+            && let Some(problem) = report.problems.first()
+            && self.world.supply.is_on()
+        {
+            return Err(format!("check says: {problem}"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tick(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let budget = 1 << rng.within(12..25);
+        self.one_tick(budget)?;
+        Ok(())
+    }
+
+    fn one_tick(&mut self, budget: u64) -> Result<bool, Failure> {
+        let result = self.pool().tick(budget);
+        let name = match &result {
+            // Faults that last keep a resilver from its end.
+            Err(PoolError::Refused(_)) => return Ok(false),
+            _ => "tick",
+        };
+        Ok(self.judge(name, result, false)?.unwrap_or(false))
+    }
+
+    /// Background work until none is left.
+    pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        for _ in 0..TICKS_MAX {
+            if !self.one_tick(16 << 20)? || !self.world.supply.is_on() {
+                return Ok(());
+            }
+        }
+        Err("background work does not end".to_owned())
+    }
+
+    pub(crate) fn wait(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        self.world.clock.advance(1 << rng.within(4..21));
+        self.one_tick(1 << 20)?;
+        Ok(())
+    }
+
+    #[allow(clippy::unnecessary_wraps)]
+    pub(crate) fn drop_caches(&mut self) -> Result<(), Failure> {
+        self.pool().drop_caches();
+        Ok(())
+    }
+
+    /// Takes the pool down and up again in order.
+    pub(crate) fn export(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let pool = self.pool.take().expect("there is a pool between steps");
+        let result = pool.export();
+        match result {
+            Ok(()) => {
+                self.tally.add("export", true);
+                self.world.note(|| "export: ok".to_owned());
+                self.model.acknowledge();
+            }
+            Err(failed) => {
+                let (pool, error) = *failed;
+                self.pool = Some(pool);
+                self.judge::<()>("export", Err(error), false)?;
+                return Ok(());
+            }
+        }
+        if !self.world.supply.is_on() {
+            return Ok(());
+        }
+        if rng.chance(1, 3) {
+            // Nothing that was acknowledged may wait in a volatile cache.
+            for disk in &self.world.disks {
+                disk.device.power_cut(Cut::DropAll);
+            }
+        }
+        self.bring_up(rng)
+    }
+
+    /// Looks at the pool, imported read-only from copies of the disks.
+    pub(crate) fn import_read_only(&mut self, _rng: &mut Rng) -> Result<(), Failure> {
+        self.flush()?;
+        if !self.world.supply.is_on() {
+            return Ok(());
+        }
+        let present: Vec<bool> = self.world.disks.iter().map(|disk| disk.device.is_present()).collect();
+        let mut copy = self.world.fork(|disk| present[disk]);
+        let before: Vec<u64> = copy.disks.iter().map(|disk| disk.device.counts().writes).collect();
+        let mut pool = copy
+            .import(&ImportOptions { read_only: true, ..options() })
+            .map_err(|error| format!("import read-only failed: {error}"))?;
+        self.tally.add("import_read_only", true);
+        let seen = crate::verify::observe(&mut pool)?;
+        if let Some(difference) = self.model.now().difference(&seen) {
+            return Err(format!("imported read-only: {difference}"));
+        }
+        let report = pool.check().map_err(|error| format!("check of the pool imported read-only: {error}"))?;
+        if let Some(problem) = report.problems.first() {
+            return Err(format!("check of the pool imported read-only says: {problem}"));
+        }
+        let after: Vec<u64> = copy.disks.iter().map(|disk| disk.device.counts().writes).collect();
+        if before != after {
+            return Err("a pool that was imported read-only was written to".to_owned());
+        }
+        Ok(())
+    }
+}

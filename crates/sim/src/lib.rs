@@ -1,0 +1,15 @@
+//! The simulator: whole pools on simulated disks, driven by one number, and held against a simple model.
+//!
+//! A seed becomes a [`program::Program`]: a pool and a list of steps. [`run::run`] does them one by one in a
+//! [`world::World`] of disks, power and time, while [`model::Model`] knows every state that the pool may be in. After
+//! each crash and at the end `verify` looks at everything. [`shrink`] makes a failing program short.
+
+mod admin;
+mod faults;
+pub mod model;
+pub mod program;
+pub mod run;
+pub mod shrink;
+mod verify;
+mod volumes;
+pub mod world;

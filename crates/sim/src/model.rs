@@ -1,0 +1,261 @@
+//! What the pool must hold: volumes and snapshots as plain maps, and every state that a crash may leave.
+//!
+//! Contents follow from a number drawn for each write, so wrong data shows itself and nothing needs to be kept.
+//! States are ordered: a crash leaves the last acknowledged one or any later one, whole, never a mixture.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use device::Rng;
+
+/// Bytes of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// The whole block is what [`pattern`] makes of this number.
+    Pattern(u64),
+    /// Written in parts.
+    Bytes(Arc<[u8]>),
+}
+
+/// A volume or snapshot; blocks that are not listed are zeros.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// Bytes.
+    pub size: u64,
+    /// Bytes of a block.
+    pub block: u64,
+    /// When a snapshot was taken, in order; 0 for volumes.
+    pub order: u64,
+    /// What was written.
+    pub blocks: BTreeMap<u64, Block>,
+}
+
+/// All datasets by name.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// `vol` or `vol@snap`.
+    pub datasets: BTreeMap<String, Arc<Volume>>,
+}
+
+/// What was read of a dataset: a digest of every block that is not all zeros.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes.
+    pub size: u64,
+    /// Digests by block.
+    pub blocks: BTreeMap<u64, u64>,
+}
+
+/// The bytes that belong to a number: every fourth pattern compresses well, all others not at all.
+pub fn pattern(number: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let period = if number % 4 == 1 { length.min(64) } else { length };
+    Rng::new(number).fill(&mut bytes[..period]);
+    for at in (period..length).step_by(period.max(1)) {
+        let end = (at + period).min(length);
+        bytes.copy_within(0..end - at, at);
+    }
+    bytes
+}
+
+/// A digest of a block; `None` when it is all zeros.
+pub fn digest(bytes: &[u8]) -> Option<u64> {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut any = 0;
+    for word in bytes.chunks(8) {
+        let mut padded = [0; 8];
+        padded[..word.len()].copy_from_slice(word);
+        let word = u64::from_le_bytes(padded);
+        any |= word;
+        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+    (any != 0).then_some(hash)
+}
+
+impl Volume {
+    /// Bytes of one block.
+    pub fn bytes_of(&self, block: u64) -> Vec<u8> {
+        match self.blocks.get(&block) {
+            None => vec![0; self.block as usize],
+            Some(Block::Pattern(number)) => pattern(*number, self.block as usize),
+            Some(Block::Bytes(bytes)) => bytes.to_vec(),
+        }
+    }
+
+    /// Any range.
+    pub fn read(&self, offset: u64, length: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(length as usize);
+        let mut at = offset;
+        while at < offset + length {
+            let block = at / self.block;
+            let end = ((block + 1) * self.block).min(offset + length);
+            let bytes = self.bytes_of(block);
+            out.extend_from_slice(&bytes[(at - block * self.block) as usize..(end - block * self.block) as usize]);
+            at = end;
+        }
+        out
+    }
+
+    /// Overwrites part of one block.
+    pub fn write_within(&mut self, offset: u64, data: &[u8]) {
+        let block = offset / self.block;
+        let mut bytes = self.bytes_of(block);
+        let from = (offset % self.block) as usize;
+        bytes[from..from + data.len()].copy_from_slice(data);
+        self.blocks.insert(block, Block::Bytes(bytes.into()));
+    }
+
+    /// Makes a range zeros.
+    pub fn zero(&mut self, offset: u64, length: u64) {
+        let mut at = offset;
+        while at < offset + length {
+            let block = at / self.block;
+            let end = ((block + 1) * self.block).min(offset + length);
+            if at == block * self.block && (end == at + self.block || end == self.size) {
+                self.blocks.remove(&block);
+            } else if self.blocks.contains_key(&block) {
+                self.write_within(at, &vec![0; (end - at) as usize]);
+            }
+            at = end;
+        }
+    }
+
+    /// Whether what was read is this.
+    pub fn is_seen(&self, seen: &Seen, known: &mut BTreeMap<(u64, u64), Option<u64>>) -> bool {
+        if self.size != seen.size {
+            return false;
+        }
+        let mut found = seen.blocks.iter();
+        for (&number, block) in &self.blocks {
+            let digest = match block {
+                Block::Bytes(bytes) => digest(bytes),
+                Block::Pattern(id) => {
+                    *known.entry((*id, self.block)).or_insert_with(|| digest(&pattern(*id, self.block as usize)))
+                }
+            };
+            let Some(digest) = digest else { continue };
+            if found.next() != Some((&number, &digest)) {
+                return false;
+            }
+        }
+        found.next().is_none()
+    }
+}
+
+impl State {
+    /// Names of volumes, without snapshots.
+    pub fn volumes(&self) -> Vec<String> {
+        self.datasets.keys().filter(|name| !name.contains('@')).cloned().collect()
+    }
+
+    /// Names of the snapshots of a volume, oldest first.
+    pub fn snapshots(&self, volume: &str) -> Vec<String> {
+        let mut found: Vec<_> = self
+            .datasets
+            .iter()
+            .filter(|(name, _)| name.split_once('@').is_some_and(|(head, _)| head == volume))
+            .map(|(name, dataset)| (dataset.order, name.clone()))
+            .collect();
+        found.sort();
+        found.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// Changes a dataset.
+    pub fn change(&mut self, name: &str, change: impl FnOnce(&mut Volume)) {
+        if let Some(dataset) = self.datasets.get_mut(name) {
+            change(Arc::make_mut(dataset));
+        }
+    }
+
+    /// The first difference to what was read, as a sentence; `None` when there is none.
+    pub fn difference(&self, seen: &BTreeMap<String, Seen>) -> Option<String> {
+        let mut known = BTreeMap::new();
+        let (have, want): (Vec<_>, Vec<_>) = (seen.keys().collect(), self.datasets.keys().collect());
+        if have != want {
+            return Some(format!("datasets are {have:?}, should be {want:?}"));
+        }
+        for (name, dataset) in &self.datasets {
+            let seen = &seen[name];
+            if dataset.size != seen.size {
+                return Some(format!("{name} has {} bytes, should have {}", seen.size, dataset.size));
+            }
+            if !dataset.is_seen(seen, &mut known) {
+                let wrong = (0..dataset.size.div_ceil(dataset.block))
+                    .find(|&block| digest(&dataset.bytes_of(block)) != seen.blocks.get(&block).copied());
+                return Some(format!(
+                    "{name}: block {} of {} bytes is not what it should be (it is {})",
+                    wrong.unwrap_or(0),
+                    dataset.block,
+                    if wrong.is_some_and(|block| seen.blocks.contains_key(&block)) { "something else" } else { "zeros" }
+                ));
+            }
+        }
+        None
+    }
+}
+
+/// Every state that a crash may leave now, the acknowledged one first, the one in memory last.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    states: Vec<State>,
+}
+
+impl Model {
+    /// An empty pool.
+    pub fn new() -> Self {
+        Self { states: vec![State::default()] }
+    }
+
+    /// The state in memory.
+    pub fn now(&self) -> &State {
+        self.states.last().expect("there is always a state")
+    }
+
+    /// How many states are possible.
+    pub fn count(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Appends a state that comes to be now.
+    pub fn push(&mut self, state: State) {
+        self.states.push(state);
+    }
+
+    /// The state in memory is durable: no earlier one may come back.
+    pub fn acknowledge(&mut self) {
+        self.states.drain(..self.states.len() - 1);
+    }
+
+    /// Forgets the states from number `count` on.
+    pub fn truncate(&mut self, count: usize) {
+        self.states.truncate(count.max(1));
+    }
+
+    /// Which state (the newest of them) is the one that was read.
+    pub fn find(&self, seen: &BTreeMap<String, Seen>) -> Option<usize> {
+        let mut known = BTreeMap::new();
+        // Volumes that states share need not be compared twice.
+        let mut judged: BTreeMap<(String, usize), bool> = BTreeMap::new();
+        (0..self.states.len()).rev().find(|&index| {
+            let state = &self.states[index];
+            state.datasets.len() == seen.len()
+                && state.datasets.iter().all(|(name, dataset)| {
+                    let Some(seen) = seen.get(name) else { return false };
+                    *judged
+                        .entry((name.clone(), Arc::as_ptr(dataset) as usize))
+                        .or_insert_with(|| dataset.is_seen(seen, &mut known))
+                })
+        })
+    }
+
+    /// The pool is in state number `index`, and that is durable.
+    pub fn settle(&mut self, index: usize) {
+        self.states.truncate(index + 1);
+        self.acknowledge();
+    }
+
+    /// The oldest state that may come back: what was acknowledged.
+    pub fn acknowledged(&self) -> &State {
+        &self.states[0]
+    }
+}

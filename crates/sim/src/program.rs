@@ -1,0 +1,235 @@
+//! What is done to a pool: a list of steps, each with a number of its own from which all its choices follow, so that
+//! leaving some out does not change what the others mean.
+
+use std::fmt;
+
+use device::Rng;
+use geometry::Profile;
+use pool::spec::GroupKind;
+
+/// One kind of thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Kind {
+    // What users do to volumes.
+    Write,
+    Read,
+    Discard,
+    Flush,
+    Create,
+    Destroy,
+    Resize,
+    Property,
+    Snapshot,
+    SnapshotDestroy,
+    Rollback,
+    Fill,
+    // What administrators do.
+    Scrub,
+    Replace,
+    ReplaceBySpare,
+    Attach,
+    Detach,
+    Offline,
+    Online,
+    Add,
+    AddSpare,
+    RemoveSpare,
+    Grow,
+    Clear,
+    Check,
+    Export,
+    ReadOnly,
+    // What time does.
+    Tick,
+    Settle,
+    Wait,
+    DropCaches,
+    // What goes wrong.
+    PowerCut,
+    Kill,
+    Pull,
+    Return,
+    Rot,
+    ReadErrors,
+    WriteErrors,
+    Effect,
+    Rates,
+    Wipe,
+    Heal,
+    Overload,
+}
+
+/// How often each kind is chosen.
+pub const WEIGHTS: [(Kind, u64); 43] = [
+    (Kind::Write, 260),
+    (Kind::Read, 60),
+    (Kind::Discard, 50),
+    (Kind::Flush, 90),
+    (Kind::Create, 24),
+    (Kind::Destroy, 12),
+    (Kind::Resize, 14),
+    (Kind::Property, 12),
+    (Kind::Snapshot, 36),
+    (Kind::SnapshotDestroy, 24),
+    (Kind::Rollback, 12),
+    (Kind::Fill, 0),
+    (Kind::Scrub, 16),
+    (Kind::Replace, 12),
+    (Kind::ReplaceBySpare, 5),
+    (Kind::Attach, 8),
+    (Kind::Detach, 8),
+    (Kind::Offline, 10),
+    (Kind::Online, 14),
+    (Kind::Add, 5),
+    (Kind::AddSpare, 5),
+    (Kind::RemoveSpare, 4),
+    (Kind::Grow, 4),
+    (Kind::Clear, 6),
+    (Kind::Check, 8),
+    (Kind::Export, 8),
+    (Kind::ReadOnly, 6),
+    (Kind::Tick, 60),
+    (Kind::Settle, 12),
+    (Kind::Wait, 12),
+    (Kind::DropCaches, 14),
+    (Kind::PowerCut, 40),
+    (Kind::Kill, 8),
+    (Kind::Pull, 12),
+    (Kind::Return, 18),
+    (Kind::Rot, 14),
+    (Kind::ReadErrors, 8),
+    (Kind::WriteErrors, 5),
+    (Kind::Effect, 24),
+    (Kind::Rates, 6),
+    (Kind::Wipe, 3),
+    (Kind::Heal, 10),
+    (Kind::Overload, 4),
+];
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What.
+    pub kind: Kind,
+    /// All its choices.
+    pub seed: u64,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:#x}", self.kind, self.seed)
+    }
+}
+
+/// The pool to begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Groups: kind and size of each device, MiB.
+    pub groups: Vec<(GroupKind, Vec<u64>)>,
+    /// Data profile of plain disks.
+    pub data: Option<Profile>,
+    /// Metadata profile of plain disks.
+    pub metadata: Option<Profile>,
+}
+
+/// A pool and what happens to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// For everything that is not a choice of a step.
+    pub seed: u64,
+    /// The pool.
+    pub setup: Setup,
+    /// What happens.
+    pub steps: Vec<Step>,
+}
+
+const SIZES: [u64; 6] = [64, 64, 65, 72, 80, 100];
+
+fn sizes(rng: &mut Rng, count: u64) -> Vec<u64> {
+    let mixed = rng.chance(1, 2);
+    let first = *rng.choose(&SIZES).unwrap_or(&64);
+    (0..count).map(|_| if mixed { *rng.choose(&SIZES).unwrap_or(&64) } else { first }).collect()
+}
+
+/// A random group of no more than `most` devices.
+pub fn group(rng: &mut Rng, most: u64) -> (GroupKind, Vec<u64>) {
+    let wide = if rng.chance(1, 10) { most } else { most.min(6) };
+    let kind = match rng.below(8) {
+        0..2 => GroupKind::Plain,
+        2..4 => GroupKind::Mirror,
+        4..6 => GroupKind::Raidz(1),
+        6 => GroupKind::Raidz(2),
+        _ => GroupKind::Raidz(3),
+    };
+    let least = match kind {
+        GroupKind::Plain | GroupKind::Spare => 1,
+        GroupKind::Mirror => 2,
+        GroupKind::Raidz(parity) => u64::from(parity) + 1,
+    };
+    let most = if kind == GroupKind::Mirror { wide.min(4) } else { wide };
+    let count = rng.within(least..most.max(least) + 1);
+    (kind, sizes(rng, count))
+}
+
+fn setup(rng: &mut Rng) -> Setup {
+    let mut groups = vec![group(rng, 24)];
+    while groups.len() < 3 && rng.chance(1, 4) {
+        groups.push(group(rng, 5));
+    }
+    let plain: u64 = groups.iter().filter(|(kind, _)| *kind == GroupKind::Plain).map(|(_, d)| d.len() as u64).sum();
+    if rng.chance(1, 4) {
+        let count = rng.within(1..3);
+        groups.push((GroupKind::Spare, sizes(rng, count)));
+    }
+    let (mut data, mut metadata) = (None, None);
+    if plain > 0 {
+        let fits: Vec<Profile> =
+            Profile::ALL.into_iter().filter(|profile| u64::from(profile.min_devices()) <= plain).collect();
+        let copies: Vec<Profile> = fits
+            .iter()
+            .copied()
+            .filter(|profile| !matches!(profile, Profile::Raid5 | Profile::Raid6))
+            .collect();
+        if rng.chance(3, 4) {
+            data = rng.choose(&fits).copied();
+        }
+        if rng.chance(1, 2) {
+            metadata = rng.choose(&copies).copied();
+        }
+    }
+    Setup { groups, data, metadata }
+}
+
+impl Program {
+    /// The program that belongs to a seed.
+    pub fn new(seed: u64, steps: usize) -> Self {
+        let mut rng = Rng::new(seed ^ 0x0073_696d_756c_6174);
+        let setup = setup(&mut rng);
+        let mut weights = WEIGHTS;
+        // Each run likes some things more than others, so that rare combinations come up.
+        for (kind, weight) in &mut weights {
+            match rng.below(8) {
+                0 => *weight *= 4,
+                1 if !matches!(kind, Kind::Write | Kind::Flush | Kind::Create) => *weight = 0,
+                _ => {}
+            }
+        }
+        let small: u64 = setup.groups.iter().flat_map(|(_, sizes)| sizes).sum();
+        if rng.chance(1, 20) && small <= 400 {
+            weights[11].1 = 10;
+        }
+        let total = weights.iter().map(|(_, weight)| weight).sum();
+        let mut list = vec![Step { kind: Kind::Create, seed: rng.next_u64() }];
+        while list.len() < steps {
+            let mut ticket = rng.below(total);
+            let chosen = weights.iter().find(|(_, weight)| {
+                let hit = ticket < *weight;
+                ticket = ticket.wrapping_sub(*weight);
+                hit
+            });
+            list.push(Step { kind: chosen.map_or(Kind::Write, |(kind, _)| *kind), seed: rng.next_u64() });
+        }
+        Self { seed, setup, steps: list }
+    }
+}

@@ -1,0 +1,290 @@
+//! The machine that a pool lives in: disks, their power, a clock, and a log of everything that happens.
+//!
+//! Also the budget of faults: which disks may lie, fail or be away so that nothing is lost ([`World::may_impair`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use device::sim::PowerSupply;
+use device::{Inline, Rng, SimDevice};
+use pool::report::{State, VdevReport};
+use pool::spec::{Host, ImportOptions, NewDevice};
+use pool::types::{Guid, Millis};
+use pool::{Clock, Env, Pool};
+
+/// 2^20 bytes.
+pub const MIB: u64 = 1 << 20;
+
+/// A clock that moves one millisecond with every look, and further when told to.
+#[derive(Debug, Default)]
+pub struct SimClock(AtomicU64);
+
+impl Clock for SimClock {
+    fn now(&self) -> Millis {
+        Millis(1_700_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl SimClock {
+    /// Moves on.
+    pub fn advance(&self, milliseconds: u64) {
+        self.0.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+}
+
+/// Everything that happened: a digest always, the lines when wanted.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Changes with every event.
+    pub digest: u64,
+    /// Requests to disks so far.
+    pub requests: u64,
+    lines: Option<Vec<String>>,
+}
+
+impl Log {
+    /// Adds an event.
+    pub fn event(&mut self, line: impl FnOnce() -> String, words: &[u64]) {
+        for word in words {
+            self.digest = (self.digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.push(line());
+        }
+    }
+}
+
+/// A disk and what is wrong with it.
+#[derive(Debug)]
+pub struct Disk {
+    /// The disk.
+    pub device: Arc<SimDevice>,
+    /// Where the pool finds it.
+    pub path: String,
+}
+
+/// Disks, power, time.
+#[derive(Debug)]
+pub struct World {
+    /// All disks there ever were; those that were detached are free for use again.
+    pub disks: Vec<Disk>,
+    /// What all of them hang on.
+    pub supply: Arc<PowerSupply>,
+    /// Time.
+    pub clock: Arc<SimClock>,
+    /// What happened.
+    pub log: Arc<Mutex<Log>>,
+    /// Disks that may hold something wrong, or lack something, since everything was last healed.
+    pub impaired: BTreeSet<usize>,
+    /// Disks that may have errors on record.
+    pub blamable: BTreeSet<usize>,
+    /// Losses that plain disks survive by their profiles.
+    pub heap_tolerance: usize,
+    /// The pool.
+    pub guid: Guid,
+    seed: Rng,
+}
+
+impl World {
+    /// A machine without disks; with `trace` every event is kept as a line.
+    pub fn new(seed: u64, trace: bool) -> Self {
+        let log = Log { lines: trace.then(Vec::new), ..Log::default() };
+        Self {
+            disks: Vec::new(),
+            supply: Arc::new(PowerSupply::new()),
+            clock: Arc::new(SimClock::default()),
+            log: Arc::new(Mutex::new(log)),
+            impaired: BTreeSet::new(),
+            blamable: BTreeSet::new(),
+            heap_tolerance: 0,
+            guid: Guid(0),
+            seed: Rng::new(seed),
+        }
+    }
+
+    /// Plugs in a new, blank disk.
+    pub fn add_disk(&mut self, mebibytes: u64) -> usize {
+        let index = self.disks.len();
+        let device = SimDevice::new(format!("d{index}"), mebibytes * MIB, self.seed.next_u64());
+        self.add_device(device);
+        index
+    }
+
+    /// Plugs in a disk.
+    pub fn add_device(&mut self, device: SimDevice) {
+        let index = self.disks.len();
+        device.set_supply(Some(Arc::clone(&self.supply)));
+        let log = Arc::clone(&self.log);
+        device.set_trace(move |event| {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.requests += 1;
+            let line = || {
+                let outcome = event.outcome.as_ref().map_or_else(|error| format!(": {}", error.kind_name()), |()| String::new());
+                format!("    d{index} {} {}+{}{outcome}", event.operation, event.offset, event.length)
+            };
+            let words = [index as u64, event.operation as u64, event.offset, event.length, u64::from(event.outcome.is_ok())];
+            log.event(line, &words);
+        });
+        self.disks.push(Disk { device: Arc::new(device), path: format!("/dev/d{index}") });
+    }
+
+    /// Notes an event.
+    pub fn note(&self, line: impl FnOnce() -> String) {
+        let text = line();
+        let words: Vec<u64> = text.bytes().map(u64::from).collect();
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).event(|| text, &words);
+    }
+
+    /// The digest of everything so far.
+    pub fn digest(&self) -> u64 {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).digest
+    }
+
+    /// Takes the lines out.
+    pub fn take_lines(&self) -> Vec<String> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.lines.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What an engine gets from this world.
+    pub fn env(&mut self) -> Env {
+        Env { clock: self.clock.clone(), runner: Arc::new(Inline), seed: self.seed.next_u64(), cache_bytes: 4 * MIB }
+    }
+
+    /// A disk as it is given to the pool.
+    pub fn new_device(&self, disk: usize) -> NewDevice {
+        NewDevice { device: self.disks[disk].device.clone(), path: self.disks[disk].path.clone() }
+    }
+
+    /// The same machine with copies of the disks (those of `which`), for trying something out.
+    pub fn fork(&self, which: impl Fn(usize) -> bool) -> Self {
+        let mut world = Self::new(self.seed.clone().next_u64(), false);
+        world.clock.advance(self.clock.now().0 - 1_700_000_000_000);
+        world.guid = self.guid;
+        world.heap_tolerance = self.heap_tolerance;
+        world.impaired.clone_from(&self.impaired);
+        world.blamable.clone_from(&self.blamable);
+        for (index, disk) in self.disks.iter().enumerate() {
+            let device = disk.device.fork();
+            if !which(index) {
+                device.pull();
+            }
+            world.add_device(device);
+        }
+        world
+    }
+
+    /// The disks that are there.
+    pub fn present(&self) -> Vec<NewDevice> {
+        (0..self.disks.len()).filter(|&d| self.disks[d].device.is_present()).map(|d| self.new_device(d)).collect()
+    }
+
+    /// Imports the pool from the disks that are there.
+    ///
+    /// # Errors
+    /// As `Pool::import`.
+    pub fn import(&mut self, options: &ImportOptions) -> Result<Pool, pool::PoolError> {
+        let env = self.env();
+        let devices = self.present();
+        Pool::import(&env, self.guid, devices, options).map(|(pool, _)| pool)
+    }
+
+    /// Which disk has a path.
+    pub fn by_path(&self, path: &str) -> Option<usize> {
+        self.disks.iter().position(|disk| disk.path == path)
+    }
+
+    /// Disks that are no part of the pool.
+    pub fn unused(&self, pool: &Pool) -> Vec<usize> {
+        let used: BTreeSet<String> = pool.device_paths().into_iter().map(|device| device.path).collect();
+        (0..self.disks.len()).filter(|&d| !used.contains(&self.disks[d].path) && self.disks[d].device.is_present()).collect()
+    }
+
+    /// Whether nothing is lost if this disk lies, fails or goes away from now on.
+    pub fn may_impair(&self, pool: &mut Pool, disk: usize) -> bool {
+        let mut bad = self.impaired.clone();
+        bad.insert(disk);
+        self.tolerates(pool, &bad)
+    }
+
+    /// Whether everything can be read without these disks, those that are away already, and what is stale.
+    pub fn tolerates(&self, pool: &mut Pool, bad: &BTreeSet<usize>) -> bool {
+        let mut gone: BTreeSet<u32> = BTreeSet::new();
+        let mut guids: BTreeSet<Guid> = BTreeSet::new();
+        for device in pool.device_paths() {
+            let disk = self.by_path(&device.path);
+            let away = !device.is_open || !matches!(device.state, State::Online | State::Degraded);
+            if away || disk.is_none_or(|disk| bad.contains(&disk)) {
+                gone.insert(device.id.0);
+                guids.insert(device.guid);
+            }
+        }
+        let fits = pool.map().iter().all(|chunk| {
+            let mut alive: BTreeMap<u16, bool> = BTreeMap::new();
+            for placement in &chunk.placements {
+                let good = !gone.contains(&placement.device.0) && placement.stale_regions == 0;
+                *alive.entry(placement.column).or_default() |= good;
+            }
+            let lost = alive.values().filter(|alive| !**alive).count();
+            lost <= tolerance(&chunk.profile, alive.len())
+        });
+        fits && self.groups_tolerate(&pool.status().vdevs, &guids)
+    }
+
+    fn groups_tolerate(&self, vdevs: &[VdevReport], gone: &BTreeSet<Guid>) -> bool {
+        let hit = |vdev: &VdevReport| any_leaf(vdev, &|leaf| gone.contains(&leaf.guid));
+        let mut heap = 0;
+        for vdev in vdevs {
+            let tolerated = if vdev.name.starts_with("mirror") {
+                vdev.children.len() - 1
+            } else if let Some(rest) = vdev.name.strip_prefix("raidz") {
+                rest[..1].parse().unwrap_or(0)
+            } else {
+                heap += usize::from(hit(vdev));
+                continue;
+            };
+            if vdev.children.iter().filter(|child| hit(child)).count() > tolerated {
+                return false;
+            }
+        }
+        heap <= self.heap_tolerance
+    }
+}
+
+fn any_leaf(vdev: &VdevReport, is: &dyn Fn(&VdevReport) -> bool) -> bool {
+    if vdev.children.is_empty() { is(vdev) } else { vdev.children.iter().any(|child| any_leaf(child, is)) }
+}
+
+/// Columns that a chunk can lose, by the name of its profile.
+pub fn tolerance(profile: &str, columns: usize) -> usize {
+    match profile {
+        "mirror" => columns - 1,
+        "raidz1" | "RAID1" | "RAID10" | "RAID5" => 1,
+        "raidz2" | "RAID6" => 2,
+        "raidz3" => 3,
+        _ if profile.ends_with("-copies") || profile.starts_with("RAID1C") => columns - 1,
+        _ => 0,
+    }
+}
+
+/// The host that runs the simulation.
+pub fn host() -> Host {
+    Host { id: 7, name: "simulator".into() }
+}
+
+/// How pools are imported here.
+pub fn options() -> ImportOptions {
+    ImportOptions { host: host(), ..ImportOptions::default() }
+}
+
+/// A short name for a device error.
+trait KindName {
+    fn kind_name(&self) -> String;
+}
+
+impl KindName for device::DeviceError {
+    fn kind_name(&self) -> String {
+        format!("{:?}", self.kind)
+    }
+}
