@@ -4,7 +4,7 @@
 
 use geometry::{Kind, Layout, Profile};
 
-use crate::chunk::{Chunk, Column, Stale};
+use crate::chunk::{COLUMNS_MAX, Chunk, Column, Stale};
 use crate::core::{Relation, StandIn};
 use crate::create::check_groups;
 use crate::error::{PoolError, Result};
@@ -142,6 +142,13 @@ impl Pool {
                     group.name()
                 )));
             }
+        }
+        if group.devices.len() >= COLUMNS_MAX {
+            return Err(PoolError::refused(format!(
+                "{} has {} sides; {COLUMNS_MAX} is the most for one mirror",
+                group.name(),
+                group.devices.len()
+            )));
         }
         self.commit()?;
         // Check the room before anything is written: a device made of the new one's size tells.
