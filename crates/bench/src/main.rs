@@ -1,19 +1,23 @@
 //! Measures the engine against its peers, in turn and on the same files.
 //!
-//! `lives` leads pools through their lives, `ours` and `kernel` are the contenders, `measure` takes the time,
-//! `files` holds backing files and data, `table` prints.
+//! `lives` leads pools through their lives, `served` serves volumes, `capacity` fills pools, `memory` looks at peak
+//! memory; `ours` and `kernel` are the contenders, `measure` takes the time, `files` holds backing files and data,
+//! `table` prints.
 
+mod capacity;
 mod files;
 mod kernel;
 mod lives;
 mod measure;
+mod memory;
 mod ours;
+mod served;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 
 use crate::files::{Folder, MIB, Noise};
@@ -42,85 +46,209 @@ struct Arguments {
     /// Who executes requests of our pools.
     #[arg(long, value_enum, default_value = "best")]
     runner: RunnerKind,
+    /// MiB of the smallest device of mixed ones in the rows of full pools (those of equal size have twice that).
+    #[arg(long, default_value_t = 256)]
+    unit: u64,
     /// Leave the peers out.
     #[arg(long)]
     ours_only: bool,
 }
 
-const LIFE_ROWS: [&str; 9] =
-    ["write", "read", "degraded", "scrub", "resilver1", "resilver2", "random", "random16k", "flush"];
-const MIRROR_ROWS: [&str; 2] = ["mirror-write", "mirror-scrub"];
+const LIFE_ROWS: &[&str] =
+    &["write", "read", "degraded", "scrub", "resilver1", "resilver2", "random", "random16k", "flush"];
+const EXT4_ROWS: &[&str] = &["write", "read", "random", "flush"];
+const MIRROR_ROWS: &[&str] = &["mirror-write", "mirror-scrub"];
+const NBD_ROWS: &[&str] = &["nbd-read-4k", "nbd-write-4k", "nbd-read-1m", "nbd-write-1m"];
+const FUSE_ROWS: &[&str] = &["fuse-read-4k", "fuse-write-4k"];
+
+/// Size of the volume with much hole in it, bytes: 10 TB.
+const SPARSE_BYTES: u64 = 10_000_000_000_000 / MIB * MIB;
 
 const fn goal(row: &'static str, peer: &'static str, first: f64, goal: f64) -> Goal {
     Goal { row, peer, first: Some(first), goal: Some(goal), less: false }
 }
 
-const GOALS: [Goal; 14] = [
+const fn shown(row: &'static str, peer: &'static str) -> Goal {
+    Goal { row, peer, first: None, goal: None, less: false }
+}
+
+const GOALS: &[Goal] = &[
     goal("write", "btrfs", 1.0, 2.0),
-    Goal { first: None, ..goal("write", "plain", 0.0, 0.5) },
-    Goal { first: None, goal: None, ..goal("write", "ext4", 0.0, 0.0) },
-    goal("read", "btrfs", 1.0, 1.0),
-    Goal { first: None, goal: None, ..goal("read", "ext4", 0.0, 0.0) },
+    Goal { goal: Some(0.5), ..shown("write", "plain") },
+    shown("write", "ext4"),
+    Goal { goal: None, ..goal("read", "btrfs", 1.0, 1.0) },
+    shown("read", "ext4"),
     goal("degraded", "@read", 0.6, 0.8),
     goal("scrub", "btrfs", 2.0, 4.0),
-    goal("mirror-scrub", "btrfs", 1.0, 4.0),
-    goal("resilver1", "btrfs", 1.5, 4.0),
-    goal("resilver2", "btrfs", 1.5, 4.0),
+    shown("mirror-write", "btrfs"),
+    Goal { goal: None, ..goal("mirror-scrub", "btrfs", 1.0, 1.0) },
+    Goal { goal: None, ..goal("resilver1", "btrfs", 1.5, 1.5) },
+    Goal { goal: None, ..goal("resilver2", "btrfs", 1.5, 1.5) },
     goal("random", "btrfs", 2.0, 5.0),
+    goal("random", "btrfs-buffered", 2.0, 5.0),
     goal("random16k", "btrfs", 2.0, 5.0),
-    Goal { first: None, goal: Some(0.3), ..goal("random", "ext4", 0.0, 0.3) },
+    goal("random16k", "btrfs-buffered", 2.0, 5.0),
+    Goal { goal: Some(0.3), ..shown("random", "ext4") },
     Goal { less: true, ..goal("flush", "btrfs", 1.0, 4.0) },
+    goal("nbd-read-4k", "nbdkit", 0.7, 1.0),
+    goal("nbd-write-4k", "nbdkit", 0.7, 1.0),
+    goal("nbd-read-1m", "nbdkit", 0.7, 1.0),
+    goal("nbd-write-1m", "nbdkit", 0.7, 1.0),
+    goal("fuse-read-4k", "passthrough", 0.6, 0.8),
+    goal("fuse-write-4k", "passthrough", 0.6, 0.8),
 ];
 
 fn main() -> Result<()> {
+    let raw: Vec<String> = std::env::args().collect();
+    if raw.get(1).map(String::as_str) == Some(memory::CHILD) {
+        let [_, _, place, size, volume] = &raw[..] else {
+            anyhow::bail!("{} takes three values", memory::CHILD)
+        };
+        return memory::child(Path::new(place), size.parse()?, volume.parse()?);
+    }
     let arguments = Arguments::parse();
+    let mut results = Results::default();
     let wanted = |row: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == row);
     let folder = Folder::new(&arguments.dir)?;
+    let outcome = measure(&arguments, &wanted, &folder, &mut results);
+    // What was measured before something failed is worth printing.
+    results.print_numbers();
+    results.print_goals(GOALS);
+    outcome
+}
+
+/// Who can take part: nobody, or why not.
+struct Absent {
+    btrfs: Option<String>,
+    ext4: Option<String>,
+    nbd: Option<String>,
+    nbdkit: Option<String>,
+    fuse: Option<String>,
+    passthrough: Result<PathBuf, String>,
+}
+
+impl Absent {
+    fn look(wanted: &dyn Fn(&[&str]) -> bool, ours_only: bool) -> Self {
+        let left_out = || ours_only.then(|| "left out".to_owned());
+        let passthrough = match left_out() {
+            None if wanted(FUSE_ROWS) => served::build_passthrough(),
+            _ => Err("left out".to_owned()),
+        };
+        Self {
+            btrfs: left_out()
+                .or_else(|| kernel::unavailable(&["mkfs.btrfs", "btrfs", "losetup", "mount", "fio"])),
+            ext4: left_out().or_else(|| kernel::unavailable(&["mkfs.ext4", "losetup", "mount", "fio"])),
+            nbd: served::nbd_unavailable(),
+            nbdkit: left_out().or_else(|| kernel::missing_program("nbdkit")),
+            fuse: (!Path::new("/dev/fuse").exists()).then(|| "there is no /dev/fuse".to_owned()),
+            passthrough,
+        }
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        let named = [
+            ("btrfs", &self.btrfs),
+            ("ext4", &self.ext4),
+            ("NBD rows", &self.nbd),
+            ("nbdkit", &self.nbdkit),
+            ("FUSE rows", &self.fuse),
+        ];
+        let mut reasons: Vec<String> =
+            named.iter().filter_map(|(name, why)| Some(format!("{name}: {}", why.as_ref()?))).collect();
+        if let Err(why) = &self.passthrough {
+            reasons.push(format!("passthrough: {why}"));
+        }
+        reasons
+            .push("user-space OpenZFS: its packages are no part of this program; compare by hand".to_owned());
+        reasons
+    }
+}
+
+fn measure(
+    arguments: &Arguments,
+    wanted: &dyn Fn(&str) -> bool,
+    folder: &Folder,
+    results: &mut Results,
+) -> Result<()> {
+    let any = |rows: &[&str]| rows.iter().any(|row| wanted(row));
     let noise = Noise::new(1, arguments.size * MIB);
     let setting = Setting {
-        folder: &folder,
+        folder,
         noise: &noise,
         time: Duration::from_millis(arguments.time),
         runner: arguments.runner,
-        wanted: &wanted,
+        wanted,
     };
-    let mut results = Results::default();
-    let btrfs = kernel::unavailable(&["mkfs.btrfs", "btrfs", "losetup", "mount", "fio"]);
-    let ext4 = kernel::unavailable(&["mkfs.ext4", "losetup", "mount", "fio"]);
-    if !arguments.ours_only {
-        results.skipped.extend(btrfs.iter().map(|reason| format!("btrfs: {reason}")));
-        results.skipped.extend(ext4.iter().map(|reason| format!("ext4: {reason}")));
-    }
+    let absent = Absent::look(&any, arguments.ours_only);
+    results.skipped = absent.reasons();
     for pair in 0..arguments.pairs {
-        if LIFE_ROWS.iter().any(|row| wanted(row)) {
-            take(&mut results, "ours", lives::ours_raidz2(&setting)?);
-            if !arguments.ours_only {
-                if btrfs.is_none() {
-                    take(&mut results, "btrfs", lives::btrfs_raid6(&setting)?);
-                }
-                if wanted("write") {
-                    take(&mut results, "plain", lives::plain(&setting)?);
-                }
-                if ext4.is_none() && ["write", "read", "random", "flush"].iter().any(|row| wanted(row)) {
-                    take(&mut results, "ext4", lives::ext4(&setting)?);
-                }
+        if any(LIFE_ROWS) {
+            take(results, "ours", lives::ours_raidz2(&setting).context("our raidz2")?);
+            if absent.btrfs.is_none() {
+                take(results, "btrfs", lives::btrfs_raid6(&setting).context("btrfs raid6")?);
+            }
+            if wanted("write") && !arguments.ours_only {
+                take(results, "plain", lives::plain(&setting)?);
+            }
+            if absent.ext4.is_none() && any(EXT4_ROWS) {
+                take(results, "ext4", lives::ext4(&setting).context("ext4")?);
             }
         }
-        if MIRROR_ROWS.iter().any(|row| wanted(row)) {
-            take(&mut results, "ours", lives::ours_mirror(&setting)?);
-            if !arguments.ours_only && btrfs.is_none() {
-                take(&mut results, "btrfs", lives::btrfs_raid1(&setting)?);
+        if any(MIRROR_ROWS) {
+            take(results, "ours", lives::ours_mirror(&setting).context("our mirrors")?);
+            if absent.btrfs.is_none() {
+                take(results, "btrfs", lives::btrfs_raid1(&setting).context("btrfs raid1")?);
+            }
+        }
+        if any(NBD_ROWS) && absent.nbd.is_none() {
+            take(results, "ours", served::ours_nbd(&setting).context("our NBD server")?);
+            if absent.nbdkit.is_none() {
+                take(results, "nbdkit", served::nbdkit(&setting).context("nbdkit")?);
+            }
+        }
+        if any(FUSE_ROWS) && absent.fuse.is_none() {
+            take(results, "ours", served::ours_fuse(&setting).context("our FUSE file system")?);
+            if let Ok(program) = &absent.passthrough {
+                take(
+                    results,
+                    "passthrough",
+                    served::passthrough(&setting, program).context("passthrough_ll")?,
+                );
             }
         }
         eprintln!("pair {} of {} done", pair + 1, arguments.pairs);
     }
-    results.print_numbers();
-    results.print_goals(&GOALS);
+    if let Ok(program) = &absent.passthrough {
+        let _ = std::fs::remove_file(program);
+    }
+    if wanted("memory") {
+        for (name, volume) in
+            [("volume of the data's size", noise.bytes.len() as u64), ("volume of 10 TB", SPARSE_BYTES)]
+        {
+            let peak = memory::peak(folder, noise.bytes.len() as u64, volume)?;
+            let bound = ours::CACHE_BYTES + memory::BESIDE_CACHE;
+            let met = if peak <= bound { "met" } else { "not met" };
+            results.notes.push(format!(
+                "peak memory, {name}: {} MiB, bound {} MiB: {met}",
+                peak / MIB,
+                bound / MIB
+            ));
+        }
+    }
+    if wanted("capacity") {
+        let full = capacity::fill_all(folder, arguments.runner, &noise.bytes, arguments.unit * MIB)?;
+        results.full = full;
+    }
     Ok(())
 }
 
 fn take(results: &mut Results, who: &'static str, samples: Samples) {
     for (row, sample) in samples {
-        results.add(row, who, sample);
+        match row.strip_suffix("-buffered") {
+            Some("random") => {
+                ["random", "random16k"].iter().for_each(|row| results.add(row, "btrfs-buffered", sample))
+            }
+            _ => results.add(row, who, sample),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use device::{Access, FileDevice, Inline, Rng, Runner, best_runner};
+use device::{Access, FileDevice, Inline, Rng, Runner, Threads, best_runner};
 use pool::spec::{CreateSpec, GroupKind, GroupSpec, Host, ImportOptions, NewDevice, VolumeSpec};
 use pool::types::{DatasetId, Millis};
 use pool::{Clock, Env, Pool, ReplaceOptions, ScrubAction};
@@ -32,6 +32,8 @@ impl Clock for SystemClock {
 pub enum RunnerKind {
     /// The calling thread, one request after another.
     Inline,
+    /// As many threads as there are processors.
+    Threads,
     /// What `device::best_runner` gives: the kernel's queues, or threads.
     Best,
 }
@@ -40,6 +42,7 @@ pub enum RunnerKind {
 pub fn environment(runner: RunnerKind, cache_bytes: u64) -> Result<Env> {
     let runner: Arc<dyn Runner> = match runner {
         RunnerKind::Inline => Arc::new(Inline),
+        RunnerKind::Threads => Arc::new(Threads::new(std::thread::available_parallelism()?.get())?),
         RunnerKind::Best => Arc::from(best_runner()?),
     };
     Ok(Env { clock: Arc::new(SystemClock), runner, seed: 1, cache_bytes })
@@ -138,7 +141,14 @@ pub fn replace(pool: &mut Pool, pairs: &[(PathBuf, PathBuf)], read_source_last: 
 /// 4 KiB writes at random places for `time`, then a flush; how many.
 ///
 /// One thread: a write ends when the block is in memory, so more of them outstanding would change nothing.
-pub fn random_writes(pool: &mut Pool, id: DatasetId, size: u64, seed: u64, time: Duration, noise: &Noise) -> Result<u64> {
+pub fn random_writes(
+    pool: &mut Pool,
+    id: DatasetId,
+    size: u64,
+    seed: u64,
+    time: Duration,
+    noise: &Noise,
+) -> Result<u64> {
     let start = std::time::Instant::now();
     let mut rng = Rng::new(seed);
     let mut count = 0;
@@ -152,7 +162,13 @@ pub fn random_writes(pool: &mut Pool, id: DatasetId, size: u64, seed: u64, time:
 }
 
 /// Latencies of 4 KiB writes at random places, each flushed, seconds.
-pub fn flushed_writes(pool: &mut Pool, id: DatasetId, size: u64, time: Duration, noise: &Noise) -> Result<Vec<f64>> {
+pub fn flushed_writes(
+    pool: &mut Pool,
+    id: DatasetId,
+    size: u64,
+    time: Duration,
+    noise: &Noise,
+) -> Result<Vec<f64>> {
     let start = std::time::Instant::now();
     let mut rng = Rng::new(99);
     let mut latencies = Vec::new();

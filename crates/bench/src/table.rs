@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::capacity::{self, Full};
 use crate::measure::{Sample, median};
 
 /// What a ratio is called good by.
@@ -27,6 +28,8 @@ pub struct Results {
     pub skipped: Vec<String>,
     /// What else there is to say.
     pub notes: Vec<String>,
+    /// Full pools.
+    pub full: Vec<Full>,
 }
 
 /// Unit of a row's number and by what a score is divided for it.
@@ -51,7 +54,10 @@ impl Results {
 
     /// Every row of numbers: median, spread, and what a second of processor time brought.
     pub fn print_numbers(&self) {
-        println!("{:<16} {:<12} {:>10} {:>23} {:>5} {:>12}", "row", "who", "median", "spread", "n", "per cpu-s");
+        println!(
+            "{:<16} {:<12} {:>10} {:>23} {:>5} {:>12}",
+            "row", "who", "median", "spread", "n", "per cpu-s"
+        );
         for ((row, who), samples) in &self.samples {
             let (name, scale) = unit(row);
             let scores = self.scores(row, who);
@@ -98,7 +104,8 @@ impl Results {
                 (None, _) => "no goal",
                 _ => "no",
             };
-            let show = |number: Option<f64>| number.map_or(String::from("-"), |number| format!("{number:.2}"));
+            let show =
+                |number: Option<f64>| number.map_or(String::from("-"), |number| format!("{number:.2}"));
             let cpu = self.cpu_ratio(goal.row, row, who);
             println!(
                 "{:<16} {:<12} {ratio:>7.2} {spread:>15} {:>6} {:>6} {:>9} {met:>7}",
@@ -108,6 +115,9 @@ impl Results {
                 show(goal.goal),
                 show(cpu),
             );
+        }
+        if !self.full.is_empty() {
+            capacity::print(&self.full);
         }
         for text in self.notes.iter().map(|text| format!("note: {text}")) {
             println!("{text}");
