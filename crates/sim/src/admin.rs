@@ -311,7 +311,7 @@ impl Run {
     }
 
     /// Looks at the pool, imported read-only from copies of the disks.
-    pub(crate) fn import_read_only(&mut self, _rng: &mut Rng) -> Result<(), Failure> {
+    pub(crate) fn import_read_only(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         self.flush()?;
         if !self.world.supply.is_on() {
             return Ok(());
@@ -336,6 +336,27 @@ impl Run {
         if before != after {
             return Err("a pool that was imported read-only was written to".to_owned());
         }
-        Ok(())
+        self.look_back(rng)
+    }
+
+    /// Looks at an older root, from copies of the disks: what was acknowledged with it is still there.
+    fn look_back(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let Some((txg, state)) = rng.choose(&self.roots).cloned() else { return Ok(()) };
+        if !self.world.impaired.is_empty() || txg.0 + 2 < self.pool().last_txg().0 {
+            return Ok(());
+        }
+        let present: Vec<bool> = self.world.disks.iter().map(|disk| disk.device.is_present()).collect();
+        let mut copy = self.world.fork(|disk| present[disk]);
+        let back = ImportOptions { read_only: true, txg: Some(txg), ..options() };
+        let mut pool = copy
+            .import(&back)
+            .map_err(|error| format!("going back to transaction group {txg} failed: {error}"))?;
+        self.tally.add("look back", true);
+        let seen = crate::verify::observe(&mut pool)
+            .map_err(|error| format!("back at transaction group {txg}: {error}"))?;
+        match state.difference(&seen) {
+            Some(difference) => Err(format!("back at transaction group {txg}: {difference}")),
+            None => Ok(()),
+        }
     }
 }

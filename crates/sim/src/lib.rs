@@ -5,11 +5,15 @@
 //! each crash and at the end `verify` looks at everything. [`shrink`] makes a failing program short.
 
 mod admin;
+pub mod erasure;
 mod faults;
 pub mod model;
+pub mod nth;
 pub mod program;
 pub mod run;
+pub mod sabotage;
 pub mod shrink;
+pub mod states;
 mod verify;
 mod volumes;
 pub mod world;

@@ -30,6 +30,24 @@ struct Args {
     /// Break the engine on purpose.
     #[arg(long)]
     sabotage: Option<String>,
+    /// Try crash states of short programs instead, this many.
+    #[arg(long)]
+    crash_states: Option<u64>,
+    /// List the ways to break it.
+    #[arg(long)]
+    list_sabotage: bool,
+    /// Break the engine in every way there is; each must be caught within 200 seeds.
+    #[arg(long)]
+    sabotage_all: bool,
+    /// Fail every n-th device request of every command instead (each so-manieth of them).
+    #[arg(long)]
+    nth_faults: Option<u64>,
+    /// Try patterns of lost disks instead, so many of each layout (0: all).
+    #[arg(long)]
+    erasures: Option<usize>,
+    /// Go on where the last run with this file stopped, and keep the place and the tally there.
+    #[arg(long)]
+    resume: Option<std::path::PathBuf>,
     /// Go on with other seeds after a failure, without shrinking.
     #[arg(long)]
     keep_going: bool,
@@ -42,6 +60,25 @@ fn main() -> ExitCode {
             eprintln!("{info}\n{}", std::backtrace::Backtrace::force_capture());
         }
     }));
+    if args.list_sabotage {
+        sim::sabotage::ALL.iter().for_each(|(name, what)| println!("{name:22} {what}"));
+        return ExitCode::SUCCESS;
+    }
+    if args.sabotage_all {
+        return sabotage_all(&args);
+    }
+    if let Some(step) = args.nth_faults {
+        return report("faults", sim::nth::every_fault(step.max(1)));
+    }
+    if let Some(sample) = args.erasures {
+        return report(
+            "patterns of lost disks",
+            sim::erasure::all_erasures(24, (sample > 0).then_some(sample), args.seed),
+        );
+    }
+    if let Some(wanted) = args.crash_states {
+        return crash_states(wanted, args.seed, args.jobs.max(1));
+    }
     let next = AtomicU64::new(args.seed);
     let end = args.seed + args.seeds;
     let failed: Mutex<Vec<u64>> = Mutex::new(Vec::new());
@@ -97,4 +134,72 @@ fn main() -> ExitCode {
     }
     println!("failed seeds: {failed:?}");
     ExitCode::FAILURE
+}
+
+fn crash_states(wanted: u64, seed: u64, jobs: usize) -> ExitCode {
+    let begun = std::time::Instant::now();
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let share = wanted.div_ceil(jobs as u64);
+        let all: Vec<_> = (0..jobs)
+            .map(|job| scope.spawn(move || sim::states::crash_states(share, seed, (job, jobs))))
+            .collect();
+        all.into_iter().map(|job| job.join().unwrap_or_else(|_| Err("panic".to_owned()))).collect()
+    });
+    let (mut sequences, mut states, mut failed) = (0, 0, false);
+    for outcome in outcomes {
+        match outcome {
+            Ok(count) => {
+                sequences += count.sequences;
+                states += count.states;
+            }
+            Err(failure) => {
+                println!("{failure}");
+                failed = true;
+            }
+        }
+    }
+    println!("{states} crash states of {sequences} programs in {:.0} s", begun.elapsed().as_secs_f64());
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn report(what: &str, outcome: Result<u64, String>) -> ExitCode {
+    match outcome {
+        Ok(count) => {
+            println!("{count} {what} survived");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn sabotage_all(args: &Args) -> ExitCode {
+    let next = AtomicU64::new(0);
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some((name, _)) =
+                    sim::sabotage::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                {
+                    match sim::sabotage::caught_by(name, args.seed, 200, args.ops) {
+                        Some((seed, failure)) => println!("{name:22} caught by seed {seed}, {failure:.100}"),
+                        None => {
+                            println!("{name:22} NOT CAUGHT");
+                            if let Ok(mut missed) = missed.lock() {
+                                missed.push(*name);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    if missed.into_inner().is_ok_and(|missed| missed.is_empty()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -88,7 +88,7 @@ pub const WEIGHTS: [(Kind, u64); 43] = [
     (Kind::Clear, 6),
     (Kind::Check, 8),
     (Kind::Export, 8),
-    (Kind::ReadOnly, 6),
+    (Kind::ReadOnly, 16),
     (Kind::Tick, 60),
     (Kind::Settle, 12),
     (Kind::Wait, 12),

@@ -75,6 +75,11 @@ pub struct Run {
     /// Steps until a power cut that has not come by itself comes anyway.
     pub(crate) fuse: Option<u64>,
     pub(crate) next_name: u64,
+    /// What was acknowledged with the last transaction groups of this import.
+    pub(crate) roots: Vec<(pool::types::Txg, State)>,
+    /// The states that were possible during the last call.
+    pub(crate) possible: Model,
+    pub(crate) keep_possible: bool,
     pub(crate) last_event: u64,
     pub(crate) next_pattern: u64,
 }
@@ -124,9 +129,30 @@ impl Run {
             sabotage: sabotage.map(str::to_owned),
             fuse: None,
             next_name: 0,
+            roots: Vec::new(),
+            possible: Model::new(),
+            keep_possible: false,
             last_event: 0,
             next_pattern: seed << 20,
         })
+    }
+
+    /// A run that goes on with a pool that exists.
+    pub fn adopt(world: World, pool: Pool, model: Model, next: u64) -> Self {
+        Self {
+            world,
+            pool: Some(pool),
+            model,
+            tally: Tally::default(),
+            sabotage: None,
+            fuse: None,
+            next_name: next,
+            roots: Vec::new(),
+            possible: Model::new(),
+            keep_possible: true,
+            last_event: 0,
+            next_pattern: next << 20,
+        }
     }
 
     /// The pool.
@@ -284,12 +310,20 @@ impl Run {
     ) -> Result<bool, Failure> {
         let base = self.model.count();
         states.into_iter().for_each(|state| self.model.push(state));
+        if self.keep_possible {
+            self.possible = self.model.clone();
+        }
         let result = call(self.pool());
         let done = self.judge(what, result, refusals)?.is_some();
         if !done {
             self.catch_up(base)?;
         } else if durable {
             self.model.acknowledge();
+            let root = (self.pool().last_txg(), self.model.now().clone());
+            self.roots.push(root);
+            if self.roots.len() > 4 {
+                self.roots.remove(0);
+            }
         }
         Ok(done)
     }

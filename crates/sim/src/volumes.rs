@@ -57,7 +57,13 @@ impl Run {
         self.write_range(&name, &volume, offset, length)
     }
 
-    fn write_range(&mut self, name: &str, volume: &Volume, offset: u64, length: u64) -> Result<(), Failure> {
+    pub(crate) fn write_range(
+        &mut self,
+        name: &str,
+        volume: &Volume,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Failure> {
         let mut data = Vec::with_capacity(length as usize);
         let mut states = Vec::new();
         let mut state = self.model.now().clone();
@@ -111,7 +117,7 @@ impl Run {
         self.discard_range(&name, &volume, offset, length, &format!("discard {name} {offset}+{length}"))
     }
 
-    fn discard_range(
+    pub(crate) fn discard_range(
         &mut self,
         name: &str,
         volume: &Volume,
@@ -162,7 +168,7 @@ impl Run {
         Ok(())
     }
 
-    fn create_volume(&mut self, name: &str, spec: &VolumeSpec) -> Result<bool, Failure> {
+    pub(crate) fn create_volume(&mut self, name: &str, spec: &VolumeSpec) -> Result<bool, Failure> {
         let mut state = self.model.now().clone();
         let volume = Volume {
             size: spec.size,

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use device::sim::PowerSupply;
 use device::{Inline, Rng, SimDevice};
@@ -64,8 +64,10 @@ pub struct Disk {
     pub path: String,
 }
 
+/// Who is told of every request: the disk's number and what was asked.
+pub type Watch = Arc<dyn Fn(usize, device::Operation) + Send + Sync>;
+
 /// Disks, power, time.
-#[derive(Debug)]
 pub struct World {
     /// All disks there ever were; those that were detached are free for use again.
     pub disks: Vec<Disk>,
@@ -83,6 +85,10 @@ pub struct World {
     pub heap_tolerance: usize,
     /// The pool.
     pub guid: Guid,
+    /// Told of every request, instead of the log.
+    pub watch: Option<Watch>,
+    /// The disks that whoever watches looks at.
+    pub watched: Option<Arc<Mutex<Vec<Weak<SimDevice>>>>>,
     seed: Rng,
 }
 
@@ -99,6 +105,8 @@ impl World {
             blamable: BTreeSet::new(),
             heap_tolerance: 0,
             guid: Guid(0),
+            watch: None,
+            watched: None,
             seed: Rng::new(seed),
         }
     }
@@ -136,6 +144,17 @@ impl World {
             log.event(line, &words);
         });
         self.disks.push(Disk { device: Arc::new(device), path: format!("/dev/d{index}") });
+        if let Some(watched) = self.watched.clone() {
+            self.rewatch(index, &watched);
+        }
+    }
+
+    /// Lets whoever watches see this disk.
+    pub fn rewatch(&self, index: usize, watched: &Arc<Mutex<Vec<Weak<SimDevice>>>>) {
+        let Some(watch) = self.watch.clone() else { return };
+        let device = &self.disks[index].device;
+        watched.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(device));
+        device.set_trace(move |event| watch(index, event.operation));
     }
 
     /// Notes an event.

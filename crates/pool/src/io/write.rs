@@ -236,6 +236,7 @@ impl Core {
             };
             chunks.entry(piece.chunk).or_insert_with(|| chunk.clone());
         }
+        let drop_parity = self.is_sabotaged("drop-last-parity");
         let encoded = self.workers.map_large(pieces, |piece| {
             let mut start = 0;
             let parts = piece.parts.iter().map(|part| {
@@ -251,12 +252,27 @@ impl Core {
                 parity: Vec::new(),
             };
             encoded.generate();
+            if drop_parity {
+                encoded.parity.iter_mut().for_each(|bytes| {
+                    let row = chunks[&piece.chunk].layout.unit() as usize;
+                    let last = bytes.len().saturating_sub(row);
+                    bytes[last..].fill(0);
+                });
+            }
             encoded
         });
         let mut missed: Vec<Written> = Vec::new();
         let mut planned: Vec<(Written, u64, Vec<&[u8]>)> = Vec::new();
         for encoded in &encoded {
-            for (column, offset, parts) in encoded.columns() {
+            let mut columns = encoded.columns();
+            if self.is_sabotaged("swap-columns") && encoded.chunk.has_parity() {
+                let (first, rest) = columns.split_at_mut(1);
+                std::mem::swap(&mut first[0].2, &mut rest[0].2);
+            }
+            if self.is_sabotaged("drop-copy") && !encoded.chunk.has_parity() && columns.len() > 1 {
+                columns.pop();
+            }
+            for (column, offset, parts) in columns {
                 let length = parts.iter().map(|part| part.len() as u64).sum();
                 for region in encoded.chunk.regions_of(offset, length) {
                     log.touched.insert((encoded.chunk.address, region));

@@ -47,7 +47,9 @@ impl Pool {
             return 0;
         }
         (0..chunk.regions())
-            .map(|region| (region, targets.iter().filter(|placement| placement.stale.contains(region)).count()))
+            .map(|region| {
+                (region, targets.iter().filter(|placement| placement.stale.contains(region)).count())
+            })
             .filter(|&(region, count)| count > 0 && self.has_sources(chunk, region))
             .map(|(_, count)| count as u32)
             .sum()
@@ -119,6 +121,7 @@ impl Pool {
             self.core.flush_these(&flushed)
         };
         let mut stuck = true;
+        let too_far = u32::from(self.core.is_sabotaged("job-too-far"));
         for (address, region, outcome) in cleared {
             let Some(chunk) = self.core.map.change(address) else { continue };
             for (column, device) in outcome.fresh {
@@ -128,7 +131,7 @@ impl Pool {
                 stuck = false;
                 for placement in &mut chunk.columns[usize::from(column)].placements {
                     if placement.device == device {
-                        placement.stale.remove(region);
+                        (region..=region + too_far).for_each(|region| placement.stale.remove(region));
                     }
                 }
             }
@@ -181,12 +184,7 @@ impl Pool {
         Ok(found)
     }
 
-    fn rebuild_data(
-        &mut self,
-        chunk: &Chunk,
-        region: u32,
-        targets: &[(u16, Placement)],
-    ) -> Result<Outcome> {
+    fn rebuild_data(&mut self, chunk: &Chunk, region: u32, targets: &[(u16, Placement)]) -> Result<Outcome> {
         let region_rows = chunk.region_rows(region);
         let extents = self.extents_in(chunk, &region_rows)?;
         let mut outcome = Outcome::default();
@@ -342,12 +340,7 @@ impl Pool {
     }
 
     /// Nodes and bitmaps are copied one by one: each node's best copy is the valid one of the latest birth.
-    fn rebuild_nodes(
-        &mut self,
-        chunk: &Chunk,
-        region: u32,
-        targets: &[(u16, Placement)],
-    ) -> Outcome {
+    fn rebuild_nodes(&mut self, chunk: &Chunk, region: u32, targets: &[(u16, Placement)]) -> Outcome {
         let mut outcome = Outcome::default();
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);

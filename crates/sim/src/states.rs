@@ -1,0 +1,397 @@
+//! Every crash state of short programs: all sequences of up to three operations from a small alphabet, power failing
+//! after every single request that changes a disk, and every outcome of that worth telling apart.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use device::sim::{Cut, Sectors, Survivor};
+use device::{Operation, Rng, SimDevice};
+use geometry::Profile;
+use pool::ScrubAction;
+use pool::spec::{GroupKind, VolumeSpec};
+
+use crate::model::Model;
+use crate::program::Setup;
+use crate::run::{Failure, Run};
+use crate::verify::observe;
+use crate::world::{World, options};
+
+/// The alphabet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Letter {
+    /// Whole blocks.
+    Write,
+    /// Part of a block.
+    Patch,
+    /// Blocks given back.
+    Discard,
+    /// Made durable.
+    Flush,
+    /// A volume more.
+    Create,
+    /// And less.
+    Destroy,
+    /// A snapshot more.
+    Snapshot,
+    /// And less.
+    SnapshotDestroy,
+    /// Back to the snapshot.
+    Rollback,
+    /// A smaller volume.
+    Shrink,
+    /// Background work.
+    Tick,
+    /// A scrub.
+    Scrub,
+    /// A disk replaced.
+    Replace,
+    /// A disk taken out.
+    Offline,
+    /// A group more.
+    Add,
+}
+
+/// All letters.
+pub const LETTERS: [Letter; 15] = [
+    Letter::Write,
+    Letter::Patch,
+    Letter::Discard,
+    Letter::Flush,
+    Letter::Create,
+    Letter::Destroy,
+    Letter::Snapshot,
+    Letter::SnapshotDestroy,
+    Letter::Rollback,
+    Letter::Shrink,
+    Letter::Tick,
+    Letter::Scrub,
+    Letter::Replace,
+    Letter::Offline,
+    Letter::Add,
+];
+
+/// The pools.
+pub fn setups() -> Vec<Setup> {
+    let setup = |groups: Vec<(GroupKind, Vec<u64>)>, data| Setup { groups, data, metadata: None };
+    vec![
+        setup(vec![(GroupKind::Mirror, vec![64, 64])], None),
+        setup(vec![(GroupKind::Raidz(1), vec![64, 64, 64])], None),
+        setup(vec![(GroupKind::Plain, vec![64])], None),
+        setup(vec![(GroupKind::Plain, vec![64, 64, 64])], Some(Profile::Raid5)),
+    ]
+}
+
+/// A pool with a little in it, on disks that forks are made of.
+pub struct Base {
+    world: World,
+    model: Model,
+}
+
+/// Makes the pool that the sequences begin with.
+///
+/// # Errors
+/// It can't be made.
+pub fn base(setup: &Setup) -> Result<Base, Failure> {
+    let mut run = Run::new(setup, 1, None, false)?;
+    let spec = VolumeSpec { size: 64 << 10, block_size: 4096, sparse: true, properties: Vec::new() };
+    run.create_volume("v", &spec)?;
+    let volume = Arc::clone(&run.model.now().datasets["v"]);
+    run.write_range("v", &volume, 0, 20 << 10)?;
+    run.letter(Letter::Snapshot)?;
+    let volume = Arc::clone(&run.model.now().datasets["v"]);
+    run.write_range("v", &volume, 4096, 8192)?;
+    run.flush()?;
+    run.pool = None;
+    Ok(Base { world: run.world, model: run.model })
+}
+
+impl Base {
+    /// A pool of one's own in this state.
+    ///
+    /// # Errors
+    /// It does not import.
+    pub fn start(&self) -> Result<Run, Failure> {
+        let mut world = self.world.fork(|_| true);
+        let pool = world.import(&options()).map_err(|error| format!("import: {error}"))?;
+        Ok(Run::adopt(world, pool, self.model.clone(), 1000))
+    }
+}
+
+impl Run {
+    /// Does what a letter stands for.
+    ///
+    /// # Errors
+    /// Something is not as it must be.
+    pub fn letter(&mut self, letter: Letter) -> Result<(), Failure> {
+        let volume = self.model.now().datasets.get("v").cloned();
+        let mut state = self.model.now().clone();
+        match (letter, volume) {
+            (Letter::Write, Some(volume)) => self.write_range("v", &volume, 8192, 12 << 10),
+            (Letter::Patch, Some(volume)) => self.write_range("v", &volume, 5000, 100),
+            (Letter::Discard, Some(volume)) => self.discard_range("v", &volume, 2048, 10 << 10, "discard"),
+            (Letter::Flush, _) => self.flush(),
+            (Letter::Create, _) => {
+                let spec =
+                    VolumeSpec { size: 16 << 10, block_size: 8192, sparse: false, properties: Vec::new() };
+                if !state.datasets.contains_key("w") {
+                    self.create_volume("w", &spec)?;
+                }
+                Ok(())
+            }
+            (Letter::Destroy, _) => {
+                let name = if state.datasets.contains_key("w") { "w" } else { "v" };
+                if state.snapshots(name).is_empty() && state.datasets.remove(name).is_some() {
+                    self.lead_to("destroy", vec![state], true, false, |pool| pool.volume_destroy(name))?;
+                }
+                Ok(())
+            }
+            (Letter::Snapshot, Some(volume)) => {
+                self.next_name += 1;
+                let mut copy = (*volume).clone();
+                copy.order = self.next_name;
+                let name = format!("v@s{}", self.next_name);
+                state.datasets.insert(name.clone(), Arc::new(copy));
+                self.lead_to("snapshot", vec![state], true, false, |pool| pool.snapshot(&name)).map(|_| ())
+            }
+            (Letter::SnapshotDestroy, Some(_)) => {
+                if let Some(name) = state.snapshots("v").first().cloned() {
+                    state.datasets.remove(&name);
+                    self.lead_to("snapshot_destroy", vec![state], true, false, |pool| {
+                        pool.snapshot_destroy(&name)
+                    })?;
+                }
+                Ok(())
+            }
+            (Letter::Rollback, Some(_)) => {
+                if let Some(name) = state.snapshots("v").last().cloned() {
+                    let mut copy = (*state.datasets[&name]).clone();
+                    copy.order = 0;
+                    state.datasets.insert("v".into(), Arc::new(copy));
+                    // A snapshot that is still being destroyed is a reason to refuse.
+                    self.lead_to("rollback", vec![state], true, true, |pool| pool.rollback(&name))?;
+                }
+                Ok(())
+            }
+            (Letter::Shrink, Some(volume)) => {
+                let size = 8192;
+                let mut states = Vec::new();
+                if size < volume.size {
+                    state.change("v", |dataset| dataset.zero(size, dataset.size - size));
+                    states.push(state.clone());
+                }
+                state.change("v", |dataset| dataset.size = size);
+                states.push(state);
+                self.lead_to("resize", states, true, false, |pool| pool.volume_resize("v", size)).map(|_| ())
+            }
+            (Letter::Tick, _) => {
+                self.lead_to("tick", Vec::new(), false, true, |pool| pool.tick(1 << 20)).map(|_| ())
+            }
+            (Letter::Scrub, _) => self
+                .lead_to("scrub", Vec::new(), false, true, |pool| pool.scrub(ScrubAction::Start))
+                .map(|_| ()),
+            (Letter::Replace, _) => {
+                let disk = self.world.add_disk(64);
+                let new = self.world.new_device(disk);
+                let old =
+                    self.pool().device_paths().first().map(|device| device.path.clone()).unwrap_or_default();
+                let options = pool::ReplaceOptions::default();
+                self.lead_to("replace", Vec::new(), false, true, |pool| pool.replace(&old, &new, options))
+                    .map(|_| ())
+            }
+            (Letter::Offline, _) => {
+                let path =
+                    self.pool().device_paths().last().map(|device| device.path.clone()).unwrap_or_default();
+                self.lead_to("offline", Vec::new(), false, true, |pool| pool.offline(&path, false))
+                    .map(|_| ())
+            }
+            (Letter::Add, _) => {
+                let devices = (0..2).map(|_| {
+                    let disk = self.world.add_disk(64);
+                    self.world.new_device(disk)
+                });
+                let group = pool::spec::GroupSpec { kind: GroupKind::Mirror, devices: devices.collect() };
+                self.lead_to("add", Vec::new(), false, true, |pool| pool.add(&[group], true)).map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The disks right after a request that changed one of them.
+struct Moment {
+    disks: Vec<SimDevice>,
+    /// The disk that was changed, and whether by a write.
+    last: (usize, bool),
+}
+
+/// Does a sequence of letters; gives the moments of the last one and the states that are possible in them.
+fn moments(base: &Base, letters: &[Letter]) -> Result<(Vec<Moment>, Model, World), Failure> {
+    let mut run = base.start()?;
+    let Some((last, before)) = letters.split_last() else { return Err("no letters".into()) };
+    for letter in before {
+        run.letter(*letter)?;
+    }
+    // Disks that the last letter adds are not known yet: they are plugged in before it, blank and unused.
+    let found: Arc<Mutex<Vec<Moment>>> = Arc::default();
+    let count = run.world.disks.len();
+    let mut world = run.world.fork(|_| true);
+    run.possible = run.model.clone();
+    let watched: Arc<Mutex<Vec<Weak<SimDevice>>>> = Arc::default();
+    run.world.watch = Some(Arc::new({
+        let (found, watched) = (Arc::clone(&found), Arc::clone(&watched));
+        move |index, operation| {
+            if !matches!(operation, Operation::Write | Operation::Flush | Operation::Discard) {
+                return;
+            }
+            let watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+            let disks = watched.iter().filter_map(Weak::upgrade).map(|disk| disk.fork()).collect();
+            let moment = Moment { disks, last: (index, operation == Operation::Write) };
+            found.lock().unwrap_or_else(PoisonError::into_inner).push(moment);
+        }
+    }));
+    for index in 0..count {
+        run.world.rewatch(index, &watched);
+    }
+    run.world.watched = Some(watched);
+    run.letter(*last)?;
+    for disk in &run.world.disks {
+        disk.device.clear_trace();
+    }
+    run.world.watch = None;
+    // Before the call returned every state up to its end was possible, afterwards only the last.
+    let possible = run.possible;
+    let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+    world.disks.clear();
+    Ok((found, possible, world))
+}
+
+/// How the unflushed writes of all disks may end, one way each: for every disk what survives.
+fn endings(moment: &Moment, rng: &mut Rng) -> Vec<Vec<Vec<Survivor>>> {
+    let counts: Vec<usize> = moment.disks.iter().map(|disk| disk.unflushed().len()).collect();
+    let total: usize = counts.iter().sum();
+    let all = |index: usize| Survivor { index, sectors: Sectors::All };
+    let keep: Vec<Vec<Survivor>> = counts.iter().map(|&count| (0..count).map(all).collect()).collect();
+    let drop: Vec<Vec<Survivor>> = counts.iter().map(|_| Vec::new()).collect();
+    if total == 0 {
+        return vec![drop];
+    }
+    let mut ways = vec![drop.clone(), keep.clone()];
+    let (disk, written) = moment.last;
+    if written && counts.get(disk).is_some_and(|&count| count > 0) {
+        let last = counts[disk] - 1;
+        let sectors = moment.disks[disk].unflushed()[last].sectors(512);
+        let mut torn = vec![
+            Sectors::All,
+            Sectors::First(1),
+            Sectors::First(sectors / 2),
+            Sectors::Mask(vec![u64::MAX - 1; 64]),
+        ];
+        torn.push(Sectors::Mask(vec![0xaaaa_aaaa_aaaa_aaaa; 64]));
+        for sectors in torn {
+            for others in [&keep, &drop] {
+                let mut way = others.clone();
+                way[disk].retain(|survivor| survivor.index != last);
+                way[disk].push(Survivor { index: last, sectors: sectors.clone() });
+                ways.push(way);
+            }
+        }
+        // All but the last one.
+        let mut way = keep.clone();
+        way[disk].pop();
+        ways.push(way);
+    }
+    // One disk loses everything, the others nothing; and random parts of all.
+    for lost in 0..counts.len().min(3) {
+        let mut way = keep.clone();
+        way[lost].clear();
+        ways.push(way);
+    }
+    for _ in 0..3 {
+        let mut way = keep.clone();
+        way.iter_mut().for_each(|survivors| survivors.retain(|_| rng.chance(1, 2)));
+        ways.push(way);
+    }
+    ways.dedup();
+    ways
+}
+
+/// What was tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Count {
+    /// Sequences of letters.
+    pub sequences: u64,
+    /// Crash states.
+    pub states: u64,
+}
+
+/// Tries crash states until there were `wanted` of them (or all), sequences in an order that `seed` decides.
+///
+/// # Errors
+/// A crash that was not survived, with what led to it.
+pub fn crash_states(wanted: u64, seed: u64, share: (usize, usize)) -> Result<Count, Failure> {
+    let mut sequences: Vec<Vec<Letter>> = Vec::new();
+    for a in LETTERS {
+        sequences.push(vec![a]);
+        for b in LETTERS {
+            sequences.push(vec![a, b]);
+            sequences.extend(LETTERS.map(|c| vec![a, b, c]));
+        }
+    }
+    let setups = setups();
+    let bases = setups.iter().map(base).collect::<Result<Vec<_>, _>>()?;
+    let mut work: Vec<(usize, &Vec<Letter>)> =
+        (0..bases.len()).flat_map(|base| sequences.iter().map(move |letters| (base, letters))).collect();
+    let mut rng = Rng::new(seed);
+    rng.shuffle(&mut work);
+    // Few states of many programs tell more than many of few.
+    let most = (wanted / work.len() as u64).max(40) as usize;
+    let mut count = Count::default();
+    for (number, (which, letters)) in work.into_iter().enumerate() {
+        if number % share.1 != share.0 {
+            continue;
+        }
+        if count.states >= wanted {
+            break;
+        }
+        let what = |detail: String| format!("{letters:?} on {:?}: {detail}", setups[which].groups);
+        let (moments, possible, world) = moments(&bases[which], letters).map_err(what)?;
+        count.sequences += 1;
+        let mut all: Vec<(usize, usize, Vec<Vec<Survivor>>)> = Vec::new();
+        for (at, moment) in moments.iter().enumerate() {
+            let ways = endings(moment, &mut rng).into_iter().enumerate();
+            all.extend(ways.map(|(way, survivors)| (at, way, survivors)));
+        }
+        rng.shuffle(&mut all);
+        for (at, way, survivors) in all.into_iter().take(most) {
+            count.states += 1;
+            survive(&moments[at], &survivors, &possible, &world)
+                .map_err(|failure| what(format!("power cut after change {at}, ending {way}: {failure}")))?;
+        }
+    }
+    Ok(count)
+}
+
+fn survive(
+    moment: &Moment,
+    survivors: &[Vec<Survivor>],
+    possible: &Model,
+    world: &World,
+) -> Result<(), Failure> {
+    let mut after = world.fork(|_| true);
+    for (disk, survivors) in moment.disks.iter().zip(survivors) {
+        let disk = disk.fork();
+        disk.power_cut(Cut::Explicit(survivors));
+        after.add_device(disk);
+    }
+    let mut pool = after.import(&options()).map_err(|error| format!("the pool does not import: {error}"))?;
+    let seen = observe(&mut pool)?;
+    if possible.find(&seen).is_none() {
+        let newest = possible.now().difference(&seen).unwrap_or_default();
+        let oldest = possible.acknowledged().difference(&seen).unwrap_or_default();
+        return Err(format!("neither the new ({newest}) nor the old ({oldest})"));
+    }
+    let report = pool.check().map_err(|error| format!("check: {error}"))?;
+    match report.problems.first() {
+        Some(problem) => Err(format!("check says: {problem}")),
+        None => Ok(()),
+    }
+}
