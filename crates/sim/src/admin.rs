@@ -245,6 +245,11 @@ impl Run {
 
     pub(crate) fn tick(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         let budget = 1 << rng.within(12..25);
+        // Power likes to fail when a job notes how far it came.
+        if rng.chance(1, 6) && self.fuse.is_none() && self.pool().has_work() {
+            self.world.supply.cut_after(rng.below(120));
+            self.fuse = Some(rng.below(2));
+        }
         self.one_tick(budget)?;
         Ok(())
     }

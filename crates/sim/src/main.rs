@@ -79,8 +79,14 @@ fn main() -> ExitCode {
     if let Some(wanted) = args.crash_states {
         return crash_states(wanted, args.seed, args.jobs.max(1));
     }
-    let next = AtomicU64::new(args.seed);
-    let end = args.seed + args.seeds;
+    let (mut first, mut earlier) = (args.seed, Tally::default());
+    if let Some(path) = &args.resume
+        && let Ok(text) = std::fs::read_to_string(path)
+    {
+        (first, earlier) = parse_progress(&text);
+    }
+    let next = AtomicU64::new(first);
+    let end = first + args.seeds;
     let failed: Mutex<Vec<u64>> = Mutex::new(Vec::new());
     let tally: Mutex<Tally> = Mutex::new(Tally::default());
     let begun = std::time::Instant::now();
@@ -121,7 +127,7 @@ fn main() -> ExitCode {
             });
         }
     });
-    let tally = tally.into_inner().unwrap_or_default();
+    let mut tally = tally.into_inner().unwrap_or_default();
     let steps = tally.counts.get("step").map_or(0, |count| count.0);
     let seconds = begun.elapsed().as_secs_f64();
     for (name, (done, refused)) in &tally.counts {
@@ -129,6 +135,16 @@ fn main() -> ExitCode {
     }
     println!("{steps} steps in {seconds:.1} s, {:.0} a second", steps as f64 / seconds);
     let failed = failed.into_inner().unwrap_or_default();
+    if let Some(path) = &args.resume
+        && failed.is_empty()
+    {
+        tally.merge(&earlier);
+        let text: String = tally.counts.iter().map(|(name, (done, refused))| format!("{done} {refused} {name}\n")).collect();
+        if let Err(error) = std::fs::write(path, format!("{end}\n{text}")) {
+            println!("cannot write {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    }
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
@@ -202,4 +218,18 @@ fn sabotage_all(args: &Args) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// The next seed and the tally so far, as a run with `--resume` leaves them.
+fn parse_progress(text: &str) -> (u64, Tally) {
+    let mut lines = text.lines();
+    let next = lines.next().and_then(|line| line.parse().ok()).unwrap_or(1);
+    let mut tally = Tally::default();
+    for line in lines {
+        let mut words = line.splitn(3, ' ');
+        let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        let counts = (number(), number());
+        tally.counts.insert(words.next().unwrap_or_default().to_owned(), counts);
+    }
+    (next, tally)
 }
