@@ -59,6 +59,7 @@ impl Core {
             current_data: BTreeMap::new(),
             unloaded_frees: BTreeMap::new(),
             potential: RefCell::default(),
+            charged: Vec::new(),
             new_marks: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,

@@ -20,6 +20,7 @@ pub(crate) use workers::Workers;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ::device::rng::Rng;
@@ -113,6 +114,8 @@ pub(crate) struct Core {
     pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
     /// What chunks could still be made for, as long as no device's free space changes.
     pub(crate) potential: RefCell<BTreeMap<(GroupId, Purpose), u64>>,
+    /// Places whose read failed in the operation under way.
+    pub(crate) charged: Vec<(DeviceId, Range<u64>)>,
     /// What the commit under way found out to be stale: (chunk, column, device, region).
     pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
     /// A defect to be shown to the simulator.
@@ -148,6 +151,18 @@ impl Core {
         let now = self.now();
         let Some(device) = self.devices.get_mut(&id) else { return };
         let reading = error.operation == Operation::Read;
+        if reading && error.kind != DeviceErrorKind::Gone {
+            // The same bad spot met again while it is being healed is no second error.
+            let range = error.offset..error.offset + error.length;
+            let again = self
+                .charged
+                .iter()
+                .any(|(known, at)| *known == id && at.start < range.end && range.start < at.end);
+            self.charged.push((id, range));
+            if again {
+                return;
+            }
+        }
         if reading {
             device.errors.read += 1;
         } else {
