@@ -266,7 +266,10 @@ impl Pool {
             let want = Want { address, length: extent.stored, checksum: extent.checksum };
             match self.core.heal_rows(&want) {
                 Ok(right) => {
-                    rows.adopt(&right);
+                    // Where there are copies, only the extent itself is known to be right in what was found.
+                    if chunk.has_parity() {
+                        rows.adopt(&right);
+                    }
                     healed.extend(
                         right
                             .logical(chunk, *offset, u64::from(extent.stored))
