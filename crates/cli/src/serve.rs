@@ -11,7 +11,7 @@ use export::{ExportTable, Exports, FuseOptions, Listen, NbdServer, StopHandle, T
 use crate::args;
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
-use crate::holder::{Holder, Shared};
+use crate::holder::{Holder, Served, Shared};
 use crate::names;
 use crate::request::{Place, Reply, Request};
 use crate::session::{self, Mode, Session};
@@ -30,8 +30,8 @@ pub(crate) enum Export {
         /// Runs it.
         thread: Option<JoinHandle<Result<(), export::ServeError>>>,
     },
-    /// As files.
-    Fuse(export::FuseSession),
+    /// As files, for which the whole pool is in use.
+    Fuse(export::FuseSession, #[expect(dead_code, reason = "it is there to be dropped")] Served),
 }
 
 impl Export {
@@ -39,7 +39,7 @@ impl Export {
     fn has_ended(&self) -> bool {
         match self {
             Self::Nbd { thread, .. } => thread.as_ref().is_none_or(JoinHandle::is_finished),
-            Self::Fuse(session) => session.has_ended(),
+            Self::Fuse(session, _) => session.has_ended(),
         }
     }
 
@@ -53,8 +53,8 @@ impl Export {
                 stop.stop();
                 thread.take().and_then(|thread| thread.join().ok()).unwrap_or(Ok(()))
             }
-            Self::Fuse(session) if session.has_ended() => Ok(()),
-            Self::Fuse(session) => session.stop(),
+            Self::Fuse(session, _) if session.has_ended() => Ok(()),
+            Self::Fuse(session, _) => session.stop(),
         };
         ended.map_err(|error| Failure::refused(error.to_string()))
     }
@@ -101,7 +101,8 @@ pub(crate) fn start(pools: &[(Arc<Shared>, Vec<String>)], place: &Place) -> Outc
             let session =
                 export::mount(dir, Arc::new(PoolFiles(Arc::clone(shared))), &options).map_err(refused)?;
             let line = format!("showing the volumes of {} in {}", shared.name, dir.display());
-            return Ok((Export::Fuse(session), vec![line]));
+            let served = shared.note_served(&format!("its files in {}", dir.display()));
+            return Ok((Export::Fuse(session, served), vec![line]));
         }
     };
     let table = ExportTable::new();

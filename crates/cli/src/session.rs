@@ -48,6 +48,12 @@ pub(crate) enum Session {
 }
 
 impl LocalPool {
+    /// A pool that was just made.
+    #[cfg(test)]
+    pub(crate) fn new(pool: Pool, lock: PoolLock, record: Record, state: State) -> Self {
+        Self { pool, lock, record, state }
+    }
+
     /// What a holder needs.
     pub(crate) fn into_parts(self) -> (Pool, PoolLock, Record, State) {
         (self.pool, self.lock, self.record, self.state)

@@ -157,3 +157,116 @@ impl Target for Volume {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use device::BlockDevice;
+    use pool::spec::{CreateSpec, GroupKind, GroupSpec, NewDevice, VolumeSpec};
+
+    use super::*;
+    use crate::demo::disk::Disk;
+    use crate::holder::Holder;
+    use crate::host;
+    use crate::session::LocalPool;
+    use crate::state::{Record, State};
+
+    /// A held mirror on disks that can be pulled, and its volume.
+    struct Bench {
+        disks: Vec<Arc<Disk>>,
+        holder: Holder,
+        volume: Arc<Volume>,
+        _dir: tempfile::TempDir,
+    }
+
+    fn device(disk: &Arc<Disk>) -> NewDevice {
+        let path = disk.path().to_string_lossy().into_owned();
+        NewDevice { device: Arc::clone(disk) as Arc<dyn BlockDevice>, path }
+    }
+
+    fn bench(failmode: &str) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let disks: Vec<_> =
+            (0..2).map(|i| Disk::create(&dir.path().join(format!("d{i}")), 96 << 20).unwrap()).collect();
+        let spec = CreateSpec {
+            name: "tank".into(),
+            groups: vec![GroupSpec { kind: GroupKind::Mirror, devices: disks.iter().map(device).collect() }],
+            data: None,
+            metadata: None,
+            properties: vec![("failmode".into(), failmode.into())],
+            command: "test".into(),
+        };
+        let (mut pool, _) = Pool::create(&host::env(host::CACHE_BYTES), &spec, &host::host()).unwrap();
+        let spec = VolumeSpec { size: 16 << 20, block_size: 16 << 10, sparse: true, properties: Vec::new() };
+        pool.volume_create("vol", &spec).unwrap();
+        let state = State::at(dir.path().join("state"));
+        let lock = state.lock_pool(pool.guid()).unwrap().unwrap();
+        let record = Record::new("tank", pool.guid(), Vec::new());
+        let holder = Holder::start(LocalPool::new(pool, lock, record, state), true).unwrap();
+        let volume = Arc::new(Volume::open(holder.shared(), "vol").unwrap());
+        Bench { disks, holder, volume, _dir: dir }
+    }
+
+    #[test]
+    fn a_volume_is_read_and_written_within_its_bounds() {
+        let bench = bench("wait");
+        let volume = &bench.volume;
+        assert_eq!((volume.size(), volume.block_size(), volume.read_only()), (16 << 20, 16 << 10, false));
+        volume.write(5000, &[7; 3000]).unwrap();
+        volume.flush().unwrap();
+        let mut read = vec![0; 3002];
+        volume.read(4999, &mut read).unwrap();
+        assert!(read[0] == 0 && read[3001] == 0 && read[1..3001].iter().all(|&byte| byte == 7));
+        assert_eq!(volume.runs(0, 16 << 20, 16).unwrap().iter().map(|run| run.length).sum::<u64>(), 16 << 20);
+        for (offset, length) in [(16 << 20, 1), (u64::MAX, 1), ((16 << 20) - 1, 2)] {
+            assert!(matches!(volume.write(offset, &vec![1; length]), Err(TargetError::Invalid(_))));
+            assert!(matches!(volume.read(offset, &mut vec![1; length]), Err(TargetError::Invalid(_))));
+            assert!(matches!(volume.discard(offset, length as u64), Err(TargetError::Invalid(_))));
+        }
+        volume.discard(0, 16 << 20).unwrap();
+        volume.read(4999, &mut read).unwrap();
+        assert!(read.iter().all(|&byte| byte == 0));
+        bench.holder.stop().unwrap();
+        assert!(matches!(volume.read(0, &mut read), Err(TargetError::Io(_))));
+    }
+
+    #[test]
+    fn a_resize_is_seen_by_who_has_it_open() {
+        let bench = bench("wait");
+        let request = crate::request::Request::VolumeResize { name: "vol".into(), size: 32 << 20 };
+        bench.holder.shared().call(&request, &[], "test").unwrap();
+        assert_eq!(bench.volume.size(), 32 << 20);
+    }
+
+    #[test]
+    fn with_failmode_continue_requests_fail() {
+        let bench = bench("continue");
+        bench.disks.iter().for_each(|disk| disk.pull());
+        let outcome = bench.volume.write(0, &[1; 4096]).and_then(|()| bench.volume.flush());
+        assert!(matches!(outcome, Err(TargetError::Io(_))), "{outcome:?}");
+    }
+
+    #[test]
+    fn with_failmode_wait_requests_wait_for_the_devices() {
+        let bench = bench("wait");
+        let (volume, shared) = (&bench.volume, bench.holder.shared());
+        bench.disks.iter().for_each(|disk| disk.pull());
+        let writer = {
+            let volume = Arc::clone(volume);
+            thread::spawn(move || volume.write(0, &[1; 4096]).and_then(|()| volume.flush()))
+        };
+        while shared.engine(|pool| pool.suspended()) == Some(false) {
+            thread::yield_now();
+        }
+        assert!(!writer.is_finished(), "nothing may be acknowledged that is not safe");
+        bench.disks.iter().for_each(|disk| disk.put_back());
+        // What the holder does with disks that it can open again.
+        for disk in &bench.disks {
+            shared.engine(|pool| pool.device_returned(&device(disk))).unwrap().unwrap();
+        }
+        shared.engine(|pool| pool.clear(None)).unwrap().unwrap();
+        writer.join().unwrap().unwrap();
+        let mut read = vec![0; 4096];
+        volume.read(0, &mut read).unwrap();
+        assert_eq!(read, [1; 4096]);
+    }
+}

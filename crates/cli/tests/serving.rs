@@ -206,6 +206,31 @@ fn nbd_exports_come_and_go() {
 }
 
 #[test]
+fn volumes_are_files_in_a_folder() {
+    let bench = Bench::new();
+    let d = bench.disks(2);
+    let data = bench.pool_with_data(&format!("mirror {}", d.join(" ")), 2 << 20);
+    let folder = bench.path("files");
+    std::fs::create_dir(&folder).unwrap();
+    if std::fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        return; // No FUSE on this machine, or not for us.
+    }
+    let server = bench.start(&format!("fuse tank {folder}"));
+    let file = format!("{folder}/vol");
+    assert!(std::fs::read(&file).unwrap()[..data.len()] == data);
+    bench.ok("snapshot tank/vol@one");
+    let more = noise(3, 1 << 20);
+    common::damage(&file, 4 << 20, &more);
+    assert!(
+        std::fs::read(format!("{folder}/vol@one")).unwrap()[4 << 20..5 << 20].iter().all(|&byte| byte == 0)
+    );
+    assert!(bench.fails("export tank").contains("busy"));
+    assert_eq!(server.interrupt(), 0);
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    assert!(bench.bytes("volume read tank/vol --offset 4M --length 1M") == more);
+}
+
+#[test]
 fn an_export_ends_with_its_holder() {
     let bench = Bench::new();
     let d = bench.disks(2);

@@ -4,7 +4,7 @@
 
 use geometry::{Kind, Layout, Profile};
 
-use crate::chunk::{Chunk, Column, Stale};
+use crate::chunk::{COLUMNS_MAX, Chunk, Column, Stale};
 use crate::core::{Relation, StandIn};
 use crate::create::check_groups;
 use crate::error::{PoolError, Result};
@@ -49,7 +49,6 @@ impl Pool {
     /// # Errors
     /// As [`Pool::add`].
     pub fn plan_add(&self, groups: &[GroupSpec<NewDevice>], force: bool) -> Result<Plan> {
-        self.writable()?;
         let known: Vec<_> =
             self.core.devices.values().filter_map(|device| device.handle.as_deref()).collect();
         let plan = check_groups(groups, &known)?;
@@ -82,6 +81,7 @@ impl Pool {
     /// # Errors
     /// Unfit devices, or (without `force`) less redundancy than the pool has.
     pub fn add(&mut self, groups: &[GroupSpec<NewDevice>], force: bool) -> Result<Plan> {
+        self.writable()?;
         let plan = self.plan_add(groups, force)?;
         self.commit()?;
         for group in groups {
@@ -142,6 +142,13 @@ impl Pool {
                     group.name()
                 )));
             }
+        }
+        if group.devices.len() >= COLUMNS_MAX {
+            return Err(PoolError::refused(format!(
+                "{} has {} sides; {COLUMNS_MAX} is the most for one mirror",
+                group.name(),
+                group.devices.len()
+            )));
         }
         self.commit()?;
         // Check the room before anything is written: a device made of the new one's size tells.
@@ -536,6 +543,7 @@ impl Pool {
             return;
         }
         device.free.insert(old_end, new_end - old_end);
+        self.core.potential.get_mut().clear();
         device.size = size;
         self.core.dirty_devices.insert(id);
         self.core.labels_dirty = true;

@@ -109,7 +109,8 @@ impl Pool {
         let destroying = self.datasets.values().any(|dataset| dataset.destroying);
         for id in ids {
             let Some(dataset) = self.datasets.get(&id) else { continue };
-            let (name, snapshot, given_up) = (dataset.name.clone(), dataset.is_snapshot(), dataset.destroying);
+            let (name, snapshot, given_up) =
+                (dataset.name.clone(), dataset.is_snapshot(), dataset.destroying);
             let (tree, deadlist, referenced) =
                 (dataset.tree.root(), dataset.deadlist.root(), dataset.referenced);
             let items = self.gather(tree, nodes, report)?;

@@ -238,6 +238,29 @@ impl Pool {
         }
     }
 
+    /// Labels the devices that join with the open transaction group, before any root names them: without a label
+    /// such a device would be missing after a crash. Until a root names it, nobody misses it.
+    pub(crate) fn write_first_labels(&mut self) {
+        let joining: Vec<_> =
+            self.core.devices.values().filter(|device| device.joins).map(|device| device.id).collect();
+        if joining.is_empty() {
+            return;
+        }
+        let config = serde_json::to_string(&self.config()).unwrap_or_default();
+        for &id in &joining {
+            let Some(device) = self.core.devices.get_mut(&id) else { continue };
+            device.joins = false;
+            let Some(handle) = device.open().cloned() else { continue };
+            let config = if config.len() > CONFIG_BYTES_MAX { String::new() } else { config.clone() };
+            let label =
+                Label { pool: self.core.guid, device: device.guid, id, txg: self.core.txg, size: device.size, config };
+            if let Err(error) = label::write(&*handle, &label, &[0, 1, 2, 3]) {
+                self.core.device_failed(id, &error);
+            }
+        }
+        self.core.flush_these(&joining.into_iter().collect());
+    }
+
     /// Every device of the pool and where it was last seen.
     pub fn device_paths(&self) -> Vec<DevicePath> {
         self.core

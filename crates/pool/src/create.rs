@@ -1,5 +1,6 @@
 //! Making a pool.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use device::BlockDevice;
@@ -57,6 +58,7 @@ impl Core {
             current_nodes: BTreeMap::new(),
             current_data: BTreeMap::new(),
             unloaded_frees: BTreeMap::new(),
+            potential: RefCell::default(),
             new_marks: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
@@ -194,6 +196,7 @@ impl Pool {
         let mut device = Device::new(id, guid, new.path.clone(), size, relation);
         device.handle = Some(new.device.clone());
         device.never_seen = false;
+        device.joins = true;
         self.core.devices.insert(id, device);
         self.core.dirty_devices.insert(id);
         Ok(id)
@@ -239,6 +242,7 @@ impl Pool {
             self.chunks.insert(&mut self.core, crate::txg::group_key(group.id), &group.encode())?;
         }
         self.core.labels_dirty = true;
+        self.core.space_changed();
         self.changed = true;
         Ok(())
     }

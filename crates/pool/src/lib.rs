@@ -29,6 +29,8 @@ mod core;
 mod create;
 mod dataset;
 mod error;
+#[cfg(test)]
+mod golden;
 mod import;
 mod io;
 mod label;

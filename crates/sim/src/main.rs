@@ -73,7 +73,7 @@ fn main() -> ExitCode {
                         println!("shrunk to {} steps, fails in step {step}: {failure}", short.steps.len());
                         println!("{:?}", short.setup);
                         let outcome = run(&short, args.sabotage.as_deref(), true);
-                        for line in outcome.lines.iter().filter(|line| !line.starts_with(' ')) {
+                        for line in outcome.lines.iter().filter(|line| !line.starts_with("    d")) {
                             println!("  {line}");
                         }
                     }

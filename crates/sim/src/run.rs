@@ -75,6 +75,7 @@ pub struct Run {
     /// Steps until a power cut that has not come by itself comes anyway.
     pub(crate) fuse: Option<u64>,
     pub(crate) next_name: u64,
+    pub(crate) last_event: u64,
     pub(crate) next_pattern: u64,
 }
 
@@ -123,6 +124,7 @@ impl Run {
             sabotage: sabotage.map(str::to_owned),
             fuse: None,
             next_name: 0,
+            last_event: 0,
             next_pattern: seed << 20,
         })
     }
@@ -147,7 +149,9 @@ impl Run {
     /// Something is not as it must be.
     pub fn step(&mut self, step: Step) -> Result<(), Failure> {
         let mut rng = Rng::new(step.seed);
-        self.act(step.kind, &mut rng)?;
+        let done = self.act(step.kind, &mut rng);
+        self.note_events();
+        done?;
         if let Some(left) = self.fuse {
             if self.world.supply.is_on() && left == 0 {
                 self.world.supply.cut();
@@ -159,6 +163,15 @@ impl Run {
             self.crash(&mut rng)?;
         }
         Ok(())
+    }
+
+    /// Puts the pool's own events into the log.
+    pub(crate) fn note_events(&mut self) {
+        let Some(pool) = &self.pool else { return };
+        for event in pool.events(self.last_event) {
+            self.last_event = event.id;
+            self.world.note(|| format!("  ! {}: {}", event.class, event.message));
+        }
     }
 
     fn act(&mut self, kind: Kind, rng: &mut Rng) -> Result<(), Failure> {

@@ -109,6 +109,7 @@ impl Run {
                         pool.sabotage(name);
                     }
                     self.pool = Some(pool);
+                    self.last_event = 0;
                     self.tally.add("import", true);
                     self.world.note(|| "imported".to_owned());
                     return self.verify_state();
@@ -124,6 +125,12 @@ impl Run {
 
     /// The pool holds one of the states that it may hold, and is sound.
     fn verify_state(&mut self) -> Result<(), Failure> {
+        let sound = self.verify_contents();
+        self.note_events();
+        sound
+    }
+
+    fn verify_contents(&mut self) -> Result<(), Failure> {
         let seen = self.observe()?;
         let Some(index) = self.model.find(&seen) else {
             let newest = self.model.now().difference(&seen).unwrap_or_default();

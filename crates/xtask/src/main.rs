@@ -1,30 +1,128 @@
-//! The developer's front door: `cargo xtask COMMAND`.
+//! The developer's front door: `cargo xtask` lists what there is to do. Every command starts other programs and
+//! does nothing by itself.
 
-mod bench;
+use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 
-/// What developers do with this repository.
+/// Develop Cofferdam.
 #[derive(Parser)]
-struct Arguments {
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
     #[command(subcommand)]
-    command: Command,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Measure the engine against its peers (see docs/performance.md).
+enum Task {
+    /// Build the program as it is released: target/release/coffer
+    Build,
+    /// All that must pass: format, lints, tests, and the simulator for a few minutes
+    Test,
+    /// Check formatting and lints
+    Lint,
+    /// Run the simulator; without arguments its short run
+    Sim {
+        /// Passed on to the simulator
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Compare pools with btrfs, ext4, nbdkit and libfuse, or with the word `parity` the parity kernels
     #[command(disable_help_flag = true)]
     Bench {
-        /// Passed on; `--help` lists them.
+        /// Passed on: `--help` lists them; docs/performance.md tells more
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Throw damaged bytes at every decoder, many more of them than `test` does
+    Fuzz {
+        /// Cases for each property
+        #[arg(default_value_t = 20_000)]
+        cases: u32,
+    },
+    /// Show what the program does, on files in a temporary folder
+    Demo {
+        /// Passed on to `coffer demo`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Bench { arguments } => bench::run(&arguments),
+/// What the simulator is asked for by `test`.
+const SIM_SHORT: [&str; 1] = ["ci"];
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
+        Task::Build => cargo(&["build", "--release", "--bin", "coffer"]),
+        Task::Lint => lint(),
+        Task::Test => {
+            lint()?;
+            cargo(&["test", "--workspace"])?;
+            if simulator_is_there() { sim(&SIM_SHORT) } else { Ok(()) }
+        }
+        Task::Sim { arguments } if arguments.is_empty() => sim(&SIM_SHORT),
+        Task::Sim { arguments } => sim(&strs(&arguments)),
+        Task::Bench { arguments } if arguments.first().is_some_and(|word| word == "parity") => {
+            cargo(&[&["bench", "-p", "parity-bench"][..], &strs(&arguments[1..])].concat())
+        }
+        Task::Bench { arguments } => {
+            cargo(&[&["run", "--release", "-p", "bench", "--"][..], &strs(&arguments)].concat())
+        }
+        Task::Fuzz { cases } => {
+            let decoders = ["-p", "tree", "-p", "formats", "-p", "pool", "-p", "device", "-p", "export"];
+            let mut command = Command::new(env!("CARGO"));
+            command.args(["test", "--release"]).args(decoders).env("PROPTEST_CASES", cases.to_string());
+            launch(&mut command)
+        }
+        Task::Demo { arguments } => {
+            cargo(&[&["run", "--release", "--bin", "coffer", "--", "demo"][..], &strs(&arguments)].concat())
+        }
+    }
+}
+
+fn lint() -> anyhow::Result<()> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+fn sim(arguments: &[&str]) -> anyhow::Result<()> {
+    cargo(&[&["run", "--release", "-p", "sim", "--"], arguments].concat())
+}
+
+/// A crate whose main function does nothing yet is no simulator.
+fn simulator_is_there() -> bool {
+    let main = concat!(env!("CARGO_MANIFEST_DIR"), "/../sim/src/main.rs");
+    std::fs::read_to_string(main).is_ok_and(|text| !text.contains("fn main() {}"))
+}
+
+fn strs(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    launch(Command::new(env!("CARGO")).args(arguments))
+}
+
+fn launch(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    eprintln!(
+        "+ cargo {}",
+        command.get_args().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    );
+    let status = command.status().with_context(|| format!("{name} can't be started"))?;
+    if !status.success() {
+        bail!("that failed ({status})");
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ const STEP: usize = 1 << 20;
 
 /// A file that serves as a disk.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     file: FileDevice,
     path: PathBuf,
     gone: AtomicBool,
@@ -26,26 +26,32 @@ impl Disk {
     ///
     /// # Errors
     /// It is, or can't be made.
-    pub(super) fn create(path: &Path, size: u64) -> Outcome<Arc<Self>> {
+    pub(crate) fn create(path: &Path, size: u64) -> Outcome<Arc<Self>> {
         let file = FileDevice::create(path, size)?;
         Ok(Arc::new(Self { file, path: path.to_owned(), gone: AtomicBool::new(false) }))
     }
 
     /// The file.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// From now on every request fails, as on a disk that was pulled.
-    pub(super) fn pull(&self) {
+    pub(crate) fn pull(&self) {
         self.gone.store(true, Ordering::SeqCst);
+    }
+
+    /// As if it had been put back.
+    #[cfg(test)]
+    pub(crate) fn put_back(&self) {
+        self.gone.store(false, Ordering::SeqCst);
     }
 
     /// Overwrites ranges of the file with noise, behind the pool's back.
     ///
     /// # Errors
     /// The file can't be written.
-    pub(super) fn overwrite(&self, ranges: &[std::ops::Range<u64>], rng: &mut Rng) -> Outcome {
+    pub(crate) fn overwrite(&self, ranges: &[std::ops::Range<u64>], rng: &mut Rng) -> Outcome {
         let doing = || format!("overwrite {}", self.path.display());
         let mut file = OpenOptions::new().write(true).open(&self.path).map_err(Failure::io(doing()))?;
         let mut noise = vec![0; STEP];

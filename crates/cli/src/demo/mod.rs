@@ -4,7 +4,7 @@
 //! the disks, `data` what is stored; `Show` tells it.
 
 mod data;
-mod disk;
+pub(crate) mod disk;
 
 use std::path::PathBuf;
 use std::sync::Arc;

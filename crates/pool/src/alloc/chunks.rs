@@ -68,6 +68,7 @@ impl Core {
         stale: Stale,
     ) -> Option<Placement> {
         let generation = self.txg;
+        self.space_changed();
         let device = self.devices.get_mut(&id)?;
         let offset = device.free.allocate(column_bytes + COLUMN_HEADER, 0)?;
         Some(Placement { device: id, offset, generation, stale })
@@ -89,6 +90,7 @@ impl Core {
                 device.deferred.push(txg, range);
             } else {
                 device.free.insert(range.0, range.1);
+                self.space_changed();
             }
         }
     }
@@ -116,10 +118,15 @@ impl Core {
         for space in self.data.values_mut() {
             space.release(oldest);
         }
+        let mut any = false;
         for device in self.devices.values_mut() {
             for (offset, length) in device.deferred.release(oldest) {
                 device.free.insert(offset, length);
+                any = true;
             }
+        }
+        if any {
+            self.space_changed();
         }
     }
 }

@@ -163,6 +163,15 @@ impl Core {
         candidates.retain(|&(_, room, ..)| room >= least_column);
         // Working devices first, then those with most room; a mirror takes all of them anyway.
         candidates.sort_by_key(|&(usable, room, id, _)| (!usable, std::cmp::Reverse(room), id));
+        // What is written to a new chunk must be readable at once: of devices that are away only so many.
+        let away_most = match shape.kind {
+            Kind::Copies => shape.least - 1,
+            Kind::Stripe => 0,
+            Kind::StripedCopies { copies } => usize::from(copies) - 1,
+            Kind::Parity { parity } => usize::from(parity),
+        };
+        let working = candidates.iter().take_while(|(usable, ..)| *usable).count();
+        candidates.truncate(working + away_most);
         let mut count = candidates.len().min(shape.most);
         if let Kind::StripedCopies { copies } = shape.kind {
             let rooms: Vec<u64> = candidates.iter().map(|&(_, room, ..)| room).collect();
@@ -211,6 +220,21 @@ impl Core {
 
     /// Logical bytes that the group could still make chunks for.
     pub(crate) fn potential(&self, group: GroupId, purpose: Purpose) -> u64 {
+        if let Some(&known) = self.potential.borrow().get(&(group, purpose)) {
+            return known;
+        }
+        let bytes = self.simulate(group, purpose);
+        self.potential.borrow_mut().insert((group, purpose), bytes);
+        bytes
+    }
+
+    /// Free space of a device, or who works, is not what it was.
+    pub(crate) fn space_changed(&mut self) {
+        self.potential.get_mut().clear();
+    }
+
+    /// Makes chunks on a copy of the free space until none fits.
+    fn simulate(&self, group: GroupId, purpose: Purpose) -> u64 {
         let Some(members) = self.groups.get(&group) else { return 0 };
         let mut free = FreeMap::new();
         for &member in &members.devices {

@@ -76,6 +76,11 @@ impl ChunkMap {
         !self.dirty.is_empty()
     }
 
+    /// The addresses whose items are out of date.
+    pub(crate) fn dirty(&self) -> impl Iterator<Item = Logical> + '_ {
+        self.dirty.iter().copied()
+    }
+
     /// Takes the addresses whose items are out of date.
     pub(crate) fn take_dirty(&mut self) -> BTreeSet<Logical> {
         std::mem::take(&mut self.dirty)

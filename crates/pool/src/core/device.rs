@@ -67,6 +67,8 @@ pub(crate) struct Device {
     pub(crate) deferred: Deferred<(u64, u64)>,
     /// It was never opened since the import: shown by guid.
     pub(crate) never_seen: bool,
+    /// It joins with the open transaction group and has no label yet.
+    pub(crate) joins: bool,
 }
 
 impl Device {
@@ -93,6 +95,7 @@ impl Device {
             free,
             deferred: Deferred::default(),
             never_seen: true,
+            joins: false,
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) use device::{Device, Group, Relation, StandIn};
 pub(crate) use events::EventLog;
 pub(crate) use workers::Workers;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
 use bytes::Bytes;
 use tree::Node;
 
+use crate::alloc::Purpose;
 use crate::chunk::{Chunk, ChunkMap, Class, Stale};
 use crate::report::State;
 use crate::space::{DataSpace, NodeSpace};
@@ -109,6 +111,8 @@ pub(crate) struct Core {
     pub(crate) current_data: BTreeMap<(GroupId, bool), Logical>,
     /// What was freed in data chunks that are not in `data`: (when, offset, length).
     pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
+    /// What chunks could still be made for, as long as no device's free space changes.
+    pub(crate) potential: RefCell<BTreeMap<(GroupId, Purpose), u64>>,
     /// What the commit under way found out to be stale: (chunk, column, device, region).
     pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
     /// A defect to be shown to the simulator.
@@ -205,6 +209,7 @@ impl Core {
         let now = self.now();
         self.dirty_devices.insert(id);
         self.labels_dirty = true;
+        self.space_changed();
         if let Some(device) = self.devices.get(&id) {
             let message = format!("{} is now {state}: {why}", device.path);
             self.events.push(now, "statechange", Some(&device.path), message);

@@ -305,14 +305,18 @@ impl Pool {
         Ok(())
     }
 
-    /// Decides what of each device can be believed, by the last root that it knows.
+    /// Decides what of each device can be believed, by the roots that it knows.
     fn judge_members(&mut self, members: &[Member], uberblock: &Uberblock) {
         for member in members {
-            let known = member.labels.uberblocks.first();
-            if known.is_some_and(|known| self.is_history(known.session, known.txg, uberblock)) {
-                continue;
+            let known = &member.labels.uberblocks;
+            // What went on after the root did not touch what the root knows as long as it could be gone back to.
+            let went_on = known.first().is_some_and(|newest| newest.oldest <= uberblock.txg)
+                && known.iter().any(|root| (root.session, root.txg) == (uberblock.session, uberblock.txg));
+            let is_behind =
+                known.first().is_some_and(|newest| self.is_history(newest.session, newest.txg, uberblock));
+            if !went_on && !is_behind {
+                self.distrust(member.guid);
             }
-            self.distrust(member.guid);
         }
     }
 

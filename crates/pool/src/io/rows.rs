@@ -122,6 +122,30 @@ impl Rows {
         }
     }
 
+    /// Makes parity agree with the data, where all columns are there.
+    pub(crate) fn renew_parity(&mut self, chunk: &Chunk) {
+        let layout = &chunk.layout;
+        let Kind::Parity { parity } = layout.kind() else { return };
+        if !self.missing().is_empty() {
+            return;
+        }
+        for row in self.rows.clone() {
+            let data: Vec<&[u8]> =
+                (0..layout.data_units()).filter_map(|i| self.unit(row, layout.data_column(row, i))).collect();
+            let mut right = vec![vec![0u8; self.unit]; usize::from(parity)];
+            let mut outputs: Vec<&mut [u8]> = right.iter_mut().map(Vec::as_mut_slice).collect();
+            if parity::generate(&data, &mut outputs).is_err() {
+                continue;
+            }
+            let at = (row - self.rows.start) as usize * self.unit;
+            for (j, bytes) in (0..parity).zip(right) {
+                if let Some(column) = &mut self.columns[usize::from(layout.parity_column(row, j))] {
+                    column[at..at + bytes.len()].copy_from_slice(&bytes);
+                }
+            }
+        }
+    }
+
     /// Puts the logical bytes of a range into every column that holds them.
     pub(crate) fn put(&mut self, chunk: &Chunk, offset: u64, bytes: &[u8]) {
         let mut rest = bytes;

@@ -76,7 +76,7 @@ pub(crate) struct Labels {
 }
 
 impl Label {
-    fn encode(&self, index: u64) -> Vec<u8> {
+    pub(crate) fn encode(&self, index: u64) -> Vec<u8> {
         let config = self.config.as_bytes();
         let mut w = Writer::default();
         w.raw(MAGIC);
@@ -97,7 +97,7 @@ impl Label {
         header
     }
 
-    fn decode(bytes: &[u8], index: u64) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(bytes: &[u8], index: u64) -> Result<Self, DecodeError> {
         let mut r = Reader::new("label", bytes);
         let header = r.raw("header", HEADER_BYTES)?;
         let (body, checksum) = header.split_at(HEADER_BYTES - 16);

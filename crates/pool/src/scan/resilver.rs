@@ -13,6 +13,7 @@ use geometry::ColumnSet;
 use tree::{Expected, NODE_SIZE, Node};
 
 use super::Progress;
+use super::scrub::extent_is_right;
 use crate::chunk::{Chunk, Class};
 use crate::error::{PoolError, Result};
 use crate::io::{Rows, Want, on_device};
@@ -222,14 +223,14 @@ impl Pool {
                 return None;
             }
         }
-        let matches = |rows: &Rows, offset: u64, extent: &Extent| {
-            let bytes = rows.logical(chunk, offset, u64::from(extent.stored));
-            bytes.is_some_and(|bytes| extent.checksum.matches(&bytes))
-        };
-        let good = self.core.workers.map(extents, |(offset, extent)| matches(&rows, *offset, extent));
+        // Every copy counts: a target is filled from its own column where that can be read.
+        let good =
+            self.core.workers.map(extents, |(offset, extent)| extent_is_right(chunk, &rows, *offset, extent));
         let wrong: Vec<&&(u64, Extent)> =
             extents.iter().zip(good).filter(|(_, good)| !good).map(|(e, _)| e).collect();
         if wrong.is_empty() {
+            // What is live is right; the parity of a device that is being replaced need not be.
+            rows.renew_parity(chunk);
             return Some(rows);
         }
         // What was used to rebuild was wrong itself: take the rows that make each extent right, and where two extents
@@ -253,6 +254,7 @@ impl Pool {
         for (offset, bytes) in &healed {
             rows.put(chunk, *offset, bytes);
         }
+        rows.renew_parity(chunk);
         Some(rows)
     }
 

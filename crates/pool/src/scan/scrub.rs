@@ -115,7 +115,7 @@ impl Pool {
             }
             if chunk.has_parity() {
                 let rows = if clean { rows } else { self.core.read_rows(chunk, run.clone(), &all) };
-                self.scrub_parity(chunk, &rows);
+                self.scrub_parity(chunk, &rows, &extents);
             } else {
                 self.scrub_twins(chunk, &run, &extents);
             }
@@ -142,10 +142,21 @@ impl Pool {
     }
 
     /// Rewrites parity that does not agree with data that does match its checksums.
-    fn scrub_parity(&mut self, chunk: &Chunk, rows: &Rows) {
+    ///
+    /// Whoever holds the parity is charged only where that is certain: where all of the row's data is vouched for, or
+    /// a second parity tells. Dead bytes that went wrong on another device look the same.
+    pub(super) fn scrub_parity(&mut self, chunk: &Chunk, rows: &Rows, extents: &[(u64, Extent)]) {
         if !rows.missing().is_empty() {
             return;
         }
+        let row_bytes = chunk.layout.row_bytes();
+        let all_live = |row: u64| {
+            let (from, to) = (row * row_bytes, (row + 1) * row_bytes);
+            let live = |(offset, extent): &(u64, Extent)| {
+                (offset + u64::from(extent.stored)).min(to).saturating_sub(from.max(*offset))
+            };
+            extents.iter().map(live).sum::<u64>() == row_bytes
+        };
         let layout = &chunk.layout;
         let Kind::Parity { parity } = layout.kind() else { return };
         let unit = layout.unit() as usize;
@@ -163,17 +174,19 @@ impl Pool {
             let found: Vec<&[u8]> =
                 (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
             // Dead bytes of a data column may be what is wrong: two parities tell, one does not.
-            if parity >= 2
-                && let Ok(Location::Column(slot)) = parity::locate(&data, &found)
-                && slot < data.len()
-            {
+            let located = match parity::locate(&data, &found) {
+                Ok(Location::Column(slot)) if parity >= 2 => Some(slot),
+                _ => None,
+            };
+            let charged = located.is_some() || all_live(row);
+            if let Some(slot) = located.filter(|&slot| slot < data.len()) {
                 let column = layout.data_column(row, slot as u16);
                 let mut mended = rows.clone();
                 mended.columns[usize::from(column)] = None;
                 if mended.rebuild(chunk, &std::iter::once(column).collect())
                     && let Some(right) = mended.unit(row, column)
                 {
-                    self.rewrite_unit(chunk, row, column, right);
+                    self.rewrite_unit(chunk, row, column, right, true);
                 }
                 continue;
             }
@@ -184,18 +197,20 @@ impl Pool {
             }
             for (j, right) in (0..parity).zip(&right) {
                 if found[usize::from(j)] != &right[..] {
-                    self.rewrite_unit(chunk, row, layout.parity_column(row, j), right);
+                    self.rewrite_unit(chunk, row, layout.parity_column(row, j), right, charged);
                 }
             }
         }
     }
 
-    /// Rewrites one unit of a column on its fresh placements and charges their devices.
-    fn rewrite_unit(&mut self, chunk: &Chunk, row: u64, column: u16, bytes: &[u8]) {
+    /// Rewrites one unit of a column on its fresh placements, and may charge their devices.
+    fn rewrite_unit(&mut self, chunk: &Chunk, row: u64, column: u16, bytes: &[u8], charged: bool) {
         let offset = row * u64::from(chunk.layout.unit());
         let address = Logical(chunk.address.0 + row * chunk.layout.row_bytes());
         for (device, at) in self.core.fresh_placements(chunk, column, offset, bytes.len() as u64) {
-            self.core.checksum_failed(device, address);
+            if charged {
+                self.core.checksum_failed(device, address);
+            }
             self.rewrite(device, at, bytes);
         }
     }
@@ -294,7 +309,7 @@ impl Pool {
 }
 
 /// Whether every copy of an extent in the rows is what its checksum says.
-fn extent_is_right(chunk: &Chunk, rows: &Rows, offset: u64, extent: &Extent) -> bool {
+pub(super) fn extent_is_right(chunk: &Chunk, rows: &Rows, offset: u64, extent: &Extent) -> bool {
     let length = u64::from(extent.stored);
     let first = rows.logical(chunk, offset, length);
     if !first.is_some_and(|bytes| extent.checksum.matches(&bytes)) {

@@ -1,6 +1,6 @@
 //! Devices that stand in for others: spares and replacements.
 
-use crate::chunk::{Column, Placement, Stale};
+use crate::chunk::{Column, PLACEMENTS_MAX, Placement, Stale};
 use crate::core::{Device, Relation, StandIn};
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
@@ -24,6 +24,12 @@ impl Pool {
                 .filter(|(_, column)| column.placements.iter().any(|placement| placement.device == of))
                 .map(|(index, _)| index)
                 .collect();
+            if columns.iter().any(|&column| chunk.columns[column].placements.len() >= PLACEMENTS_MAX) {
+                outcome = Err(PoolError::refused(
+                    "too many devices stand in for this one already; wait until they are done, or detach one",
+                ));
+                break 'chunks;
+            }
             for column in columns {
                 let Some(placement) = self.core.new_placement(by, column_bytes, Stale::ALL) else {
                     outcome = Err(PoolError::refused(format!(
@@ -189,7 +195,10 @@ impl Pool {
             };
             let regions = chunk.regions();
             let elsewhere = second.placements.iter().any(|placement| {
+                // Not a stand-in, which may have to go again.
+                let member = self.core.devices.get(&placement.device).map(|device| device.relation);
                 placement.device != twice
+                    && matches!(member, Some(Relation::Member(_)))
                     && self.core.usable(placement.device)
                     && placement.stale.iter().all(|region| region >= regions)
             });

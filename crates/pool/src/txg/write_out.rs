@@ -60,6 +60,7 @@ impl Pool {
             }
         }
         self.core.check_written(&log)?;
+        self.write_first_labels();
         self.write_uberblock(false)?;
         self.committed();
         Ok(())
@@ -67,7 +68,9 @@ impl Pool {
 
     /// Whether something became stale that the chunk tree as written does not tell.
     fn chunk_tree_is_behind(&self) -> bool {
-        self.core.map.is_dirty()
+        // What became of system chunks is told by the uberblock, which comes last.
+        let system = |chunk: &Chunk| chunk.class == Class::System;
+        self.core.map.dirty().any(|address| !self.core.map.get(address).is_some_and(system))
     }
 
     fn write_nodes(&mut self, class: Class, log: &mut WriteLog) -> Result<()> {
@@ -187,7 +190,9 @@ impl Pool {
                 devices.insert(device.id.0, device.guid);
             }
         }
-        let oldest = self.roots.iter().copied().min().unwrap_or(core.txg);
+        // With this one there is a root more than is kept: what the first of them knows can be used again at once.
+        let forgotten = (self.roots.len() + 1).saturating_sub(ROOTS_KEPT);
+        let oldest = self.roots.get(forgotten).copied().unwrap_or(core.txg);
         Uberblock {
             pool: core.guid,
             txg: core.txg,
@@ -260,7 +265,8 @@ impl Pool {
             .max()
             .unwrap_or(0);
         // More devices know the new root than may be lost; or no more than may be lost do not know it.
-        let missed: Vec<DeviceId> = open.iter().map(|(id, ..)| *id).filter(|id| !written.contains(id)).collect();
+        let missed: Vec<DeviceId> =
+            open.iter().map(|(id, ..)| *id).filter(|id| !written.contains(id)).collect();
         for &id in &missed {
             // It knows an older root only: were it alone one day, what is acknowledged now would be forgotten.
             if let Some(device) = self.core.devices.get_mut(&id)
