@@ -226,6 +226,7 @@ impl Core {
                     }
                 }
             }
+            self.recycle(loaded);
             at = end;
         }
     }
