@@ -2,17 +2,20 @@
 //!
 //! - `device`: one device of the pool and its health
 //! - `events`: what happened, for `coffer events`
+//! - `buffers`: large buffers that are used again
 //! - `cache`: nodes and blocks that were read
 //! - `workers`: pure work on several processors
 //!
 //! [`Core`] has no opinion on datasets or transactions; `io` reads and writes through it, `alloc` hands out
 //! its space, and `Pool` puts trees on top.
 
+mod buffers;
 mod cache;
 mod device;
 mod events;
 mod workers;
 
+pub(crate) use buffers::Buffers;
 pub(crate) use cache::Cache;
 pub(crate) use device::{Device, Group, Relation, StandIn};
 pub(crate) use events::EventLog;
@@ -90,6 +93,7 @@ pub(crate) struct Core {
     /// Free space of data chunks that were written to since the import.
     pub(crate) data: HashMap<Logical, DataSpace>,
     pub(crate) cache: Cache,
+    pub(crate) buffers: Buffers,
     /// Nodes and extents that have an address and are not on the devices yet.
     pub(crate) unwritten_nodes: BTreeMap<u64, Arc<Node>>,
     pub(crate) unwritten_extents: BTreeMap<Logical, Bytes>,

@@ -227,6 +227,7 @@ impl Core {
                     }
                 }
             }
+            self.recycle(loaded);
             at = end;
         }
     }

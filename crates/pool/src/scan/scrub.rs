@@ -114,12 +114,18 @@ impl Pool {
                     *errors += 1;
                 }
             }
+            let rows = if clean || !chunk.has_parity() {
+                rows
+            } else {
+                self.core.recycle(rows);
+                self.core.read_rows(chunk, run.clone(), &all)
+            };
             if chunk.has_parity() {
-                let rows = if clean { rows } else { self.core.read_rows(chunk, run.clone(), &all) };
                 self.scrub_parity(chunk, &rows, &extents);
             } else {
                 self.scrub_twins(chunk, &run, &extents);
             }
+            self.core.recycle(rows);
         }
         Ok(bytes)
     }
@@ -265,6 +271,7 @@ impl Pool {
                 }
             }
         }
+        self.core.recycle(rows);
         self.scrub_second_placements(chunk, &live);
         live.len() as u64 * NODE_SIZE as u64
     }
