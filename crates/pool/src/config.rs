@@ -252,8 +252,14 @@ impl Pool {
             device.joins = false;
             let Some(handle) = device.open().cloned() else { continue };
             let config = if config.len() > CONFIG_BYTES_MAX { String::new() } else { config.clone() };
-            let label =
-                Label { pool: self.core.guid, device: device.guid, id, txg: self.core.txg, size: device.size, config };
+            let label = Label {
+                pool: self.core.guid,
+                device: device.guid,
+                id,
+                txg: self.core.txg,
+                size: device.size,
+                config,
+            };
             if let Err(error) = label::write(&*handle, &label, &[0, 1, 2, 3]) {
                 self.core.device_failed(id, &error);
             }

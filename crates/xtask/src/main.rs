@@ -111,7 +111,10 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 
 fn launch(command: &mut Command) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    eprintln!("+ cargo {}", command.get_args().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" "));
+    eprintln!(
+        "+ cargo {}",
+        command.get_args().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    );
     let status = command.status().with_context(|| format!("{name} can't be started"))?;
     if !status.success() {
         bail!("that failed ({status})");
