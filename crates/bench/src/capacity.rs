@@ -48,7 +48,8 @@ pub fn fill_all(folder: &Folder, runner: RunnerKind, noise: &[u8], unit: u64) ->
             Profile::Raid6,
         ];
         let plain = profiles.map(|p| (p.to_string(), GroupKind::Plain, Some(p), Ideal::from(p)));
-        let raidz = [1, 2, 3].map(|p| (format!("raidz{p}"), GroupKind::Raidz(p), None, Ideal::Parity { parity: p }));
+        let raidz =
+            [1, 2, 3].map(|p| (format!("raidz{p}"), GroupKind::Raidz(p), None, Ideal::Parity { parity: p }));
         let mirror = (String::from("mirror"), GroupKind::Mirror, None, Ideal::Copies { copies: count });
         for (profile, kind, data, ideal) in plain.into_iter().chain(raidz).chain([mirror]) {
             let (written, estimate_error) = fill(folder, runner, noise, &bytes, kind, data)
@@ -97,7 +98,9 @@ fn fill(
     folder.clear()?;
     let errors = [0.0, 0.25, 0.5, 0.75].map(|part| {
         let wanted = written as f64 * part;
-        let nearest = estimates.iter().min_by(|a, b| (a.0 as f64 - wanted).abs().total_cmp(&(b.0 as f64 - wanted).abs()));
+        let nearest = estimates
+            .iter()
+            .min_by(|a, b| (a.0 as f64 - wanted).abs().total_cmp(&(b.0 as f64 - wanted).abs()));
         nearest.map_or(0.0, |&(at, free)| ((at + free) as f64 - written as f64).abs() / written as f64)
     });
     Ok((written, errors.into_iter().fold(0.0, f64::max)))
@@ -105,7 +108,10 @@ fn fill(
 
 /// Prints what [`fill_all`] found.
 pub fn print(full: &[Full]) {
-    println!("\n{:<10} {:<6} {:>12} {:>14} {:>6}", "full pool", "sizes", "of optimum", "usage wrong by", "met");
+    println!(
+        "\n{:<10} {:<6} {:>12} {:>14} {:>6}",
+        "full pool", "sizes", "of optimum", "usage wrong by", "met"
+    );
     for one in full {
         let met = match one.fraction {
             f if f >= 0.97 && one.estimate_error <= 0.01 => "goal",

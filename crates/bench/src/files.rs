@@ -102,7 +102,8 @@ pub fn read_file(path: &Path, noise: &Noise) -> Result<()> {
 
 /// Writes `total` bytes to some files in turn, in calls of one MiB, and makes them durable.
 pub fn write_plainly(paths: &[PathBuf], total: u64, data: &[u8]) -> Result<()> {
-    let files: Vec<File> = paths.iter().map(|path| File::options().write(true).open(path)).collect::<Result<_, _>>()?;
+    let files: Vec<File> =
+        paths.iter().map(|path| File::options().write(true).open(path)).collect::<Result<_, _>>()?;
     let parts: Vec<&[u8]> = data.chunks_exact(MIB as usize).collect();
     for index in 0..total / MIB {
         let file = &files[index as usize % files.len()];

@@ -121,7 +121,8 @@ impl Mounted {
     pub fn replace(&mut self, number: u32, file: &Path) -> Result<()> {
         let device = self.attach(file)?;
         let place = self.place.to_string_lossy().into_owned();
-        run("btrfs", &["replace", "start", "-f", "-r", "-B", &number.to_string(), &device, &place]).map(|_| ())
+        run("btrfs", &["replace", "start", "-f", "-r", "-B", &number.to_string(), &device, &place])
+            .map(|_| ())
     }
 }
 

@@ -101,7 +101,9 @@ const GOALS: &[Goal] = &[
 fn main() -> Result<()> {
     let raw: Vec<String> = std::env::args().collect();
     if raw.get(1).map(String::as_str) == Some(memory::CHILD) {
-        let [_, _, place, size, volume] = &raw[..] else { anyhow::bail!("{} takes three values", memory::CHILD) };
+        let [_, _, place, size, volume] = &raw[..] else {
+            anyhow::bail!("{} takes three values", memory::CHILD)
+        };
         return memory::child(Path::new(place), size.parse()?, volume.parse()?);
     }
     let arguments = Arguments::parse();
@@ -133,7 +135,8 @@ impl Absent {
             _ => Err("left out".to_owned()),
         };
         Self {
-            btrfs: left_out().or_else(|| kernel::unavailable(&["mkfs.btrfs", "btrfs", "losetup", "mount", "fio"])),
+            btrfs: left_out()
+                .or_else(|| kernel::unavailable(&["mkfs.btrfs", "btrfs", "losetup", "mount", "fio"])),
             ext4: left_out().or_else(|| kernel::unavailable(&["mkfs.ext4", "losetup", "mount", "fio"])),
             nbd: served::nbd_unavailable(),
             nbdkit: left_out().or_else(|| kernel::missing_program("nbdkit")),
@@ -155,7 +158,8 @@ impl Absent {
         if let Err(why) = &self.passthrough {
             reasons.push(format!("passthrough: {why}"));
         }
-        reasons.push("user-space OpenZFS: its packages are no part of this program; compare by hand".to_owned());
+        reasons
+            .push("user-space OpenZFS: its packages are no part of this program; compare by hand".to_owned());
         reasons
     }
 }
@@ -205,7 +209,11 @@ fn measure(
         if any(FUSE_ROWS) && absent.fuse.is_none() {
             take(results, "ours", served::ours_fuse(&setting).context("our FUSE file system")?);
             if let Ok(program) = &absent.passthrough {
-                take(results, "passthrough", served::passthrough(&setting, program).context("passthrough_ll")?);
+                take(
+                    results,
+                    "passthrough",
+                    served::passthrough(&setting, program).context("passthrough_ll")?,
+                );
             }
         }
         eprintln!("pair {} of {} done", pair + 1, arguments.pairs);
@@ -214,11 +222,17 @@ fn measure(
         let _ = std::fs::remove_file(program);
     }
     if wanted("memory") {
-        for (name, volume) in [("volume of the data's size", noise.bytes.len() as u64), ("volume of 10 TB", SPARSE_BYTES)] {
+        for (name, volume) in
+            [("volume of the data's size", noise.bytes.len() as u64), ("volume of 10 TB", SPARSE_BYTES)]
+        {
             let peak = memory::peak(folder, noise.bytes.len() as u64, volume)?;
             let bound = ours::CACHE_BYTES + memory::BESIDE_CACHE;
             let met = if peak <= bound { "met" } else { "not met" };
-            results.notes.push(format!("peak memory, {name}: {} MiB, bound {} MiB: {met}", peak / MIB, bound / MIB));
+            results.notes.push(format!(
+                "peak memory, {name}: {} MiB, bound {} MiB: {met}",
+                peak / MIB,
+                bound / MIB
+            ));
         }
     }
     if wanted("capacity") {
@@ -231,7 +245,9 @@ fn measure(
 fn take(results: &mut Results, who: &'static str, samples: Samples) {
     for (row, sample) in samples {
         match row.strip_suffix("-buffered") {
-            Some("random") => ["random", "random16k"].iter().for_each(|row| results.add(row, "btrfs-buffered", sample)),
+            Some("random") => {
+                ["random", "random16k"].iter().for_each(|row| results.add(row, "btrfs-buffered", sample))
+            }
             _ => results.add(row, who, sample),
         }
     }

@@ -94,14 +94,18 @@ fn kernel_thread_seconds() -> Result<f64> {
     let mut nanoseconds = 0.0;
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
-        let is_process = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u32>().is_ok());
+        let is_process =
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<u32>().is_ok());
         // Threads come and go while we look.
-        let Some(stat) = is_process.then(|| fs::read_to_string(path.join("stat")).ok()).flatten() else { continue };
+        let Some(stat) = is_process.then(|| fs::read_to_string(path.join("stat")).ok()).flatten() else {
+            continue;
+        };
         if stat.rsplit(')').next().unwrap_or_default().split_whitespace().nth(1) != Some("2") {
             continue;
         }
         let Ok(schedule) = fs::read_to_string(path.join("schedstat")) else { continue };
-        nanoseconds += schedule.split_whitespace().next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+        nanoseconds +=
+            schedule.split_whitespace().next().and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
     }
     Ok(nanoseconds / 1e9)
 }

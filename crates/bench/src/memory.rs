@@ -53,7 +53,10 @@ pub fn child(place: &Path, size: u64, volume: u64) -> Result<()> {
     for index in 0..count {
         pool.read(id, index * step, &mut buffer)?;
         let from = (index % 4 * MIB) as usize;
-        ensure!(buffer == noise.bytes[from..from + MIB as usize], "the volume does not hold what was written");
+        ensure!(
+            buffer == noise.bytes[from..from + MIB as usize],
+            "the volume does not hold what was written"
+        );
     }
     let mut rng = Rng::new(5);
     for _ in 0..20_000 {
@@ -62,7 +65,8 @@ pub fn child(place: &Path, size: u64, volume: u64) -> Result<()> {
     pool.flush()?;
     ours::scrub(&mut pool)?;
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel tells no VmHWM")?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel tells no VmHWM")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     println!("{}", kib << 10);
     Ok(())

@@ -141,7 +141,14 @@ pub fn replace(pool: &mut Pool, pairs: &[(PathBuf, PathBuf)], read_source_last: 
 /// 4 KiB writes at random places for `time`, then a flush; how many.
 ///
 /// One thread: a write ends when the block is in memory, so more of them outstanding would change nothing.
-pub fn random_writes(pool: &mut Pool, id: DatasetId, size: u64, seed: u64, time: Duration, noise: &Noise) -> Result<u64> {
+pub fn random_writes(
+    pool: &mut Pool,
+    id: DatasetId,
+    size: u64,
+    seed: u64,
+    time: Duration,
+    noise: &Noise,
+) -> Result<u64> {
     let start = std::time::Instant::now();
     let mut rng = Rng::new(seed);
     let mut count = 0;
@@ -155,7 +162,13 @@ pub fn random_writes(pool: &mut Pool, id: DatasetId, size: u64, seed: u64, time:
 }
 
 /// Latencies of 4 KiB writes at random places, each flushed, seconds.
-pub fn flushed_writes(pool: &mut Pool, id: DatasetId, size: u64, time: Duration, noise: &Noise) -> Result<Vec<f64>> {
+pub fn flushed_writes(
+    pool: &mut Pool,
+    id: DatasetId,
+    size: u64,
+    time: Duration,
+    noise: &Noise,
+) -> Result<Vec<f64>> {
     let start = std::time::Instant::now();
     let mut rng = Rng::new(99);
     let mut latencies = Vec::new();

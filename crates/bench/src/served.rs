@@ -94,7 +94,14 @@ fn serve(s: &Setting<'_>) -> Result<Arc<ExportTable>> {
 }
 
 /// fio on a file or an NBD address: requests and seconds.
-fn fio(target: &[String], size: u64, direction: &str, block: &str, depth: u32, time: Duration) -> Result<Sample> {
+fn fio(
+    target: &[String],
+    size: u64,
+    direction: &str,
+    block: &str,
+    depth: u32,
+    time: Duration,
+) -> Result<Sample> {
     let mut arguments: Vec<String> = vec!["--name=j".to_owned(), format!("--size={size}")];
     arguments.extend_from_slice(target);
     arguments.extend([
@@ -144,7 +151,8 @@ const NBD_JOBS: [(&str, &str, &str, u32); 4] = [
 ];
 
 fn nbd_jobs(s: &Setting<'_>, socket: &Path, name: &str) -> Result<Samples> {
-    let target = ["--ioengine=nbd".to_owned(), format!("--uri=nbd+unix:///{name}?socket={}", socket.display())];
+    let target =
+        ["--ioengine=nbd".to_owned(), format!("--uri=nbd+unix:///{name}?socket={}", socket.display())];
     let jobs = NBD_JOBS.iter().filter(|(row, ..)| (s.wanted)(row));
     jobs.map(|&(row, direction, block, depth)| {
         Ok((row, fio(&target, s.noise.bytes.len() as u64, direction, block, depth, s.time)?))
@@ -191,7 +199,8 @@ pub fn nbdkit(s: &Setting<'_>) -> Result<Samples> {
     wait_for(|| socket.exists(), "nbdkit")?;
     let target = ["--ioengine=nbd".to_owned(), format!("--uri=nbd+unix:///?socket={}", socket.display())];
     // Its memory holds something before it is read.
-    let arguments = ["--name=fill", &target[0], &target[1], "--rw=write", "--bs=1m", &format!("--size={size}")];
+    let arguments =
+        ["--name=fill", &target[0], &target[1], "--rw=write", "--bs=1m", &format!("--size={size}")];
     run("fio", &arguments)?;
     let samples = nbd_jobs(s, &socket, "")?;
     drop(server);
@@ -202,7 +211,8 @@ pub fn nbdkit(s: &Setting<'_>) -> Result<Samples> {
 const FUSE_JOBS: [(&str, &str); 2] = [("fuse-read-4k", "randread"), ("fuse-write-4k", "randwrite")];
 
 fn fuse_jobs(s: &Setting<'_>, file: &Path) -> Result<Samples> {
-    let target = ["--ioengine=libaio".to_owned(), "--direct=1".to_owned(), format!("--filename={}", file.display())];
+    let target =
+        ["--ioengine=libaio".to_owned(), "--direct=1".to_owned(), format!("--filename={}", file.display())];
     let jobs = FUSE_JOBS.iter().filter(|(row, _)| (s.wanted)(row));
     jobs.map(|&(row, direction)| {
         Ok((row, fio(&target, s.noise.bytes.len() as u64, direction, "4k", 32, s.time)?))

@@ -54,7 +54,10 @@ impl Results {
 
     /// Every row of numbers: median, spread, and what a second of processor time brought.
     pub fn print_numbers(&self) {
-        println!("{:<16} {:<12} {:>10} {:>23} {:>5} {:>12}", "row", "who", "median", "spread", "n", "per cpu-s");
+        println!(
+            "{:<16} {:<12} {:>10} {:>23} {:>5} {:>12}",
+            "row", "who", "median", "spread", "n", "per cpu-s"
+        );
         for ((row, who), samples) in &self.samples {
             let (name, scale) = unit(row);
             let scores = self.scores(row, who);
@@ -101,7 +104,8 @@ impl Results {
                 (None, _) => "no goal",
                 _ => "no",
             };
-            let show = |number: Option<f64>| number.map_or(String::from("-"), |number| format!("{number:.2}"));
+            let show =
+                |number: Option<f64>| number.map_or(String::from("-"), |number| format!("{number:.2}"));
             let cpu = self.cpu_ratio(goal.row, row, who);
             println!(
                 "{:<16} {:<12} {ratio:>7.2} {spread:>15} {:>6} {:>6} {:>9} {met:>7}",

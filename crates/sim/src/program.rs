@@ -177,7 +177,8 @@ fn setup(rng: &mut Rng) -> Setup {
     while groups.len() < 3 && rng.chance(1, 4) {
         groups.push(group(rng, 5));
     }
-    let plain: u64 = groups.iter().filter(|(kind, _)| *kind == GroupKind::Plain).map(|(_, d)| d.len() as u64).sum();
+    let plain: u64 =
+        groups.iter().filter(|(kind, _)| *kind == GroupKind::Plain).map(|(_, d)| d.len() as u64).sum();
     if rng.chance(1, 4) {
         let count = rng.within(1..3);
         groups.push((GroupKind::Spare, sizes(rng, count)));
