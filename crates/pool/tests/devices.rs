@@ -418,7 +418,6 @@ fn a_mirror_has_at_most_64_sides_and_a_column_four_homes() {
 
 /// The disk to be replaced has the only copy and vanishes for a while: its data must not be given up.
 #[test]
-#[ignore = "known defect: a region whose source is away is taken for resilvered, and the replacement takes over"]
 fn a_source_that_vanishes_during_its_replacement_is_waited_for() {
     let sims = Sims::new(2, 96);
     let mut pool = filled(&spec(vec![sims.group(GroupKind::Plain, 0..1)]), 24 * MIB);

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use device::DeviceErrorKind;
 use geometry::{ColumnSet, Kind};
 
 use super::on_device;
@@ -92,7 +93,8 @@ impl Core {
             let bytes = match read {
                 Ok(()) => Some(bytes),
                 Err(error) => {
-                    if !stale {
+                    // The read that failed before this one was charged already; a device that is gone is news.
+                    if error.kind == DeviceErrorKind::Gone {
                         self.device_failed(placement.device, &error);
                     }
                     None
