@@ -60,6 +60,7 @@ impl Core {
             unloaded_frees: BTreeMap::new(),
             potential: RefCell::default(),
             new_marks: Vec::new(),
+            charged_reads: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }

@@ -93,9 +93,8 @@ impl Core {
             let bytes = match read {
                 Ok(()) => Some(bytes),
                 Err(error) => {
-                    // The read that failed before this one was charged already; a device that is gone is news.
-                    if error.kind == DeviceErrorKind::Gone {
-                        self.device_failed(placement.device, &error);
+                    if !stale || error.kind == DeviceErrorKind::Gone {
+                        self.read_failed(placement.device, offset, length, &error);
                     }
                     None
                 }

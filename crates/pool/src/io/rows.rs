@@ -220,10 +220,10 @@ impl Core {
                 .collect();
             self.runner.run(&mut requests);
             let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
-            for ((column, device, _, bytes), result) in sources.into_iter().zip(results) {
+            for ((column, device, at, bytes), result) in sources.into_iter().zip(results) {
                 match result {
                     Ok(()) => loaded.columns[usize::from(column)] = Some(bytes),
-                    Err(error) => self.device_failed(device, &error),
+                    Err(error) => self.read_failed(device, at, length as u64, &error),
                 }
             }
             wanted.retain(|&column| loaded.columns[usize::from(column)].is_none());

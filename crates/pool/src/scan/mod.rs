@@ -258,7 +258,8 @@ impl Pool {
     /// Whether the rate limit (property `scan_rate`, bytes per second) lets a scan do another step.
     fn may_go_on(&mut self, now: Millis, progress: Option<Progress>) -> bool {
         let limit: u64 = self.property("scan_rate").parse().unwrap_or(0);
-        let Some(progress) = progress.filter(|progress| limit > 0 && progress.state == ScanState::Running) else {
+        let Some(progress) = progress.filter(|progress| limit > 0 && progress.state == ScanState::Running)
+        else {
             self.scan.limited = None;
             return true;
         };

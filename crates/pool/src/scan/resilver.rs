@@ -47,7 +47,9 @@ impl Pool {
             return 0;
         }
         (0..chunk.regions())
-            .map(|region| (region, targets.iter().filter(|placement| placement.stale.contains(region)).count()))
+            .map(|region| {
+                (region, targets.iter().filter(|placement| placement.stale.contains(region)).count())
+            })
             .filter(|&(region, count)| count > 0 && self.has_sources(chunk, region))
             .map(|(_, count)| count as u32)
             .sum()
@@ -181,12 +183,7 @@ impl Pool {
         Ok(found)
     }
 
-    fn rebuild_data(
-        &mut self,
-        chunk: &Chunk,
-        region: u32,
-        targets: &[(u16, Placement)],
-    ) -> Result<Outcome> {
+    fn rebuild_data(&mut self, chunk: &Chunk, region: u32, targets: &[(u16, Placement)]) -> Result<Outcome> {
         let region_rows = chunk.region_rows(region);
         let extents = self.extents_in(chunk, &region_rows)?;
         let mut outcome = Outcome::default();
@@ -339,12 +336,7 @@ impl Pool {
     }
 
     /// Nodes and bitmaps are copied one by one: each node's best copy is the valid one of the latest birth.
-    fn rebuild_nodes(
-        &mut self,
-        chunk: &Chunk,
-        region: u32,
-        targets: &[(u16, Placement)],
-    ) -> Outcome {
+    fn rebuild_nodes(&mut self, chunk: &Chunk, region: u32, targets: &[(u16, Placement)]) -> Outcome {
         let mut outcome = Outcome::default();
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);

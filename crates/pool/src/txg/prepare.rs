@@ -14,6 +14,7 @@ use crate::error::{PoolError, Result};
 use crate::nodes::NodeSink;
 use crate::pointer::BlockPtr;
 use crate::pool::Pool;
+use crate::report::State;
 use crate::types::{DatasetId, Logical, Txg};
 
 /// A block on its way to an address.
@@ -81,17 +82,27 @@ impl Pool {
             .iter()
             .zip(&stored)
             .map(|(out, stored)| {
-                (self.datasets.get(&out.dataset).map_or(ChecksumKind::Xxh3, |dataset| dataset.checksum), stored)
+                (
+                    self.datasets.get(&out.dataset).map_or(ChecksumKind::Xxh3, |dataset| dataset.checksum),
+                    stored,
+                )
             })
             .collect();
         let checksums = self.core.workers.map(&kinds, |(kind, stored)| kind.of(stored));
         let mut dropped = Ok(());
         let mut failed = None;
+        // With too many devices away no chunk can be made: that is no lack of space.
+        let away = self.state() == State::Faulted;
         for (((out, stored), address), checksum) in
             outgoing.into_iter().zip(stored).zip(placed.addresses).zip(checksums)
         {
             let Some(address) = address else {
-                dropped = Err(PoolError::NoSpace);
+                if away {
+                    self.make_dirty(out);
+                    failed.get_or_insert(PoolError::Suspended);
+                } else {
+                    dropped = Err(PoolError::NoSpace);
+                }
                 continue;
             };
             if failed.is_none() {
@@ -121,7 +132,13 @@ impl Pool {
     }
 
     /// Enters a block that has an address into its volume's tree and the extents tree.
-    fn settle_block(&mut self, out: &Outgoing, stored: &Bytes, address: Logical, checksum: Checksum) -> Result<()> {
+    fn settle_block(
+        &mut self,
+        out: &Outgoing,
+        stored: &Bytes,
+        address: Logical,
+        checksum: Checksum,
+    ) -> Result<()> {
         let txg = self.core.txg;
         let key = block_key(out.block);
         let Some(dataset) = self.datasets.get(&out.dataset) else { return Ok(()) };
@@ -159,16 +176,20 @@ impl Pool {
     /// Makes a block dirty again that got an address and no entry in the trees.
     fn take_back(&mut self, out: Outgoing, address: Logical, length: u64) {
         let txg = self.core.txg;
-        if let Some(dataset) = self.datasets.get_mut(&out.dataset) {
-            self.dirty_bytes += u64::from(dataset.block_size);
-            dataset.dirty.entry(out.block).or_insert(Dirty::Data(out.bytes));
-        }
+        self.make_dirty(out);
         let Some(chunk) = self.core.map.at(address).map(|chunk| chunk.address) else { return };
         if let Some(chunk) = self.core.map.change(chunk) {
             chunk.used = chunk.used.saturating_sub(length);
         }
         if let Some(space) = self.core.data.get_mut(&chunk) {
             space.free_later(txg, address.0 - chunk.0, length);
+        }
+    }
+
+    fn make_dirty(&mut self, out: Outgoing) {
+        if let Some(dataset) = self.datasets.get_mut(&out.dataset) {
+            self.dirty_bytes += u64::from(dataset.block_size);
+            dataset.dirty.entry(out.block).or_insert(Dirty::Data(out.bytes));
         }
     }
 
