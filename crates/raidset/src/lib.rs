@@ -1,6 +1,10 @@
 //! RAID sets with in-place writes: block devices built of block devices, in RAIDframe's on-disk format.
 //!
 //! - [`layout`]: where the sectors of a set lie on its components
+//! - [`label`]: the component label, which says what set and column a component belongs to
+//! - [`paritymap`]: which regions may have parity that does not match
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod label;
 pub mod layout;
+pub mod paritymap;
