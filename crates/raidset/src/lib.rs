@@ -3,8 +3,10 @@
 //! - [`layout`]: where the sectors of a set lie on its components
 //! - [`label`]: the component label, which says what set and column a component belongs to
 //! - [`paritymap`]: which regions may have parity that does not match
+//! - [`config`]: the configuration file
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod config;
 pub mod label;
 pub mod layout;
 pub mod paritymap;
