@@ -5,6 +5,7 @@
 //! - [`paritymap`]: which regions may have parity that does not match
 //! - [`judge`]: which components belong to a set, and which missed something
 //! - [`config`]: the configuration file
+//! - [`set`]: a set in use: reading, writing, failures, rebuilds
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;
@@ -12,3 +13,4 @@ pub mod judge;
 pub mod label;
 pub mod layout;
 pub mod paritymap;
+pub mod set;
