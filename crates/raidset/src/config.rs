@@ -205,7 +205,7 @@ impl Config {
             return Err(lines.wrong(line, wanted));
         };
         let positive =
-            |word| leading_number::<u32>(word).filter(|&number| number > 0 && number <= i32::MAX as u32);
+            |word| leading_number::<u32>(word).filter(|&number| number > 0 && i32::try_from(number).is_ok());
         let (Some(sectors_per_unit), Some(units_per_parity_unit), Some(units_per_recon_unit)) =
             (positive(unit), positive(parity_unit), positive(recon_unit))
         else {
@@ -266,9 +266,8 @@ fn parse_array(file: &str, text: &str) -> Result<(u16, u16), ConfigError> {
     let line = lines.expect(|| "numCol and numSpare".to_owned())?;
     // Old files have the number of rows in front, which nothing looks at.
     let numbers: Vec<i64> = line.1.split_whitespace().map_while(leading_number).collect();
-    let (columns, spares) = match numbers[..] {
-        [columns, spares] | [_, columns, spares, ..] => (columns, spares),
-        _ => return Err(lines.wrong(line, "numCol and numSpare")),
+    let ([columns, spares] | [_, columns, spares, ..]) = numbers[..] else {
+        return Err(lines.wrong(line, "numCol and numSpare"));
     };
     let within = |number: i64, range: std::ops::RangeInclusive<u16>| {
         u16::try_from(number).ok().filter(|number| range.contains(number))
@@ -293,15 +292,14 @@ fn parse_queue(file: &str, text: &str, warnings: &mut Vec<String>) -> u32 {
         warnings.push(format!("{file}, line {}: unknown queue type {kind:?}: using fifo", line.0));
     }
     // RAIDframe keeps it in a signed byte.
-    match length.and_then(|length| u32::try_from(length).ok()) {
-        Some(length @ 1..=127) => length,
-        _ => {
-            warnings.push(format!(
-                "{file}, line {}: {:?} has no queue length from 1 to 127: using 1",
-                line.0, line.1
-            ));
-            1
-        }
+    if let Some(length @ 1..=127) = length.and_then(|length| u32::try_from(length).ok()) {
+        length
+    } else {
+        warnings.push(format!(
+            "{file}, line {}: {:?} has no queue length from 1 to 127: using 1",
+            line.0, line.1
+        ));
+        1
     }
 }
 
@@ -317,7 +315,7 @@ fn parse_debug(file: &str, text: &str, warnings: &mut Vec<String>) -> Vec<(Strin
         match debug_value(value.trim_ascii()) {
             Some(value) => found.push((name.to_owned(), value)),
             None => {
-                warnings.push(format!("{file}, line {number}: {line:?} is not a name and a value: ignored"))
+                warnings.push(format!("{file}, line {number}: {line:?} is not a name and a value: ignored"));
             }
         }
     }

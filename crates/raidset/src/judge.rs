@@ -263,6 +263,7 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
         Level::Raid6 => 2,
         Level::Mirror => columns.len().saturating_sub(1),
     };
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let mut parity_dirty = false;
     for (column, found) in columns.iter().enumerate() {
         if failed[column] && excused > 0 {
@@ -276,8 +277,8 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
         let checks = [
             ("serial number", label.serial_number.into(), serial_number.into()),
             ("row", label.row.into(), 0),
-            ("column", label.column.into(), column as i64),
-            ("number of columns", label.num_columns.into(), columns.len() as i64),
+            ("column", label.column.into(), count(column)),
+            ("number of columns", label.num_columns.into(), count(columns.len())),
         ];
         let wrong = checks.into_iter().filter(|(_, found, wanted): &(_, i64, i64)| found != wanted);
         refusals.extend(wrong.map(|(field, found, wanted)| Refusal::Label { column, field, found, wanted }));
@@ -335,15 +336,15 @@ mod tests {
         assert_eq!(check(Level::Raid5, &found(stale.clone()), true).failed, [false; 3]);
         assert_eq!(check(Level::Raid0, &found(stale), false).refusals, [Refusal::NoRedundancy]);
         // A newer counter wins a tie, the first serial number does.
-        let newer = labels(2, Level::Raid1, |column, label| label.mod_counter += column as i32);
+        let newer = labels(2, Level::Raid1, |column, label| label.mod_counter += column.cast_signed());
         assert_eq!(check(Level::Raid1, &found(newer), false).failed, [true, false]);
-        let serial = labels(2, Level::Raid1, |column, label| label.serial_number += column as i32);
+        let serial = labels(2, Level::Raid1, |column, label| label.serial_number += column.cast_signed());
         assert_eq!(check(Level::Raid1, &found(serial), false).failed, [false, true]);
     }
 
     #[test]
     fn what_cannot_be_told_is_refused() {
-        let three = labels(3, Level::Raid5, |column, label| label.mod_counter += column as i32);
+        let three = labels(3, Level::Raid5, |column, label| label.mod_counter += column.cast_signed());
         let verdict = check(Level::Raid5, &found(three.clone()), false);
         assert!(matches!(verdict.refusals[..], [Refusal::ModCounters { .. }]) && verdict.parity_dirty);
         let forced = check(Level::Raid5, &found(three), true);

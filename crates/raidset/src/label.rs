@@ -307,7 +307,7 @@ impl Label {
     /// # Errors
     /// Nothing is left of `numBlocks`.
     pub fn fix_sizes(&mut self, sectors: u64) -> Result<(), LabelError> {
-        if sectors <= u64::from(u32::MAX) {
+        if u32::try_from(sectors).is_ok() {
             self.num_blocks &= u64::from(u32::MAX);
             self.partition_size &= u64::from(u32::MAX);
         }
@@ -467,10 +467,10 @@ pub(crate) mod tests {
 
     #[test]
     fn written_where_it_is_read_with_zeros_behind() {
-        let device = MemoryDevice::from_bytes("sd0e", &[0xff; 40_000]);
+        let device = MemoryDevice::from_bytes("sd0e", &vec![0xff; 40_000]);
         sample().write(&device).unwrap();
         assert_eq!(Label::read(&device).unwrap().unwrap(), sample());
-        let mut bytes = [0; 40_000];
+        let mut bytes = vec![0; 40_000];
         device.read(0, &mut bytes).unwrap();
         assert!(bytes[..16384].iter().chain(&bytes[17408..]).all(|&byte| byte == 0xff));
         assert!(bytes[16384 + LABEL_LENGTH..17408].iter().all(|&byte| byte == 0));
@@ -506,7 +506,7 @@ pub(crate) mod tests {
         let mut label = sample();
         label.num_blocks |= 5 << 32;
         label.fix_sizes(1 << 32).unwrap();
-        assert_eq!(label.num_blocks, 5 << 32 | 1_799_936);
+        assert_eq!(label.num_blocks, (5 << 32) + 1_799_936);
         label.fix_sizes((1 << 32) - 1).unwrap();
         assert_eq!(label.num_blocks, 1_799_936);
         label.num_blocks = 1 << 32;

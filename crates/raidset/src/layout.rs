@@ -178,7 +178,7 @@ impl Layout {
     /// # Errors
     /// A number of columns that the level cannot have, nothing in a unit or a column, or too much in all.
     pub fn new(level: Level, columns: u16, unit: u32, rows: u64) -> Result<Self, LayoutError> {
-        let odd = level == Level::Raid1 && columns % 2 != 0;
+        let odd = level == Level::Raid1 && !columns.is_multiple_of(2);
         if odd || !(level.min_columns()..=MAX_COLUMNS).contains(&columns) {
             return Err(LayoutError::Columns { level, columns });
         }
@@ -299,13 +299,12 @@ impl Layout {
         let data = self.stripe_data_units();
         let k = u64::from(data);
         match self.level {
-            Level::Raid0 => Stripe::new(index, index, data, 0..columns),
             Level::Raid1 => {
                 let pairs = columns / 2;
                 let first = index % pairs * 2;
                 Stripe::new(index, index / pairs, data, [first, first + 1])
             }
-            Level::Raid4 | Level::Mirror => Stripe::new(index, index, data, 0..columns),
+            Level::Raid0 | Level::Raid4 | Level::Mirror => Stripe::new(index, index, data, 0..columns),
             // Data in SU mod N, parity counted down from the last column.
             Level::Raid5 => {
                 let first = index % columns * (k % columns) % columns;

@@ -364,7 +364,7 @@ impl RaidSet {
             label: None,
         });
         let counter = (verdict.serial_number, verdict.mod_counter);
-        let trusted = !(force && !verdict.refusals.is_empty());
+        let trusted = !force || verdict.refusals.is_empty();
         let set = Self::build(unit, parameters, components, counter, !verdict.parity_dirty, trusted, runner)?;
         for spare in spares {
             set.add_spare(Slot { name: spare.name.clone(), device: spare.device }).map_err(|error| {

@@ -76,13 +76,12 @@ impl RaidSet {
         replacement: Option<Slot>,
         rows_done: u64,
     ) -> Result<(), SetError> {
-        let slot = match replacement {
-            Some(slot) => slot,
-            None => {
-                let members = self.members();
-                let component = members.columns.get(column).ok_or(SetError::NoColumn { column })?;
-                Slot { name: component.name.clone(), device: component.device.clone() }
-            }
+        let slot = if let Some(slot) = replacement {
+            slot
+        } else {
+            let members = self.members();
+            let component = members.columns.get(column).ok_or(SetError::NoColumn { column })?;
+            Slot { name: component.name.clone(), device: component.device.clone() }
         };
         let target = self.check_device(&slot)?;
         self.fail_for_rebuild(column)?;

@@ -332,13 +332,13 @@ fn what_cannot_be_read_is_written_anew() {
         let disks = disks(columns, 5);
         let set = new_set(level, &disks);
         let model = contents(&set);
-        for column in 0..columns {
-            disks[column].add_read_errors(32768..DISK, Healing::OnRewrite);
+        for disk in &disks {
+            disk.add_read_errors(32768..DISK, Healing::OnRewrite);
             for _ in 0..2 {
                 assert!(contents(&set) == model);
             }
             assert_eq!(mismatches_or_parity(&set), 0);
-            disks[column].clear_errors(0..DISK);
+            disk.clear_errors(0..DISK);
         }
         assert!(set.repairs() > 0);
         assert!(set.status().columns.iter().all(|column| column.status == Status::Optimal));
@@ -549,7 +549,7 @@ fn sector_sizes_must_agree() {
         (0..3).map(|seed| Arc::new(SimDevice::with_info(info(4096), 1 << 20, seed))).collect();
     let set = new_set(Level::Raid5, &large);
     assert_eq!(set.size().unwrap(), ((1 << 20) / 4096 - 64) / 4 * 4 * 4096 * 2);
-    set.write(0, &[5; 100_000]).unwrap();
+    set.write(0, &vec![5; 100_000]).unwrap();
     let mut bytes = [0; 4096];
     large[0].read(262_144, &mut bytes).unwrap();
     assert_eq!(bytes, [5; 4096]);
