@@ -258,6 +258,13 @@ impl ParityMap {
         self.at_boot.set(region, false);
     }
 
+    /// A write to a region has failed half way: it stays dirty until its parity is rewritten.
+    pub fn doubt(&mut self, region: u32) {
+        if region < self.parameters.regions {
+            self.at_boot.set(region, true);
+        }
+    }
+
     /// Makes every region dirty until its parity is rewritten.
     pub fn distrust(&mut self) {
         self.at_boot = Bits::dirty(self.parameters.regions);
@@ -327,6 +334,9 @@ mod tests {
         map.rewritten(1);
         map.rewritten(0);
         assert_eq!(map.bits().count(), 0);
+        map.doubt(2);
+        map.doubt(4);
+        assert_eq!(map.bits().encode()[0], 4);
         map.distrust();
         assert_eq!(map.bits(), Bits::dirty(4));
     }

@@ -155,7 +155,15 @@ impl RaidSet {
         }
         if let (Some(map), Some(regions)) = (&self.map, regions) {
             let mut map = lock(map);
-            regions.for_each(|region| map.end(region));
+            for region in regions {
+                map.end(region);
+                if result.is_err() {
+                    map.doubt(region);
+                }
+            }
+            if result.is_err() {
+                self.parity_good.store(false, Ordering::Release);
+            }
         }
         result
     }

@@ -559,38 +559,70 @@ fn sector_sizes_must_agree() {
     assert!(matches!(configure(Level::Raid0, &odd, true), Err(ConfigureError::SectorSize { .. })));
 }
 
-/// Several threads write their own places and read them back, while a component fails and is rebuilt.
+/// Memory that lets other threads run in the middle of everything.
+#[derive(Debug)]
+struct Slow(MemoryDevice);
+
+impl BlockDevice for Slow {
+    fn info(&self) -> &DeviceInfo {
+        self.0.info()
+    }
+
+    fn size(&self) -> Result<u64, DeviceError> {
+        self.0.size()
+    }
+
+    fn read_vectored(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> Result<(), DeviceError> {
+        std::thread::yield_now();
+        self.0.read_vectored(offset, buffers)
+    }
+
+    fn write_vectored(&self, offset: u64, buffers: &[IoSlice<'_>]) -> Result<(), DeviceError> {
+        std::thread::yield_now();
+        self.0.write_vectored(offset, buffers)
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn discard(&self, _: u64, _: u64) -> Result<(), DeviceError> {
+        Ok(())
+    }
+}
+
+/// Several threads write their own places and read them back, while components fail and are rebuilt.
 #[test]
 fn threads_share_a_set() {
-    let disks: Vec<Arc<MemoryDevice>> =
-        (0..4).map(|n| Arc::new(MemoryDevice::new(format!("m{n}"), DISK))).collect();
-    let slots = disks.iter().map(|disk| Slot {
-        name: disk.info().name.clone(),
-        device: Some(disk.clone() as Arc<dyn BlockDevice>),
+    let slots = (0..4).map(|index| Slot {
+        name: format!("m{index}"),
+        device: Some(Arc::new(Slow(MemoryDevice::new(format!("m{index}"), DISK))) as Arc<dyn BlockDevice>),
     });
     let set =
         RaidSet::configure(0, parameters(Level::Raid5), slots.collect(), vec![], true, Arc::new(Inline))
             .unwrap();
     rewrite(&set);
-    let size = set.size().unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let set = &set;
-            // Interleaved pieces that share stripes and units with those of the other threads.
+            // Interleaved pieces of a few stripes, which share units with those of the other threads.
             scope.spawn(move || {
                 let mut rng = Rng::new(thread);
-                for _ in 0..300 {
-                    let at = (rng.below(size / 1200) * 4 + thread) * 300;
+                let mut model = std::collections::HashMap::new();
+                for _ in 0..1500 {
+                    let at = (rng.below(24) * 4 + thread) * 300;
                     let mut bytes = [0; 300];
                     rng.fill(&mut bytes);
                     set.write(at, &bytes).unwrap();
+                    model.insert(at, bytes);
+                    let at = (rng.below(24) * 4 + thread) * 300;
                     let mut found = [0; 300];
                     set.read(at, &mut found).unwrap();
-                    assert_eq!(found, bytes);
+                    assert_eq!(found, *model.get(&at).unwrap_or(&[0; 300]));
                 }
             });
         }
-        for column in [1, 3] {
+        for column in [1, 3, 0, 2] {
             set.fail_column(column).unwrap();
             set.reconstruct_in_place(column, None, 0).unwrap();
             while set.rebuild_progress().is_some() {
