@@ -40,6 +40,12 @@ impl Row {
         self
     }
 
+    /// The column of parity arithmetic that belongs to `data[index]`, which is `member`: its power in Q, or
+    /// simply its index where there is no Q.
+    pub fn column(&self, index: usize, member: u16) -> usize {
+        self.powers.get(usize::from(member)).copied().flatten().map_or(index, usize::from)
+    }
+
     /// How many data columns Q counts: above all its powers. DDF counts P and Q as columns of zeros.
     pub fn columns(&self) -> usize {
         self.powers.iter().flatten().max().map_or(self.data.len(), |power| usize::from(*power) + 1)
