@@ -101,6 +101,9 @@ pub struct Reshaping {
     pub backwards: bool,
 }
 
+/// No more events than this are counted by creating an array without starting it.
+const EVENTS_OF_CREATION: u64 = 2;
+
 /// Proposes assemblies for all arrays that a scan of `images` found.
 pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     let mut groups: BTreeMap<[u8; 16], Vec<&(usize, Superblock)>> = BTreeMap::new();
@@ -110,14 +113,22 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     let mut candidates = Vec::new();
     for group in groups.values() {
         let Some(newest) = freshest(group) else { continue };
-        let base = candidate(images, group, newest);
+        let mut base = candidate(images, group, newest);
+        let unproven = newest.events <= EVENTS_OF_CREATION;
+        if unproven {
+            base.reasons.push(
+                "the array never ran since it was created: if there was an older one on these members, order, \
+                 chunk and offsets may have been others"
+                    .to_owned(),
+            );
+        }
         // Nobody wrote down how this RAID 0 goes on after its smallest member: either way may be right.
         if newest.level == 0 && !newest.layout_known {
             let mut other = base.clone();
             other.layout = 1;
-            candidates.push(score::scored(other));
+            candidates.push(score::scored(other, unproven));
         }
-        candidates.push(score::scored(base));
+        candidates.push(score::scored(base, unproven));
     }
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
     Plan { candidates }

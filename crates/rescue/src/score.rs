@@ -8,14 +8,14 @@ use crate::{ArrayDevice, Candidate};
 /// Rows of one sector whose parity is looked at.
 const SAMPLES: u64 = 512;
 
-/// The candidate with its score, and the reasons for it.
-pub(crate) fn scored(mut candidate: Candidate) -> Candidate {
+/// The candidate with its score, and the reasons for it. `unproven` says that its superblocks were never used.
+pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
     let empty = candidate.slots.iter().filter(|slot| slot.is_none()).count();
     let shape = Shape::from_codes(candidate.level, candidate.layout);
     let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
     let tolerated = shape.as_ref().map_or(0, |shape| usize::from(shape.tolerates(members)));
     candidate.shape = shape.map_or_else(|error| error.to_string(), |shape| shape.to_string());
-    let mut score: i32 = 60;
+    let mut score: i32 = if unproven { 20 } else { 60 };
     if empty > tolerated {
         score -= 40;
         candidate.reasons.push(format!("{empty} members are missing, more than {tolerated}: parts are lost"));

@@ -26,6 +26,7 @@ pub(super) struct Site<'a> {
     pub(super) structure: &'static str,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "numbers and literals, for short calls")]
 impl Site<'_> {
     pub(super) fn error(
         &self,

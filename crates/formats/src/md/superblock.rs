@@ -152,16 +152,16 @@ fn verify_v0(raw: &RawV0, version: MdVersion, site: Site<'_>, size: u64) -> Resu
         }
     };
     let roles: Vec<Role> = (0..27).map(|disk| role(128 + 32 * disk)).collect();
-    let level = raw.word(7) as i32;
+    let level = raw.word(7).cast_signed();
     // Minor 91 says that the words of a reshape mean something.
     let reshape = (minor == 91).then(|| Reshape {
         position: raw.wide(44).saturating_mul(SECTOR),
-        level: raw.word(46) as i32,
-        delta: raw.word(47) as i32,
+        level: raw.word(46).cast_signed(),
+        delta: raw.word(47).cast_signed(),
         layout: raw.word(48),
         chunk: u64::from(raw.word(49)),
         data_offset: 0,
-        backwards: (raw.word(47) as i32) < 0,
+        backwards: raw.word(47).cast_signed() < 0,
     });
     let uuid = [5, 13, 14, 15].map(|word| raw.word(word).to_be_bytes()).concat();
     Ok(Superblock {
@@ -220,7 +220,7 @@ fn verify_v1(raw: &RawV1, version: MdVersion, site: Site<'_>) -> Result<Superblo
     let has = |feature: u32| raw.feature_map & feature != 0;
     // What lies before the device's beginning or behind all devices' ends is not there.
     let near = |base: u64, sectors: i64| {
-        base.checked_add_signed(sectors * SECTOR as i64).filter(|place| *place <= DEVICE_MAX)
+        base.checked_add_signed(sectors * SECTOR.cast_signed()).filter(|place| *place <= DEVICE_MAX)
     };
     let role = |code: u16| match code {
         0xffff => Role::Spare,
@@ -276,7 +276,7 @@ fn verify_v1(raw: &RawV1, version: MdVersion, site: Site<'_>) -> Result<Superblo
         clean: raw.resync_offset == u64::MAX,
         reshape,
         bitmap: if has(FEATURE_BITMAP) && !has(FEATURE_PPL) {
-            near(site.offset, i64::from(raw.bitmap_offset as i32))
+            near(site.offset, i64::from(raw.bitmap_offset.cast_signed()))
         } else {
             None
         },

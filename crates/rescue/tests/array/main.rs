@@ -1,0 +1,5 @@
+//! Arrays made here byte by byte, broken, and read back.
+
+mod made;
+mod plans;
+mod reading;
