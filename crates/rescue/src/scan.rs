@@ -188,8 +188,8 @@ fn read_superblock(
 
 /// A UUID as mdadm writes it.
 pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
-    let words = uuid.chunks(4).map(|word| word.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    words.collect::<Vec<_>>().join(":")
+    let word = |word: &[u8]| word.try_into().map_or(0, u32::from_be_bytes);
+    uuid.chunks(4).map(|bytes| format!("{:08x}", word(bytes))).collect::<Vec<_>>().join(":")
 }
 
 /// Members whose events are this close to the newest count as fresh: the kernel takes them too.

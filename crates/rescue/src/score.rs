@@ -20,12 +20,17 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
         score -= 40;
         candidate.reasons.push(format!("{empty} members are missing, more than {tolerated}: parts are lost"));
     } else if empty > 0 {
-        score -= 5 * empty as i32;
+        score -= 5 * i32::from(empty as u16);
         candidate.reasons.push(format!("{empty} members are missing, which its redundancy makes up for"));
     } else {
         candidate.reasons.push("all slots have a member".to_owned());
     }
-    score -= 5 * candidate.reasons.iter().filter(|reason| reason.contains("events behind")).count() as i32;
+    score -= 5 * candidate
+        .reasons
+        .iter()
+        .filter(|reason| reason.contains("events behind"))
+        .map(|_| 1)
+        .sum::<i32>();
     match candidate.open() {
         Err(error) => {
             score = 0;

@@ -1,5 +1,7 @@
 //! md's superblocks, written here byte by byte from the format's description, and read back.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use formats::MdVersion;
 use formats::md::{
     Bitmap, BitmapHeader, JournalBlock, JournalPayload, PplHeader, RawSuperblock, Role, SUPERBLOCK_LENGTH,
@@ -22,7 +24,7 @@ fn version_1(sector: u64, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     put(&mut block, 4, &1_u32.to_le_bytes());
     put(&mut block, 16, &[7; 16]);
     put(&mut block, 32, b"nas:data");
-    put(&mut block, 64, &(1_000_000_u64 | 5 << 40).to_le_bytes());
+    put(&mut block, 64, &(0xf_4240_u64 | 5 << 40).to_le_bytes());
     put(&mut block, 72, &5_u32.to_le_bytes());
     put(&mut block, 76, &2_u32.to_le_bytes());
     put(&mut block, 80, &20_480_u64.to_le_bytes());
@@ -246,10 +248,9 @@ proptest! {
             let _ = version.superblock_offset(size);
         }
         block[..4].copy_from_slice(b"bitm");
-        if let Ok(Some(header)) = BitmapHeader::parse(&block, "x", 0) {
-            if let Some(bitmap) = Bitmap::new(header, garbage.clone()) {
-                let _ = bitmap.dirty(at..size);
-            }
+        let header = BitmapHeader::parse(&block, "x", 0);
+        if let Some(bitmap) = header.ok().flatten().and_then(|header| Bitmap::new(header, garbage.clone())) {
+            let _ = bitmap.dirty(at..size);
         }
         let _ = bad_blocks(&garbage, garbage[0]);
         let _ = PplHeader::parse(&block, &[0; 16], "x", 0);
