@@ -15,8 +15,10 @@ mod array;
 mod error;
 mod image;
 mod plan;
+mod raid6;
 mod scan;
 mod score;
+mod witness;
 
 pub use array::{ArrayDevice, Section, Source};
 pub use error::RescueError;

@@ -11,7 +11,7 @@ use geometry::md::{Geometry, MdError, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
 
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
-use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, score};
+use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, raid6, score};
 
 /// Candidates, best first. As a file it is JSON that people can edit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +104,12 @@ pub struct Reshaping {
 /// No more events than this are counted by creating an array without starting it.
 const EVENTS_OF_CREATION: u64 = 2;
 
+/// Whether nothing says that the array has been in use since it was created. Levels without redundancy never
+/// count events, so of them nothing follows.
+fn never_ran(superblock: &Superblock) -> bool {
+    superblock.level > 0 && superblock.events <= EVENTS_OF_CREATION
+}
+
 /// Proposes assemblies for all arrays that a scan of `images` found.
 pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     let mut groups: BTreeMap<[u8; 16], Vec<&(usize, Superblock)>> = BTreeMap::new();
@@ -114,7 +120,7 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     for group in groups.values() {
         let Some(newest) = freshest(group) else { continue };
         let mut base = candidate(images, group, newest);
-        let unproven = newest.events <= EVENTS_OF_CREATION;
+        let unproven = never_ran(newest);
         if unproven {
             base.reasons.push(
                 "the array never ran since it was created: if there was an older one on these members, order, \
@@ -123,13 +129,28 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
             );
         }
         // Nobody wrote down how this RAID 0 goes on after its smallest member: either way may be right.
-        if newest.level == 0 && !newest.layout_known {
+        let mut sizes = base.slots.iter().flatten().map(|slot| slot.size / newest.chunk.max(1));
+        let first = sizes.next();
+        if newest.level == 0 && !newest.layout_known && sizes.any(|size| Some(size) != first) {
             let mut other = base.clone();
             other.layout = 1;
             candidates.push(score::scored(other, unproven));
         }
         candidates.push(score::scored(base, unproven));
     }
+    // Whatever no superblock speaks for that has been in use may be an array without them.
+    let spoken_for = |number: usize| {
+        scan.superblocks
+            .iter()
+            .any(|(of, superblock)| *of == number && superblock.events > EVENTS_OF_CREATION)
+    };
+    let left: Vec<&Image> = images
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| !spoken_for(*number))
+        .map(|(_, image)| image)
+        .collect();
+    candidates.extend(raid6::infer(&left));
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
     Plan { candidates }
 }

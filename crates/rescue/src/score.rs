@@ -3,7 +3,7 @@
 use device::BlockDevice;
 use geometry::md::Shape;
 
-use crate::{ArrayDevice, Candidate};
+use crate::{ArrayDevice, Candidate, witness};
 
 /// Rows of one sector whose parity is looked at.
 const SAMPLES: u64 = 512;
@@ -40,6 +40,15 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
             let (gain, reason) = content(&array);
             score += gain;
             candidate.reasons.push(reason);
+            let copies = witness::copies(&array);
+            let all = copies.right + copies.wrong;
+            if all > 0 {
+                let right = copies.right;
+                candidate
+                    .reasons
+                    .push(format!("{right} of {all} copies of its superblock are in their places"));
+                score += if copies.wrong == 0 { 5 } else { -50 };
+            }
             if let Some((right, wrong)) = array.sample_parity(SAMPLES) {
                 candidate.reasons.push(format!("parity fits in {right} of {} sampled rows", right + wrong));
                 // A few rows may have been torn by a crash; more than that is another geometry.
