@@ -9,7 +9,7 @@ use geometry::Profile;
 use tree::{Tree, TreeId};
 
 use crate::chunk::ChunkMap;
-use crate::core::{Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
+use crate::core::{Buffers, Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
@@ -46,6 +46,7 @@ impl Core {
             nodes: HashMap::new(),
             data: HashMap::new(),
             cache: Cache::new(env.cache_bytes),
+            buffers: Buffers::default(),
             unwritten_nodes: BTreeMap::new(),
             unwritten_extents: BTreeMap::new(),
             dirty_devices: BTreeSet::new(),
@@ -59,6 +60,7 @@ impl Core {
             current_data: BTreeMap::new(),
             unloaded_frees: BTreeMap::new(),
             potential: RefCell::default(),
+            charged: Vec::new(),
             new_marks: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
@@ -149,6 +151,23 @@ impl Pool {
         check_profiles(spec.data, spec.metadata, plain)?;
         let mut plan = check_groups(&spec.groups, &[])?;
         plan.steps.insert(0, format!("create pool '{}'", spec.name));
+        if plain > 0
+            && matches!(spec.data.unwrap_or(Profile::Single), Profile::Single | Profile::Dup | Profile::Raid0)
+        {
+            plan.notices.push(
+                "data on plain disks will not survive the loss of a disk: without a second copy or parity, damage is found but \
+                 not repaired; mirror, raidz or --data raid1 repair it"
+                    .to_owned(),
+            );
+        }
+        let devices = || spec.groups.iter().flat_map(|group| &group.devices);
+        let files = devices().filter(|new| !new.device.info().block_device).count();
+        if files > 0 {
+            plan.notices.push(format!(
+                "{files} of {} devices are files: they are only as safe as the file system that holds them",
+                devices().count()
+            ));
+        }
         Ok(plan)
     }
 

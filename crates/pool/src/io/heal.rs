@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 
-use device::DeviceErrorKind;
 use geometry::{ColumnSet, Kind};
 
 use super::on_device;
@@ -93,8 +92,7 @@ impl Core {
             let bytes = match read {
                 Ok(()) => Some(bytes),
                 Err(error) => {
-                    // The read that failed before this one was charged already; a device that is gone is news.
-                    if error.kind == DeviceErrorKind::Gone {
+                    if !stale {
                         self.device_failed(placement.device, &error);
                     }
                     None

@@ -221,6 +221,7 @@ impl Pool {
             for (column, placement) in self.write_targets(chunk, &rows, from..to, targets, &mut outcome) {
                 failed.insert((column, placement));
             }
+            self.core.recycle(rows);
         }
         outcome.fresh = targets
             .iter()
