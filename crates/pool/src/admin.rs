@@ -12,7 +12,7 @@ use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::Pool;
 use crate::report::{Counters, Plan, State};
 use crate::spec::{GroupKind, GroupSpec, NewDevice};
-use crate::types::{DeviceId, GroupId, Logical};
+use crate::types::{DeviceId, GroupId, Logical, Txg};
 
 /// How to replace a device.
 #[derive(Clone, Copy, Debug, Default)]
@@ -626,6 +626,10 @@ impl Pool {
         });
         if !known && !self.core.is_sabotaged("trust-returned") {
             self.distrust(guid);
+            if let Some(newest) = labels.uberblocks.first() {
+                // What it went through elsewhere must not be the newest root that the next import finds.
+                self.core.txg = self.core.txg.max(Txg(newest.txg.0 + 2));
+            }
         }
         if !self.core.devices.get(&id).is_some_and(|device| device.offline) {
             self.core.state_changed(id, State::Online, "it is back");

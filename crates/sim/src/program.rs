@@ -56,12 +56,13 @@ pub enum Kind {
     Effect,
     Rates,
     Wipe,
+    Split,
     Heal,
     Overload,
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 43] = [
+pub const WEIGHTS: [(Kind, u64); 44] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -103,6 +104,7 @@ pub const WEIGHTS: [(Kind, u64); 43] = [
     (Kind::Effect, 24),
     (Kind::Rates, 6),
     (Kind::Wipe, 3),
+    (Kind::Split, 8),
     (Kind::Heal, 10),
     (Kind::Overload, 4),
 ];

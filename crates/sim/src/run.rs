@@ -75,6 +75,10 @@ pub struct Run {
     /// Steps until a power cut that has not come by itself comes anyway.
     pub(crate) fuse: Option<u64>,
     pub(crate) next_name: u64,
+    /// Power does not fail any more.
+    pub(crate) ending: bool,
+    /// Changes of disks that the last step of background work made.
+    pub(crate) tick_changes: u64,
     /// What was acknowledged with the last transaction groups of this import.
     pub(crate) roots: Vec<(pool::types::Txg, State)>,
     /// The states that were possible during the last call.
@@ -130,6 +134,8 @@ impl Run {
             fuse: None,
             next_name: 0,
             roots: Vec::new(),
+            ending: false,
+            tick_changes: 0,
             possible: Model::new(),
             keep_possible: false,
             last_event: 0,
@@ -148,6 +154,8 @@ impl Run {
             fuse: None,
             next_name: next,
             roots: Vec::new(),
+            ending: false,
+            tick_changes: 0,
             possible: Model::new(),
             keep_possible: true,
             last_event: 0,
@@ -243,6 +251,7 @@ impl Run {
             Kind::Effect => self.effect(rng),
             Kind::Rates => self.rates(rng),
             Kind::Wipe => self.wipe(rng),
+            Kind::Split => self.split(rng),
             Kind::Heal => self.heal(),
             Kind::Overload => self.overload(rng),
         }

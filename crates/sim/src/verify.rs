@@ -191,6 +191,7 @@ impl Run {
     pub fn finish(&mut self) -> Result<(), Failure> {
         self.world.supply.restore();
         self.fuse = None;
+        self.ending = true;
         self.flush()?;
         self.pool().drop_caches();
         let seen = self.observe()?;

@@ -85,6 +85,8 @@ pub struct World {
     pub heap_tolerance: usize,
     /// The pool.
     pub guid: Guid,
+    /// Disks that were used as a pool of their own meanwhile.
+    pub split: BTreeSet<usize>,
     /// Told of every request, instead of the log.
     pub watch: Option<Watch>,
     /// The disks that whoever watches looks at.
@@ -105,6 +107,7 @@ impl World {
             blamable: BTreeSet::new(),
             heap_tolerance: 0,
             guid: Guid(0),
+            split: BTreeSet::new(),
             watch: None,
             watched: None,
             seed: Rng::new(seed),
@@ -121,7 +124,10 @@ impl World {
 
     /// Plugs in a disk.
     pub fn add_device(&mut self, device: SimDevice) {
-        let index = self.disks.len();
+        self.add_device_as(self.disks.len(), device);
+    }
+
+    fn add_device_as(&mut self, index: usize, device: SimDevice) {
         device.set_supply(Some(Arc::clone(&self.supply)));
         let log = Arc::clone(&self.log);
         device.set_trace(move |event| {
@@ -146,6 +152,14 @@ impl World {
         self.disks.push(Disk { device: Arc::new(device), path: format!("/dev/d{index}") });
         if let Some(watched) = self.watched.clone() {
             self.rewatch(index, &watched);
+        }
+    }
+
+    /// Puts another disk where one was, with the same number and path.
+    pub fn swap_device(&mut self, index: usize, device: SimDevice) {
+        self.add_device_as(index, device);
+        if let Some(disk) = self.disks.pop() {
+            self.disks[index].device = disk.device;
         }
     }
 

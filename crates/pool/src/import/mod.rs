@@ -175,23 +175,26 @@ impl Pool {
         pool.meta = tree(META_TREE, uberblock.meta_root);
         pool.extents = tree(EXTENT_TREE, uberblock.extent_root);
         pool.committed = uberblock.txg;
-        pool.roots = all
+        pool.load_chunk_tree(members)?;
+        // Sessions are written down when they begin; the last one came as far as this root.
+        if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == uberblock.session) {
+            last.1 = uberblock.txg;
+        }
+        // Roots of another history, which a device that was used elsewhere may carry, say nothing about this one.
+        let past: Vec<Uberblock> =
+            all.iter().filter(|other| pool.is_history(other.session, other.txg, uberblock)).cloned().collect();
+        pool.roots = past
             .iter()
             .filter(|other| other.txg <= uberblock.txg && other.txg >= uberblock.oldest)
             .map(|other| other.txg)
             .take(txg::ROOTS_KEPT)
             .collect::<VecDeque<_>>();
         pool.roots.make_contiguous().sort_unstable();
-        pool.load_chunk_tree(members)?;
-        // Sessions are written down when they begin; the last one came as far as this root.
-        if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == uberblock.session) {
-            last.1 = uberblock.txg;
-        }
         pool.judge_members(members, uberblock);
         pool.check_enough(&config)?;
         let mut plan = Plan::default();
         pool.load_meta()?;
-        pool.load_space(uberblock, all)?;
+        pool.load_space(uberblock, &past)?;
         if let Some(name) = &options.rename {
             pool.core.name.clone_from(name);
         }
