@@ -60,7 +60,9 @@ impl Core {
             current_data: BTreeMap::new(),
             unloaded_frees: BTreeMap::new(),
             potential: RefCell::default(),
+            charged: Vec::new(),
             new_marks: Vec::new(),
+            charged_reads: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }
@@ -150,6 +152,23 @@ impl Pool {
         check_profiles(spec.data, spec.metadata, plain)?;
         let mut plan = check_groups(&spec.groups, &[])?;
         plan.steps.insert(0, format!("create pool '{}'", spec.name));
+        if plain > 0
+            && matches!(spec.data.unwrap_or(Profile::Single), Profile::Single | Profile::Dup | Profile::Raid0)
+        {
+            plan.notices.push(
+                "data on plain disks will not survive the loss of a disk: without a second copy or parity, damage is found but \
+                 not repaired; mirror, raidz or --data raid1 repair it"
+                    .to_owned(),
+            );
+        }
+        let devices = || spec.groups.iter().flat_map(|group| &group.devices);
+        let files = devices().filter(|new| !new.device.info().block_device).count();
+        if files > 0 {
+            plan.notices.push(format!(
+                "{files} of {} devices are files: they are only as safe as the file system that holds them",
+                devices().count()
+            ));
+        }
         Ok(plan)
     }
 

@@ -99,13 +99,14 @@ fn too_many_io_errors_fault_a_device_that_can_be_missed() {
     let sims = Sims::new(2, 64);
     let mut pool = mirror(&sims, MIB);
     let id = pool.open("vol").unwrap();
-    sims.0[1].add_write_errors(0..64 * MIB);
+    // Labels can still be written: a device that does not take a root is faulted at once.
+    sims.0[1].add_write_errors(MIB..62 * MIB);
     for round in 0..12 {
         pool.write(id, 0, &noise(round, 65536)).unwrap();
         pool.flush().unwrap();
     }
     assert_eq!(state(&mut pool, 1), State::Faulted);
-    assert!(line(&mut pool, 1).errors.write >= 10);
+    assert!(line(&mut pool, 1).errors.write > 0);
     assert_eq!(pool.status().state, State::Degraded);
     // No further use of it.
     let before = sims.0[1].counts();
@@ -301,7 +302,6 @@ fn an_unreadable_sector_is_counted_healed_and_forgotten() {
 
 /// As above, but the commit can't even read the trees that it is to change.
 #[test]
-#[ignore = "known defect: blocks that a failed commit took over are dropped, and the next flush succeeds without them"]
 fn what_was_written_outlasts_a_commit_that_cannot_read_its_trees() {
     let sims = Sims::new(2, 64);
     let mut pool = mirror(&sims, 4 * MIB);

@@ -33,7 +33,9 @@ impl Run {
             .world
             .unused(pool)
             .into_iter()
-            .filter(|&disk| device::BlockDevice::size(&*self.world.disks[disk].device).unwrap_or(0) >= mebibytes * MIB)
+            .filter(|&disk| {
+                device::BlockDevice::size(&*self.world.disks[disk].device).unwrap_or(0) >= mebibytes * MIB
+            })
             .collect();
         if let Some(&disk) = rng.choose(&unused)
             && rng.chance(3, 4)
@@ -61,7 +63,13 @@ impl Run {
 
     pub(crate) fn scrub(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         let action = *rng
-            .choose(&[ScrubAction::Start, ScrubAction::Start, ScrubAction::Start, ScrubAction::Pause, ScrubAction::Stop])
+            .choose(&[
+                ScrubAction::Start,
+                ScrubAction::Start,
+                ScrubAction::Start,
+                ScrubAction::Pause,
+                ScrubAction::Stop,
+            ])
             .unwrap_or(&ScrubAction::Start);
         let what = format!("scrub {action:?}");
         self.lead_to(&what, Vec::new(), false, true, |pool| pool.scrub(action))?;
@@ -111,7 +119,8 @@ impl Run {
         if !tolerable {
             return Ok(());
         }
-        let done = self.lead_to(&format!("detach {path}"), Vec::new(), false, true, |pool| pool.detach(&path))?;
+        let done =
+            self.lead_to(&format!("detach {path}"), Vec::new(), false, true, |pool| pool.detach(&path))?;
         if done || !self.world.supply.is_on() {
             self.world.impaired.remove(&disk);
             // A mirror of two is a plain disk afterwards.
@@ -155,7 +164,9 @@ impl Run {
         let new = self.world.new_device(disk);
         let opened = rng.chance(1, 2).then_some(&new);
         let expand = rng.chance(1, 4);
-        self.lead_to(&format!("online {path}"), Vec::new(), false, true, |pool| pool.online(&path, opened, expand))?;
+        self.lead_to(&format!("online {path}"), Vec::new(), false, true, |pool| {
+            pool.online(&path, opened, expand)
+        })?;
         Ok(())
     }
 
@@ -209,7 +220,9 @@ impl Run {
         self.world.disks[disk].device.set_size(grown);
         self.world.note(|| format!("{path} grows to {grown}"));
         if rng.chance(1, 2) {
-            self.lead_to(&format!("expand {path}"), Vec::new(), false, true, |pool| pool.online(&path, None, true))?;
+            self.lead_to(&format!("expand {path}"), Vec::new(), false, true, |pool| {
+                pool.online(&path, None, true)
+            })?;
         }
         Ok(())
     }
@@ -314,7 +327,8 @@ impl Run {
         if let Some(difference) = self.model.now().difference(&seen) {
             return Err(format!("imported read-only: {difference}"));
         }
-        let report = pool.check().map_err(|error| format!("check of the pool imported read-only: {error}"))?;
+        let report =
+            pool.check().map_err(|error| format!("check of the pool imported read-only: {error}"))?;
         if let Some(problem) = report.problems.first() {
             return Err(format!("check of the pool imported read-only says: {problem}"));
         }

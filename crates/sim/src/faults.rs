@@ -21,10 +21,9 @@ impl Run {
             rng.shuffle(&mut all);
         }
         let mut pool = self.pool.take()?;
-        let found = all
-            .into_iter()
-            .take(6)
-            .find(|&disk| self.world.disks[disk].device.is_present() && self.world.may_impair(&mut pool, disk));
+        let found = all.into_iter().take(6).find(|&disk| {
+            self.world.disks[disk].device.is_present() && self.world.may_impair(&mut pool, disk)
+        });
         self.pool = Some(pool);
         let disk = found?;
         self.world.impaired.insert(disk);
@@ -36,13 +35,18 @@ impl Run {
     fn place(&mut self, rng: &mut Rng, disk: usize, most: u64) -> Range<u64> {
         let size = self.world.disks[disk].device.size().unwrap_or(64 * MIB);
         let path = self.world.disks[disk].path.clone();
-        let id = self.pool().device_paths().into_iter().find(|device| device.path == path).map(|device| device.id);
+        let id =
+            self.pool().device_paths().into_iter().find(|device| device.path == path).map(|device| device.id);
         let columns: Vec<(u64, u64)> = self
             .pool()
             .map()
             .iter()
             .flat_map(|chunk| {
-                chunk.placements.iter().filter(|p| Some(p.device) == id).map(|p| (p.offset, chunk.column_length))
+                chunk
+                    .placements
+                    .iter()
+                    .filter(|p| Some(p.device) == id)
+                    .map(|p| (p.offset, chunk.column_length))
             })
             .collect();
         let length = 1 << rng.within(9..most.ilog2().into());
@@ -154,7 +158,11 @@ impl Run {
             9 => (Operation::Flush, Effect::Fail(medium())),
             10 => (Operation::Flush, Effect::FailTorn(medium())),
             11 => (Operation::Flush, Effect::Lost),
-            _ => (*rng.choose(&[Operation::Read, Operation::Write, Operation::Flush]).unwrap_or(&Operation::Read), Effect::Gone),
+            _ => (
+                *rng.choose(&[Operation::Read, Operation::Write, Operation::Flush])
+                    .unwrap_or(&Operation::Read),
+                Effect::Gone,
+            ),
         };
         let nth = 1 + rng.below(12);
         self.tally.add(&format!("fault {operation:?} {}", name(&effect)), true);
@@ -261,10 +269,12 @@ impl Run {
         let size = self.world.disks[disk].device.size().unwrap_or(0).div_ceil(MIB);
         let new = self.world.add_disk(size);
         let new = self.world.new_device(new);
-        let spare = self.pool().status().spares.iter().any(|spare| path.ends_with(&spare.name) || spare.name == path);
+        let spare =
+            self.pool().status().spares.iter().any(|spare| path.ends_with(&spare.name) || spare.name == path);
         let what = format!("replace {path} by {}", new.path);
-        let done =
-            self.lead_to(&what, Vec::new(), false, true, |pool| pool.replace(path, &new, pool::ReplaceOptions::default()))?;
+        let done = self.lead_to(&what, Vec::new(), false, true, |pool| {
+            pool.replace(path, &new, pool::ReplaceOptions::default())
+        })?;
         if !done && self.world.supply.is_on() && !spare {
             // A replacement that was lost itself.
             self.lead_to(&format!("detach {path}"), Vec::new(), false, true, |pool| pool.detach(path))?;
@@ -275,7 +285,11 @@ impl Run {
     /// Scrubs everything; whether nothing was found.
     fn scrub_to_the_end(&mut self, round: u32) -> Result<bool, Failure> {
         use pool::ScrubAction;
-        if self.pool().scan().is_some_and(|scan| scan.kind == pool::report::ScanKind::Scrub && scan.ended.is_none()) {
+        if self
+            .pool()
+            .scan()
+            .is_some_and(|scan| scan.kind == pool::report::ScanKind::Scrub && scan.ended.is_none())
+        {
             self.lead_to("scrub Stop", Vec::new(), false, true, |pool| pool.scrub(ScrubAction::Stop))?;
         }
         if !self.world.supply.is_on() {
@@ -285,7 +299,8 @@ impl Run {
         if !self.world.supply.is_on() {
             return Ok(false);
         }
-        let started = self.lead_to("scrub Start", Vec::new(), false, false, |pool| pool.scrub(ScrubAction::Start))?;
+        let started =
+            self.lead_to("scrub Start", Vec::new(), false, false, |pool| pool.scrub(ScrubAction::Start))?;
         if !started {
             return Ok(false);
         }

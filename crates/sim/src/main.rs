@@ -52,7 +52,9 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end || (!args.keep_going && failed.lock().is_ok_and(|failed| !failed.is_empty())) {
+                    if seed >= end
+                        || (!args.keep_going && failed.lock().is_ok_and(|failed| !failed.is_empty()))
+                    {
                         return;
                     }
                     let program = Program::new(seed, args.ops);
@@ -69,7 +71,8 @@ fn main() -> ExitCode {
                         failed.push(seed);
                     }
                     if !args.keep_going && !args.trace {
-                        let (short, (step, failure)) = shrink(&program, (step, failure), args.sabotage.as_deref());
+                        let (short, (step, failure)) =
+                            shrink(&program, (step, failure), args.sabotage.as_deref());
                         println!("shrunk to {} steps, fails in step {step}: {failure}", short.steps.len());
                         println!("{:?}", short.setup);
                         let outcome = run(&short, args.sabotage.as_deref(), true);

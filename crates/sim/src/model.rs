@@ -90,7 +90,9 @@ impl Volume {
             let block = at / self.block;
             let end = ((block + 1) * self.block).min(offset + length);
             let bytes = self.bytes_of(block);
-            out.extend_from_slice(&bytes[(at - block * self.block) as usize..(end - block * self.block) as usize]);
+            out.extend_from_slice(
+                &bytes[(at - block * self.block) as usize..(end - block * self.block) as usize],
+            );
             at = end;
         }
         out
@@ -129,9 +131,9 @@ impl Volume {
         for (&number, block) in &self.blocks {
             let digest = match block {
                 Block::Bytes(bytes) => digest(bytes),
-                Block::Pattern(id) => {
-                    *known.entry((*id, self.block)).or_insert_with(|| digest(&pattern(*id, self.block as usize)))
-                }
+                Block::Pattern(id) => *known
+                    .entry((*id, self.block))
+                    .or_insert_with(|| digest(&pattern(*id, self.block as usize))),
             };
             let Some(digest) = digest else { continue };
             if found.next() != Some((&number, &digest)) {
@@ -186,7 +188,11 @@ impl State {
                     "{name}: block {} of {} bytes is not what it should be (it is {})",
                     wrong.unwrap_or(0),
                     dataset.block,
-                    if wrong.is_some_and(|block| seen.blocks.contains_key(&block)) { "something else" } else { "zeros" }
+                    if wrong.is_some_and(|block| seen.blocks.contains_key(&block)) {
+                        "something else"
+                    } else {
+                        "zeros"
+                    }
                 ));
             }
         }

@@ -239,7 +239,11 @@ impl Run {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(_) if !self.world.supply.is_on() => Ok(None),
-            Err(PoolError::Refused(_) | PoolError::NotFound { .. } | PoolError::Exists { .. }) if refusals => Ok(None),
+            Err(PoolError::Refused(_) | PoolError::NotFound { .. } | PoolError::Exists { .. })
+                if refusals =>
+            {
+                Ok(None)
+            }
             Err(PoolError::NoSpace) if self.is_nearly_full() => Ok(None),
             Err(error) => Err(format!("{what} failed: {error}")),
         }

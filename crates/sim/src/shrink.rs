@@ -7,7 +7,11 @@ use crate::run::{Failure, run};
 const RUNS_MAX: usize = 600;
 
 /// A shorter program that fails, and how.
-pub fn shrink(program: &Program, failure: (usize, Failure), sabotage: Option<&str>) -> (Program, (usize, Failure)) {
+pub fn shrink(
+    program: &Program,
+    failure: (usize, Failure),
+    sabotage: Option<&str>,
+) -> (Program, (usize, Failure)) {
     let mut best = program.clone();
     let mut how = failure;
     best.steps.truncate(how.0 + 1);

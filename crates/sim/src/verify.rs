@@ -32,7 +32,9 @@ pub fn observe(pool: &mut Pool) -> Result<BTreeMap<String, Seen>, Failure> {
         while at < info.size {
             let mut length = step.min(info.size - at);
             if info.size > 8 << 20 {
-                let runs = pool.runs(id, at, info.size - at, 1).map_err(|error| format!("runs of {name}: {error}"))?;
+                let runs = pool
+                    .runs(id, at, info.size - at, 1)
+                    .map_err(|error| format!("runs of {name}: {error}"))?;
                 if let Some(&(bytes, true)) = runs.first() {
                     at += bytes.max(1);
                     continue;
@@ -118,7 +120,8 @@ impl Run {
             }
         }
         self.world.supply.restore();
-        let pool = self.world.import(&options()).map_err(|error| format!("the pool does not import: {error}"))?;
+        let pool =
+            self.world.import(&options()).map_err(|error| format!("the pool does not import: {error}"))?;
         self.pool = Some(pool);
         self.verify_state()
     }
@@ -156,7 +159,8 @@ impl Run {
 
     fn verify_blame(&mut self) -> Result<(), Failure> {
         let status = self.pool().status();
-        let paths: BTreeMap<_, _> = self.pool().device_paths().into_iter().map(|d| (d.guid, d.path)).collect();
+        let paths: BTreeMap<_, _> =
+            self.pool().device_paths().into_iter().map(|d| (d.guid, d.path)).collect();
         let mut blamed: Vec<(String, Counters)> = Vec::new();
         let mut visit: Vec<&VdevReport> = status.vdevs.iter().collect();
         while let Some(vdev) = visit.pop() {
@@ -171,7 +175,10 @@ impl Run {
             }
         }
         if status.data_errors > 0 {
-            return Err(format!("{} permanent errors are reported: {:?}", status.data_errors, status.data_error_places));
+            return Err(format!(
+                "{} permanent errors are reported: {:?}",
+                status.data_errors, status.data_error_places
+            ));
         }
         Ok(())
     }
@@ -223,8 +230,9 @@ impl Run {
             }
             self.tally.add("loss borne", true);
             let mut copy = self.world.fork(|disk| !lost.contains(&disk));
-            let mut pool =
-                copy.import(&options()).map_err(|error| format!("without {lost:?} the pool does not import: {error}"))?;
+            let mut pool = copy
+                .import(&options())
+                .map_err(|error| format!("without {lost:?} the pool does not import: {error}"))?;
             let seen = observe(&mut pool).map_err(|error| format!("without {lost:?}: {error}"))?;
             if let Some(difference) = self.model.now().difference(&seen) {
                 return Err(format!("without {lost:?}: {difference}"));
@@ -246,7 +254,9 @@ impl Run {
         let share = rng.within(1..8);
         let lost: BTreeSet<usize> = (0..self.world.disks.len()).filter(|_| rng.chance(share, 8)).collect();
         let present: Vec<bool> = self.world.disks.iter().map(|disk| disk.device.is_present()).collect();
-        let mut copy = self.world.fork(|disk| present[disk] && !lost.contains(&disk));
+        // A disk that was detached while it was away still believes to be the pool.
+        let unused = self.world.unused(self.pool.as_ref().expect("there is a pool between steps"));
+        let mut copy = self.world.fork(|disk| present[disk] && !lost.contains(&disk) && !unused.contains(&disk));
         let Ok(mut pool) = copy.import(&options()) else {
             self.tally.add("overload", false);
             return Ok(());
@@ -264,7 +274,10 @@ impl Run {
             let step = dataset.block;
             for block in 0..dataset.size.min(8 << 20) / step {
                 let mut bytes = vec![0; step as usize];
-                if pool.read(id, block * step, &mut bytes).is_ok() && bytes != dataset.bytes_of(block) && !stale {
+                if pool.read(id, block * step, &mut bytes).is_ok()
+                    && bytes != dataset.bytes_of(block)
+                    && !stale
+                {
                     return Err(format!("without {lost:?} block {block} of {name} reads as something else"));
                 }
             }

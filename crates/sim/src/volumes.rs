@@ -111,9 +111,17 @@ impl Run {
         self.discard_range(&name, &volume, offset, length, &format!("discard {name} {offset}+{length}"))
     }
 
-    fn discard_range(&mut self, name: &str, volume: &Volume, offset: u64, length: u64, what: &str) -> Result<(), Failure> {
+    fn discard_range(
+        &mut self,
+        name: &str,
+        volume: &Volume,
+        offset: u64,
+        length: u64,
+        what: &str,
+    ) -> Result<(), Failure> {
         let end = offset + length;
-        let (first, last) = (offset.next_multiple_of(volume.block).min(end), (end / volume.block * volume.block).max(offset));
+        let (first, last) =
+            (offset.next_multiple_of(volume.block).min(end), (end / volume.block * volume.block).max(offset));
         let mut states = Vec::new();
         let mut state = self.model.now().clone();
         // The ends are overwritten before the blocks between them are given back.
@@ -144,7 +152,11 @@ impl Run {
         let block = 4096_u64 << *rng.choose(&[0, 0, 1, 2, 2, 3, 4, 5]).unwrap_or(&0);
         let size = block * rng.within(1..40);
         let compression = rng.choose(&["off", "lz4", "zstd"]).copied().unwrap_or("off");
-        let properties = if rng.chance(1, 3) { vec![("compression".to_owned(), compression.to_owned())] } else { Vec::new() };
+        let properties = if rng.chance(1, 3) {
+            vec![("compression".to_owned(), compression.to_owned())]
+        } else {
+            Vec::new()
+        };
         let spec = VolumeSpec { size, block_size: block as u32, sparse: rng.chance(3, 4), properties };
         self.create_volume(&name, &spec)?;
         Ok(())
@@ -152,8 +164,12 @@ impl Run {
 
     fn create_volume(&mut self, name: &str, spec: &VolumeSpec) -> Result<bool, Failure> {
         let mut state = self.model.now().clone();
-        let volume =
-            Volume { size: spec.size, block: u64::from(spec.block_size), order: 0, blocks: std::collections::BTreeMap::new() };
+        let volume = Volume {
+            size: spec.size,
+            block: u64::from(spec.block_size),
+            order: 0,
+            blocks: std::collections::BTreeMap::new(),
+        };
         state.datasets.insert(name.to_owned(), Arc::new(volume));
         let what = format!("create {name} {} by {}", spec.size, spec.block_size);
         self.lead_to(&what, vec![state], true, true, |pool| pool.volume_create(name, spec))
@@ -170,7 +186,9 @@ impl Run {
         }
         let mut state = self.model.now().clone();
         state.datasets.remove(&name);
-        self.lead_to(&format!("destroy {name}"), vec![state], true, false, |pool| pool.volume_destroy(&name))?;
+        self.lead_to(&format!("destroy {name}"), vec![state], true, false, |pool| {
+            pool.volume_destroy(&name)
+        })?;
         Ok(())
     }
 
@@ -223,7 +241,9 @@ impl Run {
         let Some(name) = self.some_snapshot(rng) else { return Ok(()) };
         let mut state = self.model.now().clone();
         state.datasets.remove(&name);
-        self.lead_to(&format!("snapshot_destroy {name}"), vec![state], true, false, |pool| pool.snapshot_destroy(&name))?;
+        self.lead_to(&format!("snapshot_destroy {name}"), vec![state], true, false, |pool| {
+            pool.snapshot_destroy(&name)
+        })?;
         Ok(())
     }
 
@@ -237,7 +257,8 @@ impl Run {
             copy.order = 0;
             state.datasets.insert(volume, Arc::new(copy));
         }
-        let done = self.lead_to(&format!("rollback {name}"), vec![state], true, true, |pool| pool.rollback(&name))?;
+        let done =
+            self.lead_to(&format!("rollback {name}"), vec![state], true, true, |pool| pool.rollback(&name))?;
         if done && !last {
             return Err(format!("rolled back to {name}, which is not the last snapshot"));
         }
@@ -288,7 +309,9 @@ impl Run {
         if self.world.supply.is_on() {
             let mut state = self.model.now().clone();
             state.datasets.remove(&name);
-            self.lead_to(&format!("destroy {name}"), vec![state], true, false, |pool| pool.volume_destroy(&name))?;
+            self.lead_to(&format!("destroy {name}"), vec![state], true, false, |pool| {
+                pool.volume_destroy(&name)
+            })?;
         }
         Ok(())
     }

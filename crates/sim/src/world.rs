@@ -120,10 +120,19 @@ impl World {
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.requests += 1;
             let line = || {
-                let outcome = event.outcome.as_ref().map_or_else(|error| format!(": {}", error.kind_name()), |()| String::new());
+                let outcome = event
+                    .outcome
+                    .as_ref()
+                    .map_or_else(|error| format!(": {}", error.kind_name()), |()| String::new());
                 format!("    d{index} {} {}+{}{outcome}", event.operation, event.offset, event.length)
             };
-            let words = [index as u64, event.operation as u64, event.offset, event.length, u64::from(event.outcome.is_ok())];
+            let words = [
+                index as u64,
+                event.operation as u64,
+                event.offset,
+                event.length,
+                u64::from(event.outcome.is_ok()),
+            ];
             log.event(line, &words);
         });
         self.disks.push(Disk { device: Arc::new(device), path: format!("/dev/d{index}") });
@@ -149,7 +158,12 @@ impl World {
 
     /// What an engine gets from this world.
     pub fn env(&mut self) -> Env {
-        Env { clock: self.clock.clone(), runner: Arc::new(Inline), seed: self.seed.next_u64(), cache_bytes: 4 * MIB }
+        Env {
+            clock: self.clock.clone(),
+            runner: Arc::new(Inline),
+            seed: self.seed.next_u64(),
+            cache_bytes: 4 * MIB,
+        }
     }
 
     /// A disk as it is given to the pool.
@@ -177,7 +191,10 @@ impl World {
 
     /// The disks that are there.
     pub fn present(&self) -> Vec<NewDevice> {
-        (0..self.disks.len()).filter(|&d| self.disks[d].device.is_present()).map(|d| self.new_device(d)).collect()
+        (0..self.disks.len())
+            .filter(|&d| self.disks[d].device.is_present())
+            .map(|d| self.new_device(d))
+            .collect()
     }
 
     /// Imports the pool from the disks that are there.
@@ -198,7 +215,9 @@ impl World {
     /// Disks that are no part of the pool.
     pub fn unused(&self, pool: &Pool) -> Vec<usize> {
         let used: BTreeSet<String> = pool.device_paths().into_iter().map(|device| device.path).collect();
-        (0..self.disks.len()).filter(|&d| !used.contains(&self.disks[d].path) && self.disks[d].device.is_present()).collect()
+        (0..self.disks.len())
+            .filter(|&d| !used.contains(&self.disks[d].path) && self.disks[d].device.is_present())
+            .collect()
     }
 
     /// Whether nothing is lost if this disk lies, fails or goes away from now on.

@@ -20,7 +20,7 @@ pub(super) fn add(context: &Context, args: args::Add) -> Outcome {
     if !args.dry_run {
         return jobs::administer(context, &pool, &request, false);
     }
-    match context.ask(&pool, Mode::Change, &request)? {
+    match context.ask(&pool, Mode::Look, &request)? {
         Reply::Plan(plan) => context.planned(&plan),
         other => mismatch(other),
     }

@@ -23,6 +23,7 @@ pub(crate) use workers::Workers;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ::device::rng::Rng;
@@ -117,8 +118,12 @@ pub(crate) struct Core {
     pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
     /// What chunks could still be made for, as long as no device's free space changes.
     pub(crate) potential: RefCell<BTreeMap<(GroupId, Purpose), u64>>,
+    /// Places whose read failed in the operation under way.
+    pub(crate) charged: Vec<(DeviceId, Range<u64>)>,
     /// What the commit under way found out to be stale: (chunk, column, device, region).
     pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
+    /// Failed reads that were charged since the last batch began: (device, first byte, end).
+    pub(crate) charged_reads: Vec<(DeviceId, u64, u64)>,
     /// A defect to be shown to the simulator.
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: Option<String>,
@@ -152,6 +157,18 @@ impl Core {
         let now = self.now();
         let Some(device) = self.devices.get_mut(&id) else { return };
         let reading = error.operation == Operation::Read;
+        if reading && error.kind != DeviceErrorKind::Gone {
+            // The same bad spot met again while it is being healed is no second error.
+            let range = error.offset..error.offset + error.length;
+            let again = self
+                .charged
+                .iter()
+                .any(|(known, at)| *known == id && at.start < range.end && range.start < at.end);
+            self.charged.push((id, range));
+            if again {
+                return;
+            }
+        }
         if reading {
             device.errors.read += 1;
         } else {
@@ -179,6 +196,17 @@ impl Core {
             } else {
                 self.degrade(id, "too many I/O errors, and no replicas to do without it");
             }
+        }
+    }
+
+    /// Accounts for a read that failed, once for each place in a batch however often it is tried again.
+    pub(crate) fn read_failed(&mut self, id: DeviceId, from: u64, length: u64, error: &DeviceError) {
+        let end = from.saturating_add(length);
+        let known =
+            self.charged_reads.iter().any(|&(of, first, last)| of == id && first < end && from < last);
+        if !known || error.kind == DeviceErrorKind::Gone {
+            self.charged_reads.push((id, from, end));
+            self.device_failed(id, error);
         }
     }
 

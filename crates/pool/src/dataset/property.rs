@@ -7,8 +7,8 @@ use crate::pool::Pool;
 use crate::report::PropertyRow;
 
 /// Properties of a pool that can be set: (name, default).
-const POOL_PROPERTIES: [(&str, &str); 5] =
-    [("autoexpand", "off"), ("autoreplace", "on"), ("comment", ""), ("failmode", "wait"), ("scan_rate", "0")];
+const POOL_PROPERTIES: [(&str, &str); 4] =
+    [("autoexpand", "off"), ("comment", ""), ("failmode", "wait"), ("scan_rate", "0")];
 
 /// Properties of a volume that can be set: (name, default).
 const VOLUME_PROPERTIES: [(&str, &str); 3] =
@@ -26,7 +26,7 @@ pub(crate) fn check_pool_property(property: &str, value: &str) -> Result<()> {
         )))
     };
     match property {
-        "autoexpand" | "autoreplace" => one_of(&["on", "off"]),
+        "autoexpand" => one_of(&["on", "off"]),
         "failmode" => one_of(&["wait", "continue"]),
         "comment" if value.len() <= 256 => Ok(()),
         "comment" => Err(PoolError::refused("a comment has at most 256 bytes")),

@@ -8,7 +8,7 @@ use tree::{Bounds, Key, NODE_SIZE, NodePtr, Visit, Visitor, dropped, walk};
 use crate::checksum::Checksum;
 use crate::chunk::{COLUMN_HEADER, Chunk, Class};
 use crate::core::Core;
-use crate::dataset::{DEAD_NODE, Dataset};
+use crate::dataset::{DEAD_NODE, Dataset, Zombie};
 use crate::error::{PoolError, Result};
 use crate::io::Want;
 use crate::label::Uberblock;
@@ -180,6 +180,15 @@ impl Pool {
             return Vec::new();
         }
         let mut roots = Vec::new();
+        // Trees that were being freed then: what of them is still being freed is live anyway.
+        let (from, to) = txg::range_of(txg::zombie_key(0));
+        let zombies = meta.scan(&mut self.core, from, to, |key, value| {
+            roots.push((Some(Zombie::decode(key.offset, value)?.root), None));
+            Ok::<_, PoolError>(ControlFlow::Continue(()))
+        });
+        if zombies.is_err() {
+            return Vec::new();
+        }
         for (id, old) in then {
             let new = self.datasets.get(&id);
             roots.push((old.tree.root(), new.and_then(|dataset| dataset.tree.root())));

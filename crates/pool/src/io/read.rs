@@ -45,6 +45,7 @@ impl Core {
 
     /// Reads extents (in rising order of address for the best speed), each with its own outcome.
     pub(crate) fn read_extents(&mut self, wants: &[Want]) -> Vec<Result<Vec<u8>>> {
+        self.charged.clear();
         let mut buffers: Vec<Vec<u8>> = wants.iter().map(|want| vec![0; want.length as usize]).collect();
         let mut good = vec![false; wants.len()];
         let mut degraded: BTreeMap<Logical, Vec<usize>> = BTreeMap::new();
@@ -178,7 +179,8 @@ impl Core {
         }
         let handles: Vec<_> =
             runs.iter().map(|run| self.devices.get(&run.device).and_then(|d| d.open().cloned())).collect();
-        let devices: Vec<DeviceId> = runs.iter().map(|run| run.device).collect();
+        let places: Vec<(DeviceId, u64, u64)> =
+            runs.iter().map(|run| (run.device, run.offset, run.length)).collect();
         let mut requests: Vec<Request<'_>> = runs
             .into_iter()
             .zip(&handles)
@@ -188,9 +190,9 @@ impl Core {
             .collect();
         self.runner.run(&mut requests);
         let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
-        for (device, result) in devices.into_iter().zip(results) {
+        for ((device, offset, length), result) in places.into_iter().zip(results) {
             if let Err(error) = result {
-                self.device_failed(device, &error);
+                self.read_failed(device, offset, length, &error);
             }
         }
     }

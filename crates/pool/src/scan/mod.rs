@@ -52,8 +52,8 @@ pub(crate) struct Progress {
 pub(crate) struct Scan {
     pub(crate) scrub: Option<Progress>,
     pub(crate) resilver: Option<Progress>,
-    /// When the last step ended.
-    pub(crate) last_step: Millis,
+    /// Since when the rate limit counts, and how much was done by then.
+    pub(crate) limited: Option<(Millis, u64)>,
 }
 
 impl Progress {
@@ -203,6 +203,7 @@ impl Pool {
 
     fn set_scrub_state(&mut self, state: ScanState, event: &str) {
         let now = self.core.now();
+        self.scan.limited = None;
         if let Some(scrub) = &mut self.scan.scrub {
             scrub.state = state;
             scrub.ended = now;
@@ -251,19 +252,24 @@ impl Pool {
                 self.scrub_step(budget)?;
             }
         }
-        self.scan.last_step = self.core.now();
         Ok(self.has_work())
     }
 
     /// Whether the rate limit (property `scan_rate`, bytes per second) lets a scan do another step.
-    fn may_go_on(&self, now: Millis, progress: Option<Progress>) -> bool {
+    fn may_go_on(&mut self, now: Millis, progress: Option<Progress>) -> bool {
         let limit: u64 = self.property("scan_rate").parse().unwrap_or(0);
-        match progress {
-            Some(progress) if limit > 0 => {
-                let since = now.0.saturating_sub(progress.started.0);
-                u128::from(progress.done) * 1000 <= u128::from(limit) * u128::from(since)
-            }
-            _ => true,
-        }
+        let Some(progress) = progress.filter(|progress| limit > 0 && progress.state == ScanState::Running)
+        else {
+            self.scan.limited = None;
+            return true;
+        };
+        // A pause, another scan or a restart begins the count anew.
+        let (since, done) = match self.scan.limited {
+            Some((since, done)) if done <= progress.done => (since, done),
+            _ => (now, progress.done),
+        };
+        self.scan.limited = Some((since, done));
+        let (bytes, milliseconds) = (progress.done - done, now.0.saturating_sub(since.0));
+        u128::from(bytes) * 1000 <= u128::from(limit) * u128::from(milliseconds)
     }
 }

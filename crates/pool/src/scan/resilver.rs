@@ -14,7 +14,7 @@ use tree::{Expected, NODE_SIZE, Node};
 
 use super::Progress;
 use super::scrub::extent_is_right;
-use crate::chunk::{Chunk, Class};
+use crate::chunk::{Chunk, Class, Placement};
 use crate::error::{PoolError, Result};
 use crate::io::{Rows, Want, on_device};
 use crate::pointer::{Extent, STORED_MAX};
@@ -38,12 +38,26 @@ struct Outcome {
 impl Pool {
     /// Regions of the chunk that are stale on a device that works.
     fn work_in(&self, chunk: &Chunk) -> u32 {
-        let regions = chunk.regions();
-        chunk
+        let targets: Vec<&Placement> = chunk
             .placements()
-            .filter(|(_, placement)| !placement.stale.is_empty() && self.core.usable(placement.device))
-            .map(|(_, placement)| placement.stale.iter().filter(|&region| region < regions).count() as u32)
+            .map(|(_, placement)| placement)
+            .filter(|placement| !placement.stale.is_empty() && self.core.usable(placement.device))
+            .collect();
+        if targets.is_empty() {
+            return 0;
+        }
+        (0..chunk.regions())
+            .map(|region| {
+                (region, targets.iter().filter(|placement| placement.stale.contains(region)).count())
+            })
+            .filter(|&(region, count)| count > 0 && self.has_sources(chunk, region))
+            .map(|(_, count)| count as u32)
             .sum()
+    }
+
+    /// Whether the region can be rebuilt with the devices that are there; else it waits for others to come back.
+    fn has_sources(&self, chunk: &Chunk, region: u32) -> bool {
+        chunk.layout.redundancy(&self.core.gone_columns(chunk, region, None)).is_some()
     }
 
     pub(crate) fn resilver_needed(&self) -> bool {
@@ -75,14 +89,14 @@ impl Pool {
                 continue;
             }
             for region in 0..chunk.regions() {
-                let targets: Vec<(u16, crate::chunk::Placement)> = chunk
+                let targets: Vec<(u16, Placement)> = chunk
                     .placements()
                     .filter(|(_, placement)| {
                         placement.stale.contains(region) && self.core.usable(placement.device)
                     })
                     .map(|(column, placement)| (column, *placement))
                     .collect();
-                if targets.is_empty() {
+                if targets.is_empty() || !self.has_sources(&chunk, region) {
                     continue;
                 }
                 let mut outcome = if chunk.class == Class::Data {
@@ -169,17 +183,14 @@ impl Pool {
         Ok(found)
     }
 
-    fn rebuild_data(
-        &mut self,
-        chunk: &Chunk,
-        region: u32,
-        targets: &[(u16, crate::chunk::Placement)],
-    ) -> Result<Outcome> {
+    fn rebuild_data(&mut self, chunk: &Chunk, region: u32, targets: &[(u16, Placement)]) -> Result<Outcome> {
         let region_rows = chunk.region_rows(region);
         let extents = self.extents_in(chunk, &region_rows)?;
         let mut outcome = Outcome::default();
         let mut failed: BTreeSet<(u16, DeviceId)> = BTreeSet::new();
-        for run in live_runs(chunk, &extents) {
+        let mut runs = live_runs(chunk, &extents);
+        runs.reverse();
+        while let Some(run) = runs.pop() {
             let within: Vec<&(u64, Extent)> = extents
                 .iter()
                 .filter(|(offset, extent)| {
@@ -187,7 +198,23 @@ impl Pool {
                     rows.start >= run.start && rows.end <= run.end
                 })
                 .collect();
-            let Some(rows) = self.checked_rows(chunk, &run, &within, &mut outcome) else { continue };
+            let Some(rows) = self.checked_rows(chunk, &run, &within, &mut outcome) else {
+                if !self.has_sources(chunk, region) {
+                    // A device went away meanwhile: the region stays stale until it is back.
+                    return Ok(outcome);
+                }
+                // A bad spot takes only what lies on it: the same rows in the smallest runs that hold whole extents.
+                let smaller = smallest_runs(chunk, &within);
+                if smaller.len() > 1 {
+                    runs.extend(smaller.into_iter().rev());
+                } else {
+                    outcome.errors += 1;
+                    for (offset, _) in within {
+                        self.core.data_lost(Logical(chunk.address.0 + offset));
+                    }
+                }
+                continue;
+            };
             let from = run.start.max(region_rows.start);
             let to = run.end.min(region_rows.end);
             for (column, placement) in self.write_targets(chunk, &rows, from..to, targets, &mut outcome) {
@@ -219,8 +246,6 @@ impl Pool {
             rows = self.core.read_rows(chunk, run.clone(), &all);
             gone = rows.missing();
             if !rows.rebuild(chunk, &gone) {
-                // Columns without any twin (a plain stripe): the others are still worth having.
-                outcome.errors += 1;
                 return None;
             }
         }
@@ -242,7 +267,10 @@ impl Pool {
             let want = Want { address, length: extent.stored, checksum: extent.checksum };
             match self.core.heal_rows(&want) {
                 Ok(right) => {
-                    rows.adopt(&right);
+                    // Where there are copies, only the extent itself is known to be right in what was found.
+                    if chunk.has_parity() {
+                        rows.adopt(&right);
+                    }
                     healed.extend(
                         right
                             .logical(chunk, *offset, u64::from(extent.stored))
@@ -273,7 +301,7 @@ impl Pool {
         chunk: &Chunk,
         rows: &Rows,
         which: Range<u64>,
-        targets: &[(u16, crate::chunk::Placement)],
+        targets: &[(u16, Placement)],
         outcome: &mut Outcome,
     ) -> Vec<(u16, DeviceId)> {
         let unit = u64::from(chunk.layout.unit());
@@ -312,16 +340,14 @@ impl Pool {
     }
 
     /// Nodes and bitmaps are copied one by one: each node's best copy is the valid one of the latest birth.
-    fn rebuild_nodes(
-        &mut self,
-        chunk: &Chunk,
-        region: u32,
-        targets: &[(u16, crate::chunk::Placement)],
-    ) -> Outcome {
+    fn rebuild_nodes(&mut self, chunk: &Chunk, region: u32, targets: &[(u16, Placement)]) -> Outcome {
         let mut outcome = Outcome::default();
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);
         let mut loaded = self.core.read_rows(chunk, rows.clone(), &all);
+        if !self.has_sources(chunk, region) {
+            return outcome;
+        }
         let row_bytes = chunk.layout.row_bytes();
         for at in (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE) {
             let index = at / NODE_SIZE as u64;
@@ -358,6 +384,19 @@ pub(super) fn live_runs(chunk: &Chunk, extents: &[(u64, Extent)]) -> Vec<Range<u
             {
                 last.end = last.end.max(rows.end);
             }
+            _ => runs.push(rows),
+        }
+    }
+    runs
+}
+
+/// The smallest runs of rows that hold whole extents.
+fn smallest_runs(chunk: &Chunk, extents: &[&(u64, Extent)]) -> Vec<Range<u64>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for (offset, extent) in extents {
+        let rows = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+        match runs.last_mut() {
+            Some(last) if rows.start < last.end => last.end = last.end.max(rows.end),
             _ => runs.push(rows),
         }
     }

@@ -85,6 +85,7 @@ impl Pool {
         let bytes = extents.iter().map(|(_, extent)| u64::from(extent.stored)).sum();
         let all = ColumnSet::first(chunk.columns.len() as u16);
         for run in live_runs(chunk, &extents) {
+            self.core.charged.clear();
             let rows = self.core.read_rows(chunk, run.clone(), &all);
             let mut clean = rows.missing().is_empty();
             let within: Vec<&(u64, Extent)> = extents
@@ -244,6 +245,7 @@ impl Pool {
             return 0;
         }
         let all = ColumnSet::first(chunk.columns.len() as u16);
+        self.core.charged.clear();
         let rows = self.core.read_rows(chunk, slice, &all);
         let pool = self.core.guid.0;
         for &at in &live {

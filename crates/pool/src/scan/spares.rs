@@ -95,7 +95,10 @@ impl Pool {
             .values()
             .filter(|device| matches!(device.relation, Relation::Member(_)))
             .filter(|device| !device.offline && (device.handle.is_none() || device.faulted))
-            .filter(|device| core.stand_ins(device.id).is_empty())
+            .filter(|device| {
+                let others = core.stand_ins(device.id);
+                others.len() + 1 < PLACEMENTS_MAX && others.iter().all(|&other| !core.usable(other))
+            })
             .map(|device| device.id)
             .collect()
     }
@@ -286,6 +289,12 @@ impl Pool {
     /// Ends what a stand-in was doing; what it held is dropped.
     pub(crate) fn send_back(&mut self, id: DeviceId) -> Result<()> {
         self.commit()?;
+        if let Some(&Relation::For(of, _)) = self.core.devices.get(&id).map(|device| &device.relation)
+            && let Some(original) = self.core.devices.get_mut(&of)
+        {
+            original.avoid_reads = false;
+            self.core.dirty_devices.insert(of);
+        }
         self.drop_from(id);
         self.make_idle(id);
         let now = self.core.now();

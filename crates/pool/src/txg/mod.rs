@@ -19,6 +19,7 @@ use tree::Key;
 use crate::error::{PoolError, Result};
 use crate::io::Piece;
 use crate::pool::Pool;
+use crate::report::State;
 use crate::types::{DatasetId, DeviceId, GroupId, Logical};
 
 pub(crate) use place::extent_key;
@@ -133,7 +134,7 @@ impl Pool {
         }
         let mut dropped = Ok(());
         if self.syncing.as_ref().is_some_and(|syncing| !syncing.prepared) {
-            dropped = self.prepare()?;
+            dropped = self.prepare().map_err(|error| self.suspended_by(error))?;
         }
         match self.write_out() {
             Ok(()) => {
@@ -147,6 +148,16 @@ impl Pool {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Where devices are gone beyond redundancy, an unreadable tree is no defect of its own: the pool waits for them.
+    fn suspended_by(&mut self, error: PoolError) -> PoolError {
+        let unread = matches!(error, PoolError::Unreadable { .. } | PoolError::Device(_));
+        if error == PoolError::Suspended || (unread && self.state() == State::Faulted) {
+            self.suspend();
+            return PoolError::Suspended;
+        }
+        error
     }
 
     fn is_dirty(&self) -> bool {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tree::{Key, NodePtr, Tree};
 
 use super::place::extent_key;
-use crate::checksum::ChecksumKind;
+use crate::checksum::{Checksum, ChecksumKind};
 use crate::chunk::Class;
 use crate::codec::Writer;
 use crate::compress::Compression;
@@ -14,7 +14,8 @@ use crate::error::{PoolError, Result};
 use crate::nodes::NodeSink;
 use crate::pointer::BlockPtr;
 use crate::pool::Pool;
-use crate::types::{DatasetId, Txg};
+use crate::report::State;
+use crate::types::{DatasetId, Logical, Txg};
 
 /// A block on its way to an address.
 struct Outgoing {
@@ -73,12 +74,17 @@ impl Pool {
             stored.push(packed.unwrap_or_else(|| out.bytes.clone()));
         }
         self.dirty_bytes = 0;
-        let placed = self.place(&stored)?;
+        let placed = match self.place(&stored) {
+            Ok(placed) => placed,
+            Err(error) => {
+                outgoing.into_iter().for_each(|out| self.redirty(out));
+                self.redirty_holes(holes);
+                return Err(error);
+            }
+        };
         if let Some(syncing) = &mut self.syncing {
             syncing.pieces.extend(placed.pieces);
         }
-        let txg = self.core.txg;
-        let mut dropped = Ok(());
         let kinds: Vec<(ChecksumKind, &Bytes)> = outgoing
             .iter()
             .zip(&stored)
@@ -90,32 +96,35 @@ impl Pool {
             })
             .collect();
         let checksums = self.core.workers.map(&kinds, |(kind, stored)| kind.of(stored));
+        let mut dropped = Ok(());
+        // No chunk is made on devices that are gone: what finds no place then waits for them.
+        let waits = placed.addresses.iter().any(Option::is_none) && self.state() == State::Faulted;
+        let mut failed = None;
+        // With too many devices away no chunk can be made: that is no lack of space.
+        let away = self.state() == State::Faulted;
         for (((out, stored), address), checksum) in
             outgoing.into_iter().zip(stored).zip(placed.addresses).zip(checksums)
         {
             let Some(address) = address else {
-                dropped = Err(PoolError::NoSpace);
+                if waits {
+                    self.redirty(out);
+                    failed.get_or_insert(PoolError::Suspended);
+                } else {
+                    dropped = Err(PoolError::NoSpace);
+                }
                 continue;
             };
-            let Some(dataset) = self.datasets.get_mut(&out.dataset) else { continue };
-            let pointer = BlockPtr {
-                address,
-                stored: stored.len() as u32,
-                length: out.bytes.len() as u32,
-                birth: txg,
-                extent_birth: txg,
-                compression: out.compression,
-                checksum,
-            };
-            let old = dataset.tree.insert(&mut self.core, block_key(out.block), &pointer.encode())?;
-            dataset.referenced += stored.len() as u64;
-            dataset.changed = true;
-            self.extents.insert(&mut self.core, extent_key(address), &pointer.extent().encode())?;
-            self.core.cache.insert_block(address.0, txg, out.bytes);
-            self.core.unwritten_extents.insert(address, stored);
-            if let Some(old) = old {
-                self.drop_block(out.dataset, &BlockPtr::decode(&old)?)?;
+            if failed.is_none() {
+                failed = self.settle_block(&out, &stored, address, checksum).err();
             }
+            if failed.is_some() {
+                // Trees that can't be read now may be readable later: the block stays dirty, its place is given back.
+                self.take_back(out, address, stored.len() as u64);
+            }
+        }
+        if let Some(error) = failed {
+            self.redirty_holes(holes);
+            return Err(error);
         }
         for (id, block) in holes {
             let Some(dataset) = self.datasets.get_mut(&id) else { continue };
@@ -125,6 +134,83 @@ impl Pool {
             }
         }
         Ok(dropped)
+    }
+
+    /// Enters a block that has an address into its volume's tree and the extents tree.
+    fn settle_block(
+        &mut self,
+        out: &Outgoing,
+        stored: &Bytes,
+        address: Logical,
+        checksum: Checksum,
+    ) -> Result<()> {
+        let txg = self.core.txg;
+        let key = block_key(out.block);
+        let Some(dataset) = self.datasets.get(&out.dataset) else { return Ok(()) };
+        // Everything that the edits below need is read first, so that they are made all or none.
+        let old = dataset.tree.get_with(&mut self.core, key, BlockPtr::decode)?.transpose()?;
+        self.extents.get_with(&mut self.core, extent_key(address), |_| ())?;
+        if let Some(old) = old {
+            self.extents.get_with(&mut self.core, extent_key(old.address), |_| ())?;
+            if old.birth <= self.last_snapshot_txg(dataset) {
+                dataset.deadlist.get_with(&mut self.core, dead_key(&old), |_| ())?;
+            }
+        }
+        let pointer = BlockPtr {
+            address,
+            stored: stored.len() as u32,
+            length: out.bytes.len() as u32,
+            birth: txg,
+            extent_birth: txg,
+            compression: out.compression,
+            checksum,
+        };
+        let Some(dataset) = self.datasets.get_mut(&out.dataset) else { return Ok(()) };
+        dataset.tree.insert(&mut self.core, key, &pointer.encode())?;
+        dataset.referenced += stored.len() as u64;
+        dataset.changed = true;
+        self.extents.insert(&mut self.core, extent_key(address), &pointer.extent().encode())?;
+        self.core.cache.insert_block(address.0, txg, out.bytes.clone());
+        self.core.unwritten_extents.insert(address, stored.clone());
+        match old {
+            Some(old) => self.drop_block(out.dataset, &old),
+            None => Ok(()),
+        }
+    }
+
+    fn redirty(&mut self, out: Outgoing) {
+        if let Some(dataset) = self.datasets.get_mut(&out.dataset) {
+            self.dirty_bytes += u64::from(dataset.block_size);
+            dataset.dirty.entry(out.block).or_insert(Dirty::Data(out.bytes));
+        }
+    }
+
+    fn redirty_holes(&mut self, holes: Vec<(DatasetId, u64)>) {
+        for (id, block) in holes {
+            if let Some(dataset) = self.datasets.get_mut(&id) {
+                dataset.dirty.entry(block).or_insert(Dirty::Hole);
+            }
+        }
+    }
+
+    /// Makes a block dirty again that got an address and no entry in the trees.
+    fn take_back(&mut self, out: Outgoing, address: Logical, length: u64) {
+        let txg = self.core.txg;
+        self.redirty(out);
+        let Some(chunk) = self.core.map.at(address).map(|chunk| chunk.address) else { return };
+        if let Some(chunk) = self.core.map.change(chunk) {
+            chunk.used = chunk.used.saturating_sub(length);
+        }
+        if let Some(space) = self.core.data.get_mut(&chunk) {
+            space.free_later(txg, address.0 - chunk.0, length);
+        }
+    }
+
+    fn make_dirty(&mut self, out: Outgoing) {
+        if let Some(dataset) = self.datasets.get_mut(&out.dataset) {
+            self.dirty_bytes += u64::from(dataset.block_size);
+            dataset.dirty.entry(out.block).or_insert(Dirty::Data(out.bytes));
+        }
     }
 
     /// A volume does not refer to a block any more: the block is freed, or remembered for the snapshots.
@@ -137,8 +223,7 @@ impl Pool {
             return self.free_extent(pointer.address);
         }
         dataset.dead_bytes += u64::from(pointer.stored);
-        let key = Key { object: pointer.birth.0, kind: DEAD_EXTENT, offset: pointer.address.0 };
-        dataset.deadlist.insert(&mut self.core, key, &dead_value(pointer.stored))?;
+        dataset.deadlist.insert(&mut self.core, dead_key(pointer), &dead_value(pointer.stored))?;
         Ok(())
     }
 
@@ -205,6 +290,11 @@ impl Pool {
         }
         w.finish()
     }
+}
+
+/// The deadlist's key for a block.
+fn dead_key(pointer: &BlockPtr) -> Key {
+    Key { object: pointer.birth.0, kind: DEAD_EXTENT, offset: pointer.address.0 }
 }
 
 /// Commits a tree into a class of chunks.
