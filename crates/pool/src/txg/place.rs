@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use geometry::Layout;
 use tree::Key;
 
 use crate::alloc::Purpose;
@@ -82,14 +83,28 @@ impl Pool {
         self.place_run(group, true, total, at, end, items, placed)
     }
 
+    /// The layout that rows of the group will have. No chunk is made for the answer: it would be empty, and dropped
+    /// again, whenever what is to be placed is too little for a row.
+    fn row_layout(&mut self, group: GroupId, least: u64) -> Result<Option<Layout>> {
+        let current =
+            self.core.current_data.get(&(group, true)).and_then(|&address| self.core.map.get(address));
+        if let Some(chunk) = current {
+            return Ok(Some(chunk.layout));
+        }
+        if let Some(plan) = self.core.plan_chunk(group, Purpose::Data, None) {
+            return Ok(Some(plan.layout));
+        }
+        let found = self.data_chunk(group, true, least)?;
+        Ok(found.and_then(|address| self.core.map.get(address)).map(|chunk| chunk.layout))
+    }
+
     /// How many of the items fill rows so that the raw bytes spent on all of them are fewest.
     fn items_for_rows(&mut self, group: GroupId, items: &[Bytes]) -> Result<usize> {
         let first = items.first().map_or(0, |item| item.len() as u64);
-        let Some(chunk) = self.data_chunk(group, true, first)? else { return Ok(0) };
-        let Some(chunk) = self.core.map.get(chunk) else { return Ok(0) };
-        let row = chunk.layout.row_bytes();
-        let row_raw = u64::from(chunk.layout.columns()) * u64::from(chunk.layout.unit());
-        let copies = u64::from(chunk.layout.parity()) + 1;
+        let Some(layout) = self.row_layout(group, first)? else { return Ok(0) };
+        let row = layout.row_bytes();
+        let row_raw = u64::from(layout.columns()) * u64::from(layout.unit());
+        let copies = u64::from(layout.parity()) + 1;
         let total: u64 = items.iter().map(|item| item.len() as u64).sum();
         let (mut best, mut best_cost) = (0, total * copies);
         let mut sum = 0;
