@@ -9,7 +9,7 @@ use geometry::Profile;
 use tree::{Tree, TreeId};
 
 use crate::chunk::ChunkMap;
-use crate::core::{Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
+use crate::core::{Buffers, Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
@@ -46,6 +46,7 @@ impl Core {
             nodes: HashMap::new(),
             data: HashMap::new(),
             cache: Cache::new(env.cache_bytes),
+            buffers: Buffers::default(),
             unwritten_nodes: BTreeMap::new(),
             unwritten_extents: BTreeMap::new(),
             dirty_devices: BTreeSet::new(),
@@ -59,6 +60,7 @@ impl Core {
             current_data: BTreeMap::new(),
             unloaded_frees: BTreeMap::new(),
             potential: RefCell::default(),
+            charged: Vec::new(),
             new_marks: Vec::new(),
             charged_reads: Vec::new(),
             #[cfg(feature = "sabotage")]

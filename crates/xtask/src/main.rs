@@ -28,9 +28,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Compare with other programs; without arguments the parity kernels
+    /// Compare pools with btrfs, ext4, nbdkit and libfuse, or with the word `parity` the parity kernels
+    #[command(disable_help_flag = true)]
     Bench {
-        /// Passed on to `cargo bench`
+        /// Passed on: `--help` lists them; docs/performance.md tells more
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -49,7 +50,7 @@ enum Task {
 }
 
 /// What the simulator is asked for by `test`.
-const SIM_SHORT: [&str; 1] = ["ci"];
+const SIM_SHORT: [&str; 4] = ["--seeds", "40", "--jobs", "2"];
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
@@ -72,8 +73,12 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Sim { arguments } if arguments.is_empty() => sim(&SIM_SHORT),
         Task::Sim { arguments } => sim(&strs(&arguments)),
-        Task::Bench { arguments } if arguments.is_empty() => cargo(&["bench", "-p", "parity-bench"]),
-        Task::Bench { arguments } => cargo(&[&["bench"][..], &strs(&arguments)].concat()),
+        Task::Bench { arguments } if arguments.first().is_some_and(|word| word == "parity") => {
+            cargo(&[&["bench", "-p", "parity-bench"][..], &strs(&arguments[1..])].concat())
+        }
+        Task::Bench { arguments } => {
+            cargo(&[&["run", "--release", "-p", "bench", "--"][..], &strs(&arguments)].concat())
+        }
         Task::Fuzz { cases } => {
             let decoders = ["-p", "tree", "-p", "formats", "-p", "pool", "-p", "device", "-p", "export"];
             let mut command = Command::new(env!("CARGO"));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use geometry::ideal::{self, Ideal};
 use geometry::{Kind, Layout, Profile};
 
 use crate::chunk::{COLUMN_HEADER, COLUMNS_MAX, Class};
@@ -96,6 +97,22 @@ fn shape(group: &Group, purpose: Purpose) -> Option<Shape> {
     })
 }
 
+/// How many of the devices with these rooms (bytes, in order of preference) a chunk of striped mirrors takes: as many
+/// as can be without stranding room on the largest, whose partners would fill up before it.
+fn width_of_mirrors(rooms: &[u64], copies: u8) -> usize {
+    let rule = Ideal::StripedCopies { copies };
+    let copies = usize::from(copies);
+    let widest = rooms.len() - rooms.len() % copies;
+    let before = ideal::usable(rule, rooms);
+    let strands = |width: usize| {
+        let column = rooms[..width].iter().copied().min().unwrap_or(0).min(*COLUMN_BYTES.start());
+        let mut left = rooms.to_vec();
+        left[..width].iter_mut().for_each(|room| *room -= column);
+        ideal::usable(rule, &left) + column * (width / copies) as u64 + u64::from(STRIPE_UNIT) < before
+    };
+    (copies..=widest).rev().step_by(copies).find(|&width| !strands(width)).unwrap_or(copies.min(widest))
+}
+
 /// Column length for a device of this size, bytes.
 pub(crate) fn column_target(size: u64) -> u64 {
     let part = (size / COLUMN_FRACTION).clamp(*COLUMN_BYTES.start(), *COLUMN_BYTES.end());
@@ -157,7 +174,8 @@ impl Core {
         candidates.truncate(working + away_most);
         let mut count = candidates.len().min(shape.most);
         if let Kind::StripedCopies { copies } = shape.kind {
-            count -= count % usize::from(copies);
+            let rooms: Vec<u64> = candidates.iter().map(|&(_, room, ..)| room).collect();
+            count = width_of_mirrors(&rooms, copies);
         }
         if count < shape.least || count == 0 {
             return None;
@@ -244,4 +262,33 @@ impl Core {
 /// Bytes that data leaves free on a device, so that metadata always finds a slot.
 pub(crate) fn reserve(device: &Device) -> u64 {
     column_target(device.size).min(METADATA_COLUMN_MAX) + COLUMN_HEADER
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chunks of the chosen widths, one after another, fill devices of any sizes up to what is possible.
+    #[test]
+    fn striped_mirrors_strand_no_room() {
+        const COLUMN: u64 = 1 << 20;
+        let mut rng = device::rng::Rng::new(11);
+        for _ in 0..200 {
+            let sizes: Vec<u64> = (0..2 + rng.below(8)).map(|_| (20 + rng.below(400)) * COLUMN).collect();
+            let mut rooms = sizes.clone();
+            let mut bytes = 0;
+            loop {
+                rooms.retain(|&room| room >= COLUMN);
+                rooms.sort_unstable_by_key(|&room| std::cmp::Reverse(room));
+                let width = width_of_mirrors(&rooms, 2);
+                if width < 2 {
+                    break;
+                }
+                rooms[..width].iter_mut().for_each(|room| *room -= COLUMN);
+                bytes += COLUMN * (width / 2) as u64;
+            }
+            let best = ideal::usable(Ideal::StripedCopies { copies: 2 }, &sizes);
+            assert!(bytes + 2 * COLUMN >= best, "{bytes} of {best} on {sizes:?}");
+        }
+    }
 }

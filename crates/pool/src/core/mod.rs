@@ -2,17 +2,20 @@
 //!
 //! - `device`: one device of the pool and its health
 //! - `events`: what happened, for `coffer events`
+//! - `buffers`: large buffers that are used again
 //! - `cache`: nodes and blocks that were read
 //! - `workers`: pure work on several processors
 //!
 //! [`Core`] has no opinion on datasets or transactions; `io` reads and writes through it, `alloc` hands out
 //! its space, and `Pool` puts trees on top.
 
+mod buffers;
 mod cache;
 mod device;
 mod events;
 mod workers;
 
+pub(crate) use buffers::Buffers;
 pub(crate) use cache::Cache;
 pub(crate) use device::{Device, Group, Relation, StandIn};
 pub(crate) use events::EventLog;
@@ -20,6 +23,7 @@ pub(crate) use workers::Workers;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ::device::rng::Rng;
@@ -89,6 +93,7 @@ pub(crate) struct Core {
     /// Free space of data chunks that were written to since the import.
     pub(crate) data: HashMap<Logical, DataSpace>,
     pub(crate) cache: Cache,
+    pub(crate) buffers: Buffers,
     /// Nodes and extents that have an address and are not on the devices yet.
     pub(crate) unwritten_nodes: BTreeMap<u64, Arc<Node>>,
     pub(crate) unwritten_extents: BTreeMap<Logical, Bytes>,
@@ -113,6 +118,8 @@ pub(crate) struct Core {
     pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
     /// What chunks could still be made for, as long as no device's free space changes.
     pub(crate) potential: RefCell<BTreeMap<(GroupId, Purpose), u64>>,
+    /// Places whose read failed in the operation under way.
+    pub(crate) charged: Vec<(DeviceId, Range<u64>)>,
     /// What the commit under way found out to be stale: (chunk, column, device, region).
     pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
     /// Failed reads that were charged since the last batch began: (device, first byte, end).
@@ -150,6 +157,18 @@ impl Core {
         let now = self.now();
         let Some(device) = self.devices.get_mut(&id) else { return };
         let reading = error.operation == Operation::Read;
+        if reading && error.kind != DeviceErrorKind::Gone {
+            // The same bad spot met again while it is being healed is no second error.
+            let range = error.offset..error.offset + error.length;
+            let again = self
+                .charged
+                .iter()
+                .any(|(known, at)| *known == id && at.start < range.end && range.start < at.end);
+            self.charged.push((id, range));
+            if again {
+                return;
+            }
+        }
         if reading {
             device.errors.read += 1;
         } else {

@@ -150,6 +150,11 @@ impl Pool {
         core.read_only = true;
         // Until the chunk tree is read, devices are known by their labels alone.
         for member in members {
+            // A device that was to join in a transaction group that never was may carry the number of another one.
+            let other = |&(id, guid): &(u32, Guid)| id == member.id.0 && guid != member.guid;
+            if uberblock.devices.iter().any(other) {
+                continue;
+            }
             let size = member.new.device.size()?;
             let mut device = Device::new(
                 member.id,

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 
-use device::DeviceErrorKind;
 use geometry::{ColumnSet, Kind};
 
 use super::on_device;
@@ -93,8 +92,8 @@ impl Core {
             let bytes = match read {
                 Ok(()) => Some(bytes),
                 Err(error) => {
-                    if !stale || error.kind == DeviceErrorKind::Gone {
-                        self.read_failed(placement.device, offset, length, &error);
+                    if !stale {
+                        self.device_failed(placement.device, &error);
                     }
                     None
                 }

@@ -45,7 +45,7 @@ impl Core {
 
     /// Reads extents (in rising order of address for the best speed), each with its own outcome.
     pub(crate) fn read_extents(&mut self, wants: &[Want]) -> Vec<Result<Vec<u8>>> {
-        self.charged_reads.clear();
+        self.charged.clear();
         let mut buffers: Vec<Vec<u8>> = wants.iter().map(|want| vec![0; want.length as usize]).collect();
         let mut good = vec![false; wants.len()];
         let mut degraded: BTreeMap<Logical, Vec<usize>> = BTreeMap::new();
@@ -228,6 +228,7 @@ impl Core {
                     }
                 }
             }
+            self.recycle(loaded);
             at = end;
         }
     }

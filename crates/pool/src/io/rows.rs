@@ -187,6 +187,11 @@ impl Rows {
 }
 
 impl Core {
+    /// Keeps the memory of rows that are done with.
+    pub(crate) fn recycle(&mut self, rows: Rows) {
+        rows.columns.into_iter().flatten().for_each(|bytes| self.buffers.give(bytes));
+    }
+
     /// Reads the columns `which` of some rows, each from the first placement that is fresh there and can be read.
     /// Devices that fail are charged; their columns stay away.
     pub(crate) fn read_rows(&mut self, chunk: &Chunk, rows: Range<u64>, which: &ColumnSet) -> Rows {
@@ -200,7 +205,7 @@ impl Core {
             for &column in &wanted {
                 let fresh = self.fresh_placements(chunk, column, offset, length as u64);
                 if let Some(&(device, at)) = fresh.get(attempt) {
-                    sources.push((column, device, at, vec![0u8; length]));
+                    sources.push((column, device, at, self.buffers.take(length)));
                 }
             }
             if sources.is_empty() {
@@ -223,7 +228,10 @@ impl Core {
             for ((column, device, at, bytes), result) in sources.into_iter().zip(results) {
                 match result {
                     Ok(()) => loaded.columns[usize::from(column)] = Some(bytes),
-                    Err(error) => self.read_failed(device, at, length as u64, &error),
+                    Err(error) => {
+                        self.buffers.give(bytes);
+                        self.device_failed(device, &error);
+                    }
                 }
             }
             wanted.retain(|&column| loaded.columns[usize::from(column)].is_none());

@@ -220,6 +220,7 @@ impl Pool {
             for (column, placement) in self.write_targets(chunk, &rows, from..to, targets, &mut outcome) {
                 failed.insert((column, placement));
             }
+            self.core.recycle(rows);
         }
         outcome.fresh = targets
             .iter()
@@ -266,7 +267,10 @@ impl Pool {
             let want = Want { address, length: extent.stored, checksum: extent.checksum };
             match self.core.heal_rows(&want) {
                 Ok(right) => {
-                    rows.adopt(&right);
+                    // Where there are copies, only the extent itself is known to be right in what was found.
+                    if chunk.has_parity() {
+                        rows.adopt(&right);
+                    }
                     healed.extend(
                         right
                             .logical(chunk, *offset, u64::from(extent.stored))

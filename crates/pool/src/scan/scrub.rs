@@ -85,6 +85,7 @@ impl Pool {
         let bytes = extents.iter().map(|(_, extent)| u64::from(extent.stored)).sum();
         let all = ColumnSet::first(chunk.columns.len() as u16);
         for run in live_runs(chunk, &extents) {
+            self.core.charged.clear();
             let rows = self.core.read_rows(chunk, run.clone(), &all);
             let mut clean = rows.missing().is_empty();
             let within: Vec<&(u64, Extent)> = extents
@@ -113,12 +114,18 @@ impl Pool {
                     *errors += 1;
                 }
             }
+            let rows = if clean || !chunk.has_parity() {
+                rows
+            } else {
+                self.core.recycle(rows);
+                self.core.read_rows(chunk, run.clone(), &all)
+            };
             if chunk.has_parity() {
-                let rows = if clean { rows } else { self.core.read_rows(chunk, run.clone(), &all) };
                 self.scrub_parity(chunk, &rows, &extents);
             } else {
                 self.scrub_twins(chunk, &run, &extents);
             }
+            self.core.recycle(rows);
         }
         Ok(bytes)
     }
@@ -238,6 +245,7 @@ impl Pool {
             return 0;
         }
         let all = ColumnSet::first(chunk.columns.len() as u16);
+        self.core.charged.clear();
         let rows = self.core.read_rows(chunk, slice, &all);
         let pool = self.core.guid.0;
         for &at in &live {
@@ -263,6 +271,7 @@ impl Pool {
                 }
             }
         }
+        self.core.recycle(rows);
         self.scrub_second_placements(chunk, &live);
         live.len() as u64 * NODE_SIZE as u64
     }

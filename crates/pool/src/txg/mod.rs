@@ -152,9 +152,8 @@ impl Pool {
 
     /// Where devices are gone beyond redundancy, an unreadable tree is no defect of its own: the pool waits for them.
     fn suspended_by(&mut self, error: PoolError) -> PoolError {
-        let unread =
-            matches!(error, PoolError::Unreadable { .. } | PoolError::Device(_) | PoolError::Suspended);
-        if unread && self.state() == State::Faulted {
+        let unread = matches!(error, PoolError::Unreadable { .. } | PoolError::Device(_));
+        if error == PoolError::Suspended || (unread && self.state() == State::Faulted) {
             self.suspend();
             return PoolError::Suspended;
         }

@@ -74,7 +74,14 @@ impl Pool {
             stored.push(packed.unwrap_or_else(|| out.bytes.clone()));
         }
         self.dirty_bytes = 0;
-        let placed = self.place(&stored)?;
+        let placed = match self.place(&stored) {
+            Ok(placed) => placed,
+            Err(error) => {
+                outgoing.into_iter().for_each(|out| self.redirty(out));
+                self.redirty_holes(holes);
+                return Err(error);
+            }
+        };
         if let Some(syncing) = &mut self.syncing {
             syncing.pieces.extend(placed.pieces);
         }
@@ -90,6 +97,8 @@ impl Pool {
             .collect();
         let checksums = self.core.workers.map(&kinds, |(kind, stored)| kind.of(stored));
         let mut dropped = Ok(());
+        // No chunk is made on devices that are gone: what finds no place then waits for them.
+        let waits = placed.addresses.iter().any(Option::is_none) && self.state() == State::Faulted;
         let mut failed = None;
         // With too many devices away no chunk can be made: that is no lack of space.
         let away = self.state() == State::Faulted;
@@ -97,8 +106,8 @@ impl Pool {
             outgoing.into_iter().zip(stored).zip(placed.addresses).zip(checksums)
         {
             let Some(address) = address else {
-                if away {
-                    self.make_dirty(out);
+                if waits {
+                    self.redirty(out);
                     failed.get_or_insert(PoolError::Suspended);
                 } else {
                     dropped = Err(PoolError::NoSpace);
@@ -114,11 +123,7 @@ impl Pool {
             }
         }
         if let Some(error) = failed {
-            for (id, block) in holes {
-                if let Some(dataset) = self.datasets.get_mut(&id) {
-                    dataset.dirty.entry(block).or_insert(Dirty::Hole);
-                }
-            }
+            self.redirty_holes(holes);
             return Err(error);
         }
         for (id, block) in holes {
@@ -173,10 +178,25 @@ impl Pool {
         }
     }
 
+    fn redirty(&mut self, out: Outgoing) {
+        if let Some(dataset) = self.datasets.get_mut(&out.dataset) {
+            self.dirty_bytes += u64::from(dataset.block_size);
+            dataset.dirty.entry(out.block).or_insert(Dirty::Data(out.bytes));
+        }
+    }
+
+    fn redirty_holes(&mut self, holes: Vec<(DatasetId, u64)>) {
+        for (id, block) in holes {
+            if let Some(dataset) = self.datasets.get_mut(&id) {
+                dataset.dirty.entry(block).or_insert(Dirty::Hole);
+            }
+        }
+    }
+
     /// Makes a block dirty again that got an address and no entry in the trees.
     fn take_back(&mut self, out: Outgoing, address: Logical, length: u64) {
         let txg = self.core.txg;
-        self.make_dirty(out);
+        self.redirty(out);
         let Some(chunk) = self.core.map.at(address).map(|chunk| chunk.address) else { return };
         if let Some(chunk) = self.core.map.change(chunk) {
             chunk.used = chunk.used.saturating_sub(length);
