@@ -13,11 +13,13 @@
 //! - `volumes`: what lies between disks and file systems; `zfs` apart
 //! - `raid`: members of RAID sets
 //! - `tables`: partition tables
+//! - [`md`]: all that the superblocks of Linux md say, decoded
 //! - `reader`, `fields`, `crc`: what all of these are built of
 
 mod crc;
 mod fields;
 mod found;
+pub mod md;
 mod media;
 mod raid;
 mod reader;

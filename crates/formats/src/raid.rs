@@ -8,7 +8,7 @@ use crate::{Found, Kind, MdVersion};
 const MD_MAGIC: u32 = 0xa92b_4efc;
 
 /// Adds the upper half of a sum to the lower half, once, as md does.
-fn fold(sum: u64) -> u32 {
+pub(crate) fn fold(sum: u64) -> u32 {
     (sum as u32).wrapping_add((sum >> 32) as u32)
 }
 

@@ -13,10 +13,12 @@
 //! - [`ColumnSet`]: a set of columns of one chunk
 //! - [`Profile`]: the names people give to layouts (`raid1c3`), and the layout each makes of some devices
 //! - [`ideal`]: how many bytes a heap of devices can hold at best
+//! - [`md`]: the layouts of Linux md arrays
 
 mod columns;
 pub mod ideal;
 mod layout;
+pub mod md;
 mod profile;
 
 pub use columns::{ColumnSet, Columns};

@@ -62,7 +62,6 @@ impl Core {
             potential: RefCell::default(),
             charged: Vec::new(),
             new_marks: Vec::new(),
-            charged_reads: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }

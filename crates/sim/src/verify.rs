@@ -256,7 +256,8 @@ impl Run {
         let present: Vec<bool> = self.world.disks.iter().map(|disk| disk.device.is_present()).collect();
         // A disk that was detached while it was away still believes to be the pool.
         let unused = self.world.unused(self.pool.as_ref().expect("there is a pool between steps"));
-        let mut copy = self.world.fork(|disk| present[disk] && !lost.contains(&disk) && !unused.contains(&disk));
+        let mut copy =
+            self.world.fork(|disk| present[disk] && !lost.contains(&disk) && !unused.contains(&disk));
         let Ok(mut pool) = copy.import(&options()) else {
             self.tally.add("overload", false);
             return Ok(());

@@ -122,8 +122,6 @@ pub(crate) struct Core {
     pub(crate) charged: Vec<(DeviceId, Range<u64>)>,
     /// What the commit under way found out to be stale: (chunk, column, device, region).
     pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
-    /// Failed reads that were charged since the last batch began: (device, first byte, end).
-    pub(crate) charged_reads: Vec<(DeviceId, u64, u64)>,
     /// A defect to be shown to the simulator.
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: Option<String>,
@@ -196,17 +194,6 @@ impl Core {
             } else {
                 self.degrade(id, "too many I/O errors, and no replicas to do without it");
             }
-        }
-    }
-
-    /// Accounts for a read that failed, once for each place in a batch however often it is tried again.
-    pub(crate) fn read_failed(&mut self, id: DeviceId, from: u64, length: u64, error: &DeviceError) {
-        let end = from.saturating_add(length);
-        let known =
-            self.charged_reads.iter().any(|&(of, first, last)| of == id && first < end && from < last);
-        if !known || error.kind == DeviceErrorKind::Gone {
-            self.charged_reads.push((id, from, end));
-            self.device_failed(id, error);
         }
     }
 

@@ -179,8 +179,7 @@ impl Core {
         }
         let handles: Vec<_> =
             runs.iter().map(|run| self.devices.get(&run.device).and_then(|d| d.open().cloned())).collect();
-        let places: Vec<(DeviceId, u64, u64)> =
-            runs.iter().map(|run| (run.device, run.offset, run.length)).collect();
+        let devices: Vec<DeviceId> = runs.iter().map(|run| run.device).collect();
         let mut requests: Vec<Request<'_>> = runs
             .into_iter()
             .zip(&handles)
@@ -190,9 +189,9 @@ impl Core {
             .collect();
         self.runner.run(&mut requests);
         let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
-        for ((device, offset, length), result) in places.into_iter().zip(results) {
+        for (device, result) in devices.into_iter().zip(results) {
             if let Err(error) = result {
-                self.read_failed(device, offset, length, &error);
+                self.device_failed(device, &error);
             }
         }
     }

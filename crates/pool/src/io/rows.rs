@@ -225,7 +225,7 @@ impl Core {
                 .collect();
             self.runner.run(&mut requests);
             let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
-            for ((column, device, at, bytes), result) in sources.into_iter().zip(results) {
+            for ((column, device, _, bytes), result) in sources.into_iter().zip(results) {
                 match result {
                     Ok(()) => loaded.columns[usize::from(column)] = Some(bytes),
                     Err(error) => {

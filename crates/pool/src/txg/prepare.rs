@@ -100,8 +100,6 @@ impl Pool {
         // No chunk is made on devices that are gone: what finds no place then waits for them.
         let waits = placed.addresses.iter().any(Option::is_none) && self.state() == State::Faulted;
         let mut failed = None;
-        // With too many devices away no chunk can be made: that is no lack of space.
-        let away = self.state() == State::Faulted;
         for (((out, stored), address), checksum) in
             outgoing.into_iter().zip(stored).zip(placed.addresses).zip(checksums)
         {
@@ -203,13 +201,6 @@ impl Pool {
         }
         if let Some(space) = self.core.data.get_mut(&chunk) {
             space.free_later(txg, address.0 - chunk.0, length);
-        }
-    }
-
-    fn make_dirty(&mut self, out: Outgoing) {
-        if let Some(dataset) = self.datasets.get_mut(&out.dataset) {
-            self.dirty_bytes += u64::from(dataset.block_size);
-            dataset.dirty.entry(out.block).or_insert(Dirty::Data(out.bytes));
         }
     }
 

@@ -1,0 +1,16 @@
+//! RAID sets with in-place writes: block devices built of block devices, in RAIDframe's on-disk format.
+//!
+//! - [`layout`]: where the sectors of a set lie on its components
+//! - [`label`]: the component label, which says what set and column a component belongs to
+//! - [`paritymap`]: which regions may have parity that does not match
+//! - [`judge`]: which components belong to a set, and which missed something
+//! - [`config`]: the configuration file
+//! - [`set`]: a set in use: reading, writing, failures, rebuilds
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod config;
+pub mod judge;
+pub mod label;
+pub mod layout;
+pub mod paritymap;
+pub mod set;

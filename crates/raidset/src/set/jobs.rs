@@ -1,0 +1,305 @@
+//! What takes long: reconstruction, copyback, parity check and rewrite. Each advances in steps of the caller's size, between
+//! and during which the set is used as ever; a step that was done need not be done again if its cursor is kept.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use device::BlockDevice;
+
+use super::RaidSet;
+use super::admin::{SetError, Slot};
+use super::locks::lock;
+use super::members::{Rebuild, RebuildKind, Status};
+use crate::label::map_flags;
+
+/// How far something has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Units of work done.
+    pub done: u64,
+    /// Units of work in all.
+    pub total: u64,
+}
+
+impl Progress {
+    /// Whether nothing is left to do.
+    pub const fn finished(self) -> bool {
+        self.done >= self.total
+    }
+
+    /// Rounded down; 100 if there is nothing to do.
+    pub fn percent(self) -> u64 {
+        if self.finished() { 100 } else { (u128::from(self.done) * 100 / u128::from(self.total)) as u64 }
+    }
+}
+
+impl RaidSet {
+    /// Begins to rebuild a lost column on the first free spare (`raidctl -F`). A column that works is failed first.
+    ///
+    /// # Errors
+    /// There is no free spare, a rebuild is running, or the set cannot do without the column.
+    pub fn reconstruct_to_spare(&self, column: usize) -> Result<(), SetError> {
+        let free = |members: &super::Members| {
+            members.spares.iter().position(|spare| spare.status == Status::Spare && spare.device.is_some())
+        };
+        if free(&self.members()).is_none() {
+            return Err(SetError::NoSpare);
+        }
+        self.fail_for_rebuild(column)?;
+        let _header = lock(&self.header);
+        let mut members = (*self.members()).clone();
+        let spare = free(&members).ok_or(SetError::NoSpare)?;
+        let target = members.spares[spare].device.clone().ok_or(SetError::NoSpare)?;
+        members.spares[spare].status = Status::UsedSpare;
+        members.spare_of[column] = Some(spare);
+        members.columns[column].status = Status::Reconstructing;
+        members.rebuild = Some(Arc::new(Rebuild {
+            kind: RebuildKind::Reconstruction,
+            column,
+            target,
+            rows: AtomicU64::new(0),
+        }));
+        self.publish(members);
+        Ok(())
+    }
+
+    /// Begins to rebuild a column in place (`raidctl -R`), on its device or, if `replacement` is given, on that. The first
+    /// `rows_done` rows are taken to be right already: only what a checkpoint of the same rebuild said, with nothing written to
+    /// the set since.
+    ///
+    /// # Errors
+    /// The device is missing, too small or of another sector size, a rebuild is running, or the set cannot do without the
+    /// column.
+    pub fn reconstruct_in_place(
+        &self,
+        column: usize,
+        replacement: Option<Slot>,
+        rows_done: u64,
+    ) -> Result<(), SetError> {
+        let slot = if let Some(slot) = replacement {
+            slot
+        } else {
+            let members = self.members();
+            let component = members.columns.get(column).ok_or(SetError::NoColumn { column })?;
+            Slot { name: component.name.clone(), device: component.device.clone() }
+        };
+        let target = self.check_device(&slot)?;
+        self.fail_for_rebuild(column)?;
+        let _header = lock(&self.header);
+        let mut members = (*self.members()).clone();
+        members.columns[column].name = slot.name;
+        members.columns[column].device = Some(target.clone());
+        members.columns[column].status = Status::Reconstructing;
+        let rows = AtomicU64::new(rows_done.min(self.layout.rows()));
+        members.rebuild = Some(Arc::new(Rebuild { kind: RebuildKind::Reconstruction, column, target, rows }));
+        self.publish(members);
+        Ok(())
+    }
+
+    /// Begins to copy a spare back to the component that it replaces (`raidctl -B`).
+    ///
+    /// # Errors
+    /// No spare replaces it, its device is missing, or a rebuild is running.
+    pub fn copyback(&self, column: usize) -> Result<(), SetError> {
+        let _header = lock(&self.header);
+        let mut members = (*self.members()).clone();
+        let component = members.columns.get(column).ok_or(SetError::NoColumn { column })?;
+        if component.status != Status::Spared {
+            return Err(SetError::Status { name: component.name.clone(), status: component.status });
+        }
+        if members.rebuild.is_some() {
+            return Err(SetError::Rebuilding);
+        }
+        let slot = Slot { name: component.name.clone(), device: component.device.clone() };
+        let target = self.check_device(&slot)?;
+        let rows = AtomicU64::new(0);
+        members.rebuild = Some(Arc::new(Rebuild { kind: RebuildKind::Copyback, column, target, rows }));
+        self.publish(members);
+        Ok(())
+    }
+
+    fn fail_for_rebuild(&self, column: usize) -> Result<(), SetError> {
+        let members = self.members();
+        if members.rebuild.is_some() {
+            return Err(SetError::Rebuilding);
+        }
+        match members.columns.get(column).map(|component| component.status) {
+            None => Err(SetError::NoColumn { column }),
+            Some(Status::Failed) => Ok(()),
+            Some(Status::Optimal) => self.fail_column(column),
+            Some(status) => Err(SetError::Status { name: members.columns[column].name.clone(), status }),
+        }
+    }
+
+    /// The rebuild that is under way and how many rows it has done.
+    pub fn rebuild_progress(&self) -> Option<(RebuildKind, usize, Progress)> {
+        let members = self.members();
+        let rebuild = members.rebuild.as_ref()?;
+        let done = rebuild.rows.load(Ordering::Acquire);
+        Some((rebuild.kind, rebuild.column, Progress { done, total: self.layout.rows() }))
+    }
+
+    /// Makes what a rebuild has done so far durable, and says how many rows that is.
+    ///
+    /// # Errors
+    /// The target fails; the rebuild goes on from where it was.
+    pub fn rebuild_checkpoint(&self) -> Result<u64, SetError> {
+        let members = self.members();
+        let rebuild = members.rebuild.as_ref().ok_or(SetError::NoRebuild)?;
+        let rows = rebuild.rows.load(Ordering::Acquire);
+        rebuild.target.flush()?;
+        Ok(rows)
+    }
+
+    /// Rebuilds up to `rows` more rows, and finishes the rebuild if they are the last. One caller at a time.
+    ///
+    /// # Errors
+    /// There is none, or it had to be given up: something cannot be read, or the target not be written.
+    pub fn rebuild_step(&self, rows: u64) -> Result<Progress, SetError> {
+        let rebuild = self.members().rebuild.clone().ok_or(SetError::NoRebuild)?;
+        let total = self.layout.rows();
+        for _ in 0..rows {
+            let row = rebuild.rows.load(Ordering::Acquire);
+            if row >= total {
+                break;
+            }
+            let done = || rebuild.rows.store(row + 1, Ordering::Release);
+            if let Err(error) = self.rebuild_row(row, rebuild.column, &rebuild.target, done) {
+                self.give_up(&rebuild);
+                return Err(error.into());
+            }
+            // A write may have failed the target meanwhile.
+            if self.members().rebuild.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &rebuild)) {
+                return Err(SetError::NoRebuild);
+            }
+        }
+        let progress = Progress { done: rebuild.rows.load(Ordering::Acquire), total };
+        if progress.finished() {
+            if let Err(error) = rebuild.target.flush() {
+                self.give_up(&rebuild);
+                return Err(error.into());
+            }
+            self.finish_rebuild(&rebuild);
+        }
+        Ok(progress)
+    }
+
+    fn give_up(&self, rebuild: &Arc<Rebuild>) {
+        let mut header = lock(&self.header);
+        let mut members = (*self.members()).clone();
+        if members.rebuild.as_ref().is_some_and(|now| Arc::ptr_eq(now, rebuild)) {
+            members.abort_rebuild();
+            self.commit(&mut header, members);
+        }
+    }
+
+    /// The rebuilt device is the column from now on, with a label like those of the others.
+    fn finish_rebuild(&self, rebuild: &Arc<Rebuild>) {
+        // The map goes first: its label will say that there is one.
+        if let Some(map) = &self.map {
+            let map = lock(map);
+            self.write_map_to(&map, &rebuild.target);
+        }
+        let mut header = lock(&self.header);
+        let mut members = (*self.members()).clone();
+        if members.rebuild.as_ref().is_none_or(|now| !Arc::ptr_eq(now, rebuild)) {
+            return;
+        }
+        members.rebuild = None;
+        let column = rebuild.column;
+        let label = header.label(self, column, &rebuild.target);
+        match (rebuild.kind, members.spare_of[column]) {
+            (RebuildKind::Reconstruction, Some(spare)) => {
+                members.columns[column].status = Status::Spared;
+                members.spares[spare].label = label;
+            }
+            (_, spare) => {
+                members.columns[column].status = Status::Optimal;
+                members.columns[column].label = label;
+                if let Some(spare) = spare {
+                    members.spare_of[column] = None;
+                    members.spares[spare].status = Status::Spare;
+                }
+            }
+        }
+        self.commit(&mut header, members);
+    }
+
+    /// Checks, and with `repair` corrects, the parity of up to `stripes` stripes from `*cursor` on; the data is taken to be
+    /// right. Returns how many did not match.
+    ///
+    /// # Errors
+    /// A component is lost, or data cannot be read. The cursor stands at the stripe in question.
+    pub fn check_parity(&self, cursor: &mut u64, stripes: u64, repair: bool) -> Result<u64, SetError> {
+        self.require_whole()?;
+        let mut wrong = 0;
+        let end = cursor.saturating_add(stripes).min(self.layout.stripes());
+        while *cursor < end {
+            wrong += u64::from(!self.check_stripe(&self.layout.stripe(*cursor), repair)?);
+            *cursor += 1;
+        }
+        Ok(wrong)
+    }
+
+    fn require_whole(&self) -> Result<(), SetError> {
+        let members = self.members();
+        match (0..self.layout.columns()).find(|&column| members.lost(column)) {
+            Some(column) => Err(SetError::Degraded { name: members.columns[column].name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Rewrites the parity of up to `stripes` stripes from `*cursor` on (`raidctl -i`, `-P`), leaving out regions that the parity
+    /// map knows to be clean. Start with 0; the parity is good once it has come to the end. After a restart the map still
+    /// says what is left to do.
+    ///
+    /// # Errors
+    /// A component is lost, or data cannot be read. The cursor stands at the stripe in question.
+    pub fn rewrite_parity(&self, cursor: &mut u64, stripes: u64) -> Result<Progress, SetError> {
+        let total = self.layout.stripes();
+        if self.layout.redundant() {
+            self.require_whole()?;
+            let mut left = stripes;
+            while left > 0 && *cursor < total {
+                if let Some(map) = &self.map {
+                    let map = lock(map);
+                    let region = map.region(*cursor);
+                    if !map.needs_rewrite(region) {
+                        *cursor = (u64::from(region) + 1).saturating_mul(map.region_stripes()).min(total);
+                        continue;
+                    }
+                }
+                self.check_stripe(&self.layout.stripe(*cursor), true)?;
+                *cursor += 1;
+                left -= 1;
+                self.region_done(*cursor)?;
+            }
+        } else {
+            *cursor = total;
+        }
+        if *cursor >= total && !self.parity_good() {
+            self.flush()?;
+            self.require_whole()?;
+            self.parity_good.store(true, Ordering::Release);
+        }
+        Ok(Progress { done: *cursor, total })
+    }
+
+    /// If a region ends before stripe `next`, it is clean from now on.
+    fn region_done(&self, next: u64) -> Result<(), SetError> {
+        let Some(map) = &self.map else { return Ok(()) };
+        let mut map = lock(map);
+        let region = map.region(next - 1);
+        if next == self.layout.stripes() || map.region(next) != region {
+            self.flush()?;
+            map.rewritten(region);
+            self.write_map(&map);
+        }
+        Ok(())
+    }
+
+    /// Whether new labels say that a parity map is in use.
+    pub(super) fn map_flags(&self) -> u32 {
+        if self.map.is_some() { map_flags::VALID | map_flags::WAS_USED } else { 0 }
+    }
+}

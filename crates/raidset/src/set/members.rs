@@ -1,0 +1,153 @@
+//! The components of a set and what each is good for right now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use device::BlockDevice;
+
+use crate::label::Label;
+
+/// State of a component, as RAIDframe names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// In use and complete.
+    Optimal,
+    /// Not in use.
+    Failed,
+    /// Being rebuilt, here or on a spare.
+    Reconstructing,
+    /// Replaced by a spare.
+    Spared,
+    /// Waiting.
+    Spare,
+    /// In use in place of a component, or being filled to be.
+    UsedSpare,
+}
+
+impl Status {
+    /// The word that `raidctl -s` prints.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Optimal => "optimal",
+            Self::Failed => "failed",
+            Self::Reconstructing => "reconstructing",
+            Self::Spared => "spared",
+            Self::Spare => "spare",
+            Self::UsedSpare => "used_spare",
+        }
+    }
+}
+
+/// A device that is or may become part of a set.
+#[derive(Clone, Debug)]
+pub(super) struct Component {
+    pub(super) name: String,
+    pub(super) device: Option<Arc<dyn BlockDevice>>,
+    pub(super) status: Status,
+    /// What was last on it; `None` if it never had one, and then none is written before there is reason to.
+    pub(super) label: Option<Label>,
+}
+
+/// What a rebuild does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RebuildKind {
+    /// Making a lost column again.
+    Reconstruction,
+    /// Copying a spare back to the component that it replaces.
+    Copyback,
+}
+
+/// A rebuild that is under way.
+#[derive(Debug)]
+pub(super) struct Rebuild {
+    pub(super) kind: RebuildKind,
+    pub(super) column: usize,
+    pub(super) target: Arc<dyn BlockDevice>,
+    /// Rows that are done. Changed only under the lock of the stripe that was done last.
+    pub(super) rows: AtomicU64,
+}
+
+/// All components. Never changed: changes make a new one.
+#[derive(Clone, Debug)]
+pub(super) struct Members {
+    pub(super) columns: Vec<Component>,
+    pub(super) spares: Vec<Component>,
+    /// The spare that each column uses.
+    pub(super) spare_of: Vec<Option<usize>>,
+    pub(super) rebuild: Option<Arc<Rebuild>>,
+}
+
+fn same(a: &Arc<dyn BlockDevice>, b: &Arc<dyn BlockDevice>) -> bool {
+    // Addresses alone: the tables of one type may differ from one part of the program to another.
+    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
+}
+
+impl Members {
+    /// Whether the column cannot be relied upon everywhere.
+    pub(super) fn lost(&self, column: usize) -> bool {
+        matches!(self.columns[column].status, Status::Failed | Status::Reconstructing)
+    }
+
+    /// Where the column's contents are kept, if it is all there.
+    pub(super) fn whole(&self, column: usize) -> Option<&Component> {
+        match self.columns[column].status {
+            Status::Optimal => Some(&self.columns[column]),
+            Status::Spared => self.spare_of[column].map(|spare| &self.spares[spare]),
+            _ => None,
+        }
+    }
+
+    /// The device that holds a row of a column, for reading and writing.
+    pub(super) fn at(&self, column: usize, row: u64) -> Option<&Arc<dyn BlockDevice>> {
+        if let Some(component) = self.whole(column) {
+            return component.device.as_ref();
+        }
+        let rebuild = self.rebuild.as_ref().filter(|rebuild| rebuild.column == column)?;
+        (row < rebuild.rows.load(Ordering::Acquire)).then_some(&rebuild.target)
+    }
+
+    /// The device that must be written as well: the target of a copyback that has passed the row.
+    pub(super) fn also(&self, column: usize, row: u64) -> Option<&Arc<dyn BlockDevice>> {
+        let rebuild = self.rebuild.as_ref()?;
+        let passed = row < rebuild.rows.load(Ordering::Acquire);
+        (rebuild.kind == RebuildKind::Copyback && rebuild.column == column && passed)
+            .then_some(&rebuild.target)
+    }
+
+    /// Whether the column's contents are kept on this device.
+    pub(super) fn uses(&self, column: usize, device: &Arc<dyn BlockDevice>) -> bool {
+        let whole = self.whole(column).and_then(|component| component.device.as_ref());
+        let target = self.rebuild.as_ref().filter(|rebuild| rebuild.column == column);
+        whole.is_some_and(|whole| same(whole, device))
+            || target.is_some_and(|target| same(&target.target, device))
+    }
+
+    /// Whether a device is the target of the copyback of this column.
+    pub(super) fn copies_back_to(&self, column: usize, device: &Arc<dyn BlockDevice>) -> bool {
+        self.rebuild.as_ref().is_some_and(|rebuild| {
+            rebuild.kind == RebuildKind::Copyback && rebuild.column == column && same(&rebuild.target, device)
+        })
+    }
+
+    /// Gives a rebuild up.
+    pub(super) fn abort_rebuild(&mut self) {
+        let Some(rebuild) = self.rebuild.take() else { return };
+        if rebuild.kind == RebuildKind::Reconstruction {
+            self.columns[rebuild.column].status = Status::Failed;
+            if let Some(spare) = self.spare_of[rebuild.column].take() {
+                self.spares[spare].status = Status::Spare;
+            }
+        }
+    }
+
+    /// Takes a column, and the spare that it uses, out of use.
+    pub(super) fn fail(&mut self, column: usize) {
+        if self.rebuild.as_ref().is_some_and(|rebuild| rebuild.column == column) {
+            self.abort_rebuild();
+        }
+        self.columns[column].status = Status::Failed;
+        if let Some(spare) = self.spare_of[column].take() {
+            self.spares[spare].status = Status::Failed;
+        }
+    }
+}

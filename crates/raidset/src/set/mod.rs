@@ -1,0 +1,277 @@
+//! A working set: one block device over the components.
+//!
+//! A write goes: [`RaidSet`] (block device) -> the parity map's regions become dirty on disk -> one stripe after another,
+//! each under its lock (`stripe`) -> the components. A component that cannot be written is failed (`admin`), which makes
+//! a new list of members, counts the labels' counter up and writes them; operations that run on keep their old list until
+//! they let go of their stripe. Rebuilds and parity rewrites (`jobs`) are driven in steps by whoever holds the set, and so is
+//! the parity map's clock: nothing in here starts a thread or looks at the time.
+
+mod admin;
+mod jobs;
+mod locks;
+mod members;
+mod stripe;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Op, Operation, Request, Runner};
+
+pub use admin::{ComponentStatus, ConfigureError, Parameters, SetError, SetStatus, Slot};
+pub use jobs::Progress;
+pub use members::{RebuildKind, Status};
+
+use crate::label::{data_offset, map_area, map_offset};
+use crate::layout::Layout;
+use crate::paritymap::{MAP_LENGTH, ParityMap};
+use admin::Header;
+use locks::{StripeLocks, lock};
+use members::Members;
+
+/// A RAID set that is in use.
+///
+/// Dropping it leaves its labels dirty, as a crash does: call [`RaidSet::unconfigure`] first.
+pub struct RaidSet {
+    info: DeviceInfo,
+    unit: u32,
+    layout: Layout,
+    runner: Arc<dyn Runner>,
+    members: RwLock<Arc<Members>>,
+    /// What labels say. Locked after `map`, if both are.
+    header: Mutex<Header>,
+    map: Option<Mutex<ParityMap>>,
+    parity_good: AtomicBool,
+    locks: StripeLocks,
+    repairs: AtomicU64,
+}
+
+impl fmt::Debug for RaidSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaidSet")
+            .field("info", &self.info)
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RaidSet {
+    /// How its sectors lie on the components.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Sector size, bytes.
+    pub fn sector_size(&self) -> u32 {
+        self.info.logical_sector
+    }
+
+    /// N of raidN.
+    pub fn unit(&self) -> u32 {
+        self.unit
+    }
+
+    /// Whether the parity is known to match the data.
+    pub fn parity_good(&self) -> bool {
+        self.parity_good.load(Ordering::Acquire)
+    }
+
+    /// Unreadable places that were written anew from the other components.
+    pub fn repairs(&self) -> u64 {
+        self.repairs.load(Ordering::Relaxed)
+    }
+
+    fn count_repairs(&self, count: u64) {
+        self.repairs.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn unit_bytes(&self) -> usize {
+        self.layout.unit() as usize * self.sector_size() as usize
+    }
+
+    fn data_offset(&self) -> u64 {
+        data_offset(self.sector_size())
+    }
+
+    fn total_bytes(&self) -> u64 {
+        self.layout.total_sectors() * u64::from(self.sector_size())
+    }
+
+    fn members(&self) -> Arc<Members> {
+        self.members.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn unchanged(&self, members: &Arc<Members>) -> bool {
+        Arc::ptr_eq(members, &self.members.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn require_within(&self, operation: Operation, offset: u64, length: u64) -> Result<(), DeviceError> {
+        let size = self.total_bytes();
+        if offset.checked_add(length).is_some_and(|end| end <= size) {
+            return Ok(());
+        }
+        let kind = DeviceErrorKind::OutOfRange { size };
+        Err(DeviceError { device: self.info.name.clone(), operation, offset, length, kind })
+    }
+
+    fn read_range(&self, offset: u64, mut out: &mut [u8]) -> Result<(), DeviceError> {
+        let unit_bytes = self.unit_bytes() as u64;
+        let stripe_bytes = unit_bytes * u64::from(self.layout.stripe_data_units());
+        let mut at = offset;
+        while !out.is_empty() {
+            let stripe = self.layout.stripe(at / stripe_bytes);
+            let within_stripe = at % stripe_bytes;
+            let (unit, within) = (within_stripe / unit_bytes, within_stripe % unit_bytes);
+            let length = (unit_bytes - within).min(out.len() as u64) as usize;
+            let (now, rest) = out.split_at_mut(length);
+            self.read_unit(&stripe, unit as usize, within as usize, now)?;
+            out = rest;
+            at += length as u64;
+        }
+        Ok(())
+    }
+
+    fn write_range(&self, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let stripe_bytes = self.unit_bytes() as u64 * u64::from(self.layout.stripe_data_units());
+        let stripes = offset / stripe_bytes..(offset + bytes.len() as u64 - 1) / stripe_bytes + 1;
+        let regions = self.begin_regions(stripes.start, stripes.end - 1);
+        let mut result = Ok(());
+        let mut rest = bytes;
+        for index in stripes {
+            let first = offset.saturating_sub(index * stripe_bytes);
+            let length = (stripe_bytes - first).min(rest.len() as u64) as usize;
+            let (now, after) = rest.split_at(length);
+            result = self.write_stripe(&self.layout.stripe(index), first as usize, now);
+            if result.is_err() {
+                break;
+            }
+            rest = after;
+        }
+        if let (Some(map), Some(regions)) = (&self.map, regions) {
+            let mut map = lock(map);
+            for region in regions {
+                map.end(region);
+                if result.is_err() {
+                    map.doubt(region);
+                }
+            }
+            if result.is_err() {
+                self.parity_good.store(false, Ordering::Release);
+            }
+        }
+        result
+    }
+
+    /// Marks the regions of some stripes as being written, on disk where they were not yet.
+    fn begin_regions(&self, first: u64, last: u64) -> Option<std::ops::RangeInclusive<u32>> {
+        let mut map = lock(self.map.as_ref()?);
+        let regions = map.region(first)..=map.region(last);
+        let mut fresh = false;
+        for region in regions.clone() {
+            fresh |= map.begin(region);
+        }
+        if fresh {
+            // A component that cannot take the map is failed; the others have it.
+            self.write_map(&map);
+        }
+        Some(regions)
+    }
+
+    /// Writes the map to all columns and makes it durable. Whoever cannot take it is failed.
+    fn write_map(&self, map: &ParityMap) {
+        let mut area = vec![0; map_area(self.sector_size())];
+        area[..MAP_LENGTH].copy_from_slice(map.bits().encode());
+        let members = self.members();
+        for column in 0..self.layout.columns() {
+            let Some(device) = members.whole(column).and_then(|component| component.device.as_ref()) else {
+                continue;
+            };
+            let written = device.write(map_offset(self.sector_size()), &area).and_then(|()| device.flush());
+            if written.is_err() {
+                self.device_failed(column, device);
+            }
+        }
+    }
+
+    /// Lets the parity map's clock advance by one tick; call it every `tick_ms` milliseconds while the set is in use.
+    ///
+    /// # Errors
+    /// As [`BlockDevice::flush`]: regions stay dirty on disk then.
+    pub fn tick(&self) -> Result<(), DeviceError> {
+        let Some(map) = &self.map else { return Ok(()) };
+        let mut map = lock(map);
+        if map.tick() {
+            self.flush()?;
+            self.write_map(&map);
+        }
+        Ok(())
+    }
+}
+
+impl BlockDevice for RaidSet {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn size(&self) -> Result<u64, DeviceError> {
+        Ok(self.total_bytes())
+    }
+
+    fn read_vectored(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> Result<(), DeviceError> {
+        let length = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        self.require_within(Operation::Read, offset, length)?;
+        let mut at = offset;
+        for buffer in buffers {
+            self.read_range(at, buffer)?;
+            at += buffer.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_vectored(&self, offset: u64, buffers: &[IoSlice<'_>]) -> Result<(), DeviceError> {
+        let length = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        self.require_within(Operation::Write, offset, length)?;
+        match buffers {
+            [one] => self.write_range(offset, one),
+            // One piece, so that a stripe whose parts come in several buffers is written once.
+            several => {
+                let slices: Vec<&[u8]> = several.iter().map(|slice| &**slice).collect();
+                self.write_range(offset, &slices.concat())
+            }
+        }
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        let members = self.members();
+        let mut targets = Vec::new();
+        for column in 0..self.layout.columns() {
+            // Devices are in use up to the last row that a rebuild has done; row 0 is the first of those.
+            targets.extend(
+                members.at(column, 0).into_iter().chain(members.also(column, 0)).map(|d| (column, d)),
+            );
+        }
+        let mut requests: Vec<_> =
+            targets.iter().map(|(_, device)| Request::new(&***device, Op::Flush)).collect();
+        self.runner.run(&mut requests);
+        let mut result = Ok(());
+        for ((column, device), request) in targets.iter().zip(requests) {
+            if let Err(error) = request.result
+                && !self.device_failed(*column, device)
+            {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    /// Does nothing: what is discarded would have to leave parity right.
+    fn discard(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
+        self.require_within(Operation::Discard, offset, length)
+    }
+}

@@ -1,0 +1,281 @@
+//! An assembled array as a read-only device.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::sync::Arc;
+
+use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation};
+use geometry::md::{Geometry, Place, Row, Spot};
+
+/// The unit in which members are readable or not, bytes.
+const SECTOR: u64 = 512;
+
+/// A member of an assembled array.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The disk or image.
+    pub device: Arc<dyn BlockDevice>,
+    /// Where the array's data begins on it, bytes.
+    pub start: u64,
+    /// How many bytes from there on are to be believed.
+    pub valid: u64,
+}
+
+/// Members under one geometry.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// The map.
+    pub geometry: Geometry,
+    /// The members by their slots; `None` where one is missing.
+    pub sources: Vec<Option<Source>>,
+}
+
+/// An array put together from what is left of its members. Nothing is ever written to them.
+#[derive(Debug)]
+pub struct ArrayDevice {
+    info: DeviceInfo,
+    size: u64,
+    section: Section,
+    /// The geometry of an unfinished reshape: the array addresses that have it already.
+    reshaped: Option<(Range<u64>, Section)>,
+}
+
+impl ArrayDevice {
+    /// The array with one geometry.
+    pub fn new(name: impl Into<String>, section: Section) -> Self {
+        let size = section.geometry.size();
+        Self { info: info(name), size, section, reshaped: None }
+    }
+
+    /// An array whose reshape was interrupted: the addresses in `done` have the geometry of `new`, all others
+    /// that of `old`.
+    pub fn reshaping(name: impl Into<String>, old: Section, new: Section, done: Range<u64>) -> Self {
+        let size = old.geometry.size().min(new.geometry.size());
+        Self { info: info(name), size, section: old, reshaped: Some((done, new)) }
+    }
+
+    /// Reads what can be had: fills `buffer` from `offset` on except for the returned ranges of the array,
+    /// which are lost. Their bytes in the buffer mean nothing.
+    ///
+    /// # Errors
+    /// Only if the range does not lie within the array.
+    pub fn read_around_losses(&self, offset: u64, buffer: &mut [u8]) -> Result<Vec<Range<u64>>, DeviceError> {
+        let length = buffer.len() as u64;
+        if offset.checked_add(length).is_none_or(|end| end > self.size) {
+            return Err(self.error(
+                Operation::Read,
+                offset,
+                length,
+                DeviceErrorKind::OutOfRange { size: self.size },
+            ));
+        }
+        let mut lost = Vec::new();
+        let mut done = 0;
+        while done < buffer.len() {
+            let address = offset + done as u64;
+            let (section, most) = self.section_at(address);
+            let Some((place, run)) = section.geometry.locate(address) else {
+                // Sizes were compared above, so this is beyond the smaller geometry: nothing is there.
+                lose(&mut lost, address..offset + length);
+                break;
+            };
+            let step = run.min(most).min(length - done as u64) as usize;
+            section.recover(&place, 0, address, &mut buffer[done..done + step], &mut lost);
+            done += step;
+        }
+        Ok(lost)
+    }
+
+    /// Looks at `samples` rows all over the array: how many have parity that fits, and how many have not.
+    /// Rows that are empty or not readable on all members count as neither. `None` if the array has no parity,
+    /// is being reshaped, or lacks a member.
+    pub fn sample_parity(&self, samples: u64) -> Option<(u64, u64)> {
+        let section = &self.section;
+        let chunk = section.geometry.chunk();
+        let width = section.geometry.row(0)?.data.len() as u64 * chunk;
+        if self.reshaped.is_some() || section.sources.iter().any(Option::is_none) {
+            return None;
+        }
+        let stripes = self.size / width.max(1);
+        let step = (stripes / samples.max(1)).max(1);
+        let (mut right, mut wrong) = (0, 0);
+        // An odd step meets all rotations; the sector within the chunk moves along.
+        for (sample, stripe) in (0..stripes).step_by((step | 1) as usize).enumerate() {
+            let row = section.geometry.row(stripe)?;
+            let offset = stripe * chunk + sample as u64 * 7 % (chunk / SECTOR) * SECTOR;
+            match section.row_fits(row, offset) {
+                Some(true) => right += 1,
+                Some(false) => wrong += 1,
+                None => {}
+            }
+        }
+        Some((right, wrong))
+    }
+
+    /// The geometry that holds at an address, and for how many bytes.
+    fn section_at(&self, address: u64) -> (&Section, u64) {
+        match &self.reshaped {
+            Some((done, new)) if done.contains(&address) => (new, done.end - address),
+            Some((done, _)) if address < done.start => (&self.section, done.start - address),
+            _ => (&self.section, u64::MAX),
+        }
+    }
+
+    fn error(&self, operation: Operation, offset: u64, length: u64, kind: DeviceErrorKind) -> DeviceError {
+        DeviceError { device: self.info.name.clone(), operation, offset, length, kind }
+    }
+}
+
+fn info(name: impl Into<String>) -> DeviceInfo {
+    DeviceInfo {
+        name: name.into(),
+        logical_sector: SECTOR as u32,
+        physical_sector: 4096,
+        discards: false,
+        block_device: false,
+    }
+}
+
+/// Adds a range to a list in order, joined with the last one if it goes on there.
+fn lose(lost: &mut Vec<Range<u64>>, range: Range<u64>) {
+    match lost.last_mut() {
+        Some(last) if last.end == range.start => last.end = range.end,
+        _ => lost.push(range),
+    }
+}
+
+impl Section {
+    /// Fills `buffer` with what is `skip` bytes into `place`, where array address `address` lies; as a whole
+    /// if that works, else each half by itself.
+    fn recover(
+        &self,
+        place: &Place<'_>,
+        skip: u64,
+        address: u64,
+        buffer: &mut [u8],
+        lost: &mut Vec<Range<u64>>,
+    ) {
+        let length = buffer.len() as u64;
+        let (first, whole) = match place {
+            Place::Copies(spots) => {
+                let found = spots.iter().any(|spot| self.fetch(*spot, skip, buffer));
+                (spots.first().map_or(0, |spot| spot.offset), found)
+            }
+            Place::Row { spot, row } => {
+                (spot.offset, self.fetch(*spot, skip, buffer) || self.rebuild(*spot, row, skip, buffer))
+            }
+        };
+        if whole {
+            return;
+        }
+        let at = first + skip;
+        if at / SECTOR == (at + length - 1) / SECTOR {
+            lose(lost, address..address + length);
+            return;
+        }
+        // Halves meet at a sector of the members, and neither is empty: the range touches two sectors.
+        let middle = ((at + length / 2) / SECTOR * SECTOR).max((at / SECTOR + 1) * SECTOR) - at;
+        let (left, right) = buffer.split_at_mut(middle as usize);
+        self.recover(place, skip, address, left, lost);
+        self.recover(place, skip + middle, address + middle, right, lost);
+    }
+
+    /// Fills `buffer` from one member; says whether that worked.
+    fn fetch(&self, spot: Spot, skip: u64, buffer: &mut [u8]) -> bool {
+        let Some(Some(source)) = self.sources.get(usize::from(spot.member)) else { return false };
+        let offset = spot.offset + skip;
+        let believed = offset + buffer.len() as u64 <= source.valid;
+        believed && source.start.checked_add(offset).is_some_and(|at| source.device.read(at, buffer).is_ok())
+    }
+
+    /// Whether the parity of one sector of a row fits; `None` if it can't be read or is all zeros.
+    fn row_fits(&self, row: &Row, offset: u64) -> Option<bool> {
+        let read = |member: u16| {
+            let mut bytes = vec![0; SECTOR as usize];
+            self.fetch(Spot { member, offset }, 0, &mut bytes).then_some(bytes)
+        };
+        let mut data = vec![vec![0; SECTOR as usize]; row.columns()];
+        for (index, &member) in row.data.iter().enumerate() {
+            data[row.column(index, member)] = read(member)?;
+        }
+        let parity = [Some(row.p), row.q].into_iter().flatten().map(read).collect::<Option<Vec<_>>>()?;
+        if data.iter().chain(&parity).all(|bytes| bytes.iter().all(|byte| *byte == 0)) {
+            return None;
+        }
+        let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
+        let parity: Vec<&[u8]> = parity.iter().map(Vec::as_slice).collect();
+        parity::verify(&data, &parity).ok()
+    }
+
+    /// Computes what `spot` holds from the rest of its row; says whether enough of it is readable.
+    fn rebuild(&self, spot: Spot, row: &Row, skip: u64, buffer: &mut [u8]) -> bool {
+        let read = |member: u16| {
+            let mut bytes = vec![0; buffer.len()];
+            self.fetch(Spot { member, ..spot }, skip, &mut bytes).then_some(bytes)
+        };
+        // Columns that hold nothing, as DDF counts them, are zeros.
+        let columns = row.columns();
+        let mut data = vec![Some(vec![0; buffer.len()]); columns];
+        let mut wanted = None;
+        let mut losses = 0;
+        for (index, &member) in row.data.iter().enumerate() {
+            let column = row.column(index, member);
+            if member == spot.member {
+                (wanted, data[column]) = (Some(column), None);
+            } else {
+                data[column] = read(member);
+            }
+            losses += usize::from(data[column].is_none());
+        }
+        let Some(wanted) = wanted else { return false };
+        let p = read(row.p);
+        // Q is needed only where P does not do.
+        let q = row.q.filter(|_| losses > usize::from(p.is_some())).and_then(read);
+        if losses > usize::from(p.is_some()) + usize::from(q.is_some()) {
+            return false;
+        }
+        let mut present: Vec<Option<&[u8]>> = data.iter().map(Option::as_deref).collect();
+        present.push(p.as_deref());
+        if row.q.is_some() {
+            present.push(q.as_deref());
+        }
+        parity::reconstruct(columns, &present, &mut [(wanted, buffer)]).is_ok()
+    }
+}
+
+impl BlockDevice for ArrayDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn size(&self) -> Result<u64, DeviceError> {
+        Ok(self.size)
+    }
+
+    fn read_vectored(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> Result<(), DeviceError> {
+        let mut at = offset;
+        for buffer in buffers {
+            let lost = self.read_around_losses(at, buffer)?;
+            if let Some(Range { start, end }) = lost.first() {
+                let why = format!("bytes {start} to {end} are lost: too few members are readable there");
+                let kind = DeviceErrorKind::Io(why);
+                return Err(self.error(Operation::Read, at, buffer.len() as u64, kind));
+            }
+            at += buffer.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_vectored(&self, offset: u64, buffers: &[IoSlice<'_>]) -> Result<(), DeviceError> {
+        let length = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+        Err(self.error(Operation::Write, offset, length, DeviceErrorKind::ReadOnly))
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
+        Err(self.error(Operation::Discard, offset, length, DeviceErrorKind::ReadOnly))
+    }
+}

@@ -1,0 +1,40 @@
+//! Why a rescue step failed.
+
+use device::DeviceError;
+use geometry::md::MdError;
+
+/// A rescue step could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RescueError {
+    /// A member or image failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A map of bad sectors could not be read.
+    #[error("cannot use the map {path}: {why}; repair or remove it")]
+    Map {
+        /// Its path.
+        path: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A plan names a geometry that does not exist.
+    #[error("the plan for {array} can't be: {source}")]
+    Geometry {
+        /// The array.
+        array: String,
+        /// Why not.
+        source: MdError,
+    },
+    /// A plan lacks a member without which nothing is where it was.
+    #[error("the plan for {array} has no member in slot {slot}, and its size is needed; find the disk")]
+    SizeUnknown {
+        /// The array.
+        array: String,
+        /// The empty slot.
+        slot: usize,
+    },
+    /// A plan file is not one.
+    #[error("this is not a plan: {0}")]
+    Plan(#[from] serde_json::Error),
+}

@@ -1,0 +1,27 @@
+//! Reads arrays that no longer start, and never writes to a member.
+//!
+//! ```text
+//! paths --Image::open (read-only, with its map of bad sectors)--> images
+//!     --scan--> Scan: what each holds, what belongs together, what is stale or missing
+//!     --plan--> Plan: ways to put arrays together, best first, with reasons; a file that people can edit
+//!     --Candidate::open--> ArrayDevice: the array as a read-only device
+//! ```
+//!
+//! A run of bytes of an [`ArrayDevice`] is read from its member, else from what is readable *there* of the
+//! others, sector by sector. What can't be had is an error, never zeros. To let a repair tool write, put a
+//! [`device::OverlayDevice`] over the array.
+
+mod array;
+mod error;
+mod image;
+mod plan;
+mod raid6;
+mod scan;
+mod score;
+mod witness;
+
+pub use array::{ArrayDevice, Section, Source};
+pub use error::RescueError;
+pub use image::Image;
+pub use plan::{Candidate, LeftOut, Plan, Reshaping, Slot, plan};
+pub use scan::{ArraySummary, ImageSummary, MemberState, MemberSummary, Scan, scan};

@@ -1,0 +1,344 @@
+//! Ways to put arrays together, from what their superblocks say.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use device::BlockDevice;
+use formats::md::{Role, Superblock};
+use geometry::md::{Geometry, MdError, Shape, ZoneOrder};
+use serde::{Deserialize, Serialize};
+
+use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
+use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, raid6, score};
+
+/// Candidates, best first. As a file it is JSON that people can edit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The candidates.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One way to put an array together. Sizes and offsets are bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// The array's name or UUID.
+    pub array: String,
+    /// 0 (hopeless) to 100 (complete, and all that was looked at fits).
+    pub score: u8,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// md's level: -1 is linear.
+    pub level: i32,
+    /// md's layout code.
+    pub layout: u32,
+    /// Level and layout in words; only for people.
+    #[serde(default)]
+    pub shape: String,
+    /// Chunk size.
+    pub chunk: u64,
+    /// The members by their slots; `null` where one is missing.
+    pub slots: Vec<Option<Slot>>,
+    /// Images that belong to the array and are not used.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+    /// The other geometry, if a reshape was interrupted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reshape: Option<Reshaping>,
+}
+
+/// A member in its slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slot {
+    /// The disk or image.
+    pub path: PathBuf,
+    /// Its ddrescue map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<PathBuf>,
+    /// Where the array's data begins on it.
+    pub data_offset: u64,
+    /// How much of it the array uses.
+    pub size: u64,
+    /// Only this much of it was rebuilt and may be believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid: Option<u64>,
+    /// Where the data of the new geometry begins, while reshaping.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_data_offset: Option<u64>,
+}
+
+/// An image that is not used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOut {
+    /// The disk or image.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: String,
+}
+
+/// The geometry that an interrupted reshape was going to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reshaping {
+    /// md's level.
+    pub level: i32,
+    /// md's layout code.
+    pub layout: u32,
+    /// Chunk size.
+    pub chunk: u64,
+    /// Slots in the old geometry.
+    pub old_disks: usize,
+    /// Slots in the new geometry.
+    pub new_disks: usize,
+    /// How far it came, as an array address.
+    pub position: u64,
+    /// Whether the addresses from `position` on, instead of those before it, have the new geometry.
+    pub backwards: bool,
+}
+
+/// No more events than this are counted by creating an array without starting it.
+const EVENTS_OF_CREATION: u64 = 2;
+
+/// Whether nothing says that the array has been in use since it was created. Levels without redundancy never
+/// count events, so of them nothing follows.
+fn never_ran(superblock: &Superblock) -> bool {
+    superblock.level > 0 && superblock.events <= EVENTS_OF_CREATION
+}
+
+/// Proposes assemblies for all arrays that a scan of `images` found.
+pub fn plan(images: &[Image], scan: &Scan) -> Plan {
+    let mut groups: BTreeMap<[u8; 16], Vec<&(usize, Superblock)>> = BTreeMap::new();
+    for member in &scan.superblocks {
+        groups.entry(member.1.array_uuid).or_default().push(member);
+    }
+    let mut candidates = Vec::new();
+    for group in groups.values() {
+        let Some(newest) = freshest(group) else { continue };
+        let mut base = candidate(images, group, newest);
+        let unproven = never_ran(newest);
+        if unproven {
+            base.reasons.push(
+                "the array never ran since it was created: if there was an older one on these members, order, \
+                 chunk and offsets may have been others"
+                    .to_owned(),
+            );
+        }
+        // Nobody wrote down how this RAID 0 goes on after its smallest member: either way may be right.
+        let mut sizes = base.slots.iter().flatten().map(|slot| slot.size / newest.chunk.max(1));
+        let first = sizes.next();
+        if newest.level == 0 && !newest.layout_known && sizes.any(|size| Some(size) != first) {
+            let mut other = base.clone();
+            other.layout = 1;
+            candidates.push(score::scored(other, unproven));
+        }
+        candidates.push(score::scored(base, unproven));
+    }
+    // Whatever no superblock speaks for that has been in use may be an array without them.
+    let spoken_for = |number: usize| {
+        scan.superblocks
+            .iter()
+            .any(|(of, superblock)| *of == number && superblock.events > EVENTS_OF_CREATION)
+    };
+    let left: Vec<&Image> = images
+        .iter()
+        .enumerate()
+        .filter(|(number, _)| !spoken_for(*number))
+        .map(|(_, image)| image)
+        .collect();
+    candidates.extend(raid6::infer(&left));
+    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
+    Plan { candidates }
+}
+
+/// What the superblocks of one array say.
+fn candidate(images: &[Image], group: &[&(usize, Superblock)], newest: &Superblock) -> Candidate {
+    let mut reasons = Vec::new();
+    let mut left_out = Vec::new();
+    let reshape = newest.reshape.map(|reshape| Reshaping {
+        level: reshape.level,
+        layout: reshape.layout,
+        chunk: reshape.chunk,
+        old_disks: usize::try_from(i64::from(newest.raid_disks) - i64::from(reshape.delta)).unwrap_or(0),
+        new_disks: newest.raid_disks as usize,
+        position: reshape.position,
+        backwards: reshape.backwards,
+    });
+    let disks = reshape.as_ref().map_or(newest.raid_disks as usize, |r| r.old_disks.max(r.new_disks));
+    let disks = disks.min(geometry::md::MAX_MEMBERS);
+    let mut slots: Vec<Option<Slot>> = vec![None; disks];
+
+    // Newest first: a slot goes to the first that claims it.
+    let mut ordered = group.to_vec();
+    ordered.sort_by_key(|(_, superblock)| {
+        // A replacement or a half-rebuilt member is worth less than what it stands in for.
+        (std::cmp::Reverse(superblock.events), superblock.replacement, superblock.recovered.is_some())
+    });
+    let fresh = |superblock: &Superblock| superblock.events + EVENTS_BEHIND >= newest.events;
+    let shape = Shape::from_codes(newest.level, newest.layout);
+    let tolerated = shape.map_or(0, |shape| shape.tolerates(disks.min(usize::from(u16::MAX)) as u16));
+    for stale in [false, true] {
+        for (image, superblock) in ordered.iter().filter(|(_, superblock)| fresh(superblock) != stale) {
+            let path = &images[*image].path;
+            let mut leave = |reason: String| left_out.push(LeftOut { path: path.clone(), reason });
+            let Some(role) = slot_of(superblock, newest, stale) else {
+                leave("it has no slot: a spare, a journal, or thrown out".to_owned());
+                continue;
+            };
+            let Some(slot) = slots.get(role) else {
+                leave(format!("its slot {role} does not exist"));
+                continue;
+            };
+            if slot.is_some() {
+                leave(format!("slot {role} has a member that is at least as new"));
+                continue;
+            }
+            let behind = newest.events.saturating_sub(superblock.events);
+            if stale {
+                let empty = slots.iter().filter(|slot| slot.is_none()).count();
+                if empty <= usize::from(tolerated) || superblock.recovered.is_some() {
+                    leave(format!("it is stale: {behind} events behind"));
+                    continue;
+                }
+                reasons.push(format!(
+                    "{} is used although it is {behind} events behind: without it too few members are left",
+                    path.display()
+                ));
+            }
+            slots[role] = Some(slot_for(&images[*image], superblock));
+        }
+    }
+    if !newest.clean {
+        reasons.push("the array was not shut down cleanly: parity may be out of date in places".to_owned());
+    }
+    if newest.unknown_features != 0 {
+        reasons.push(format!("unknown feature bits {:#x} are ignored", newest.unknown_features));
+    }
+    Candidate {
+        array: newest.name.clone().unwrap_or_else(|| uuid_text(newest.array_uuid)),
+        score: 0,
+        reasons,
+        level: newest.level,
+        layout: newest.layout,
+        shape: String::new(),
+        chunk: newest.chunk,
+        slots,
+        left_out,
+        reshape,
+    }
+}
+
+/// The slot of a member: what the newest superblock says of it, except of those that it has given up.
+fn slot_of(superblock: &Superblock, newest: &Superblock, stale: bool) -> Option<usize> {
+    let told = newest.roles.get(superblock.number as usize).copied().filter(|_| !stale);
+    match (told, superblock.role) {
+        (Some(Role::Slot(slot)), _) | (_, Role::Slot(slot)) => Some(usize::from(slot)),
+        _ => None,
+    }
+}
+
+fn slot_for(image: &Image, superblock: &Superblock) -> Slot {
+    // Levels without redundancy use each member to its end; others may say how much they use.
+    let size = match superblock.used_size {
+        0 => superblock.data_size,
+        used => used,
+    };
+    let new_data_offset = superblock.reshape.map(|reshape| reshape.data_offset);
+    Slot {
+        path: image.path.clone(),
+        map: image.map.clone(),
+        data_offset: superblock.data_offset,
+        size,
+        valid: superblock.recovered,
+        new_data_offset: new_data_offset.filter(|offset| *offset != superblock.data_offset),
+    }
+}
+
+impl Plan {
+    /// The plan as text for a file.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn to_text(&self) -> Result<String, RescueError> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// The plan in a file's text.
+    ///
+    /// # Errors
+    /// It is not one; the error names line and column.
+    pub fn from_text(text: &str) -> Result<Self, RescueError> {
+        Ok(serde_json::from_str(text)?)
+    }
+}
+
+impl Candidate {
+    /// The array, read-only.
+    ///
+    /// # Errors
+    /// A member can't be opened, or there is no such geometry.
+    pub fn open(&self) -> Result<ArrayDevice, RescueError> {
+        let open = |slot: &Slot| Image::open_with(&slot.path, slot.map.as_deref()).map(|image| image.device);
+        let devices = self.slots.iter().map(|slot| slot.as_ref().map(open).transpose());
+        self.assemble(&devices.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// The array over devices that are open already: one for each slot that is not empty.
+    ///
+    /// # Errors
+    /// There is no such geometry.
+    pub fn assemble(&self, devices: &[Option<Arc<dyn BlockDevice>>]) -> Result<ArrayDevice, RescueError> {
+        let Some(reshape) = &self.reshape else {
+            let section =
+                self.section(devices, self.slots.len(), self.level, self.layout, self.chunk, false)?;
+            return Ok(ArrayDevice::new(&self.array, section));
+        };
+        let old = self.section(devices, reshape.old_disks, self.level, self.layout, self.chunk, false)?;
+        let new =
+            self.section(devices, reshape.new_disks, reshape.level, reshape.layout, reshape.chunk, true)?;
+        let done: Range<u64> =
+            if reshape.backwards { reshape.position..u64::MAX } else { 0..reshape.position };
+        Ok(ArrayDevice::reshaping(&self.array, old, new, done))
+    }
+
+    fn section(
+        &self,
+        devices: &[Option<Arc<dyn BlockDevice>>],
+        disks: usize,
+        level: i32,
+        layout: u32,
+        chunk: u64,
+        new: bool,
+    ) -> Result<Section, RescueError> {
+        let refuse = |source: MdError| RescueError::Geometry { array: self.array.clone(), source };
+        let shape = Shape::from_codes(level, layout).map_err(refuse)?;
+        let slot = |index: usize| self.slots.get(index).and_then(Option::as_ref);
+        let smallest = self.slots.iter().flatten().map(|slot| slot.size).min();
+        // A member that is missing is as long as the others; where each has its own length that won't do.
+        let each = matches!(shape, Shape::Linear | Shape::Raid0(ZoneOrder::Alternate | ZoneOrder::Original));
+        let size = |index: usize| match (slot(index), smallest) {
+            (Some(slot), _) => Ok(slot.size),
+            (None, Some(smallest)) if !each => Ok(smallest),
+            _ => Err(RescueError::SizeUnknown { array: self.array.clone(), slot: index }),
+        };
+        let mut sizes = (0..disks).map(size).collect::<Result<Vec<u64>, _>>()?;
+        if let (Some(reshape), false) = (&self.reshape, each) {
+            // Both geometries end at whole chunks of both sizes.
+            let units = [self.chunk, reshape.chunk].into_iter().filter(|chunk| *chunk > 0);
+            let unit = units.max().unwrap_or(1);
+            sizes.iter_mut().for_each(|size| *size -= *size % unit);
+        }
+        let geometry = Geometry::new(shape, chunk, &sizes).map_err(refuse)?;
+        let source = |index: usize| {
+            let slot = slot(index)?;
+            let device = devices.get(index)?.clone()?;
+            let start = slot.new_data_offset.filter(|_| new).unwrap_or(slot.data_offset);
+            Some(Source { device, start, valid: slot.valid.unwrap_or(u64::MAX) })
+        };
+        Ok(Section { geometry, sources: (0..disks).map(source).collect() })
+    }
+}

@@ -1,0 +1,259 @@
+//! What each image is, and which belong together.
+
+use std::collections::BTreeMap;
+
+use device::BlockDevice;
+use formats::MdVersion;
+use formats::md::{RawSuperblock, Role, SUPERBLOCK_LENGTH, Superblock};
+use serde::Serialize;
+
+use crate::Image;
+
+/// All that was found in a pile of images.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scan {
+    /// The images, in the order given.
+    pub images: Vec<ImageSummary>,
+    /// The arrays, the one with the latest update first.
+    pub arrays: Vec<ArraySummary>,
+    /// The superblocks: number of the image, and what is there.
+    #[serde(skip)]
+    pub(crate) superblocks: Vec<(usize, Superblock)>,
+}
+
+/// What one image is.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageSummary {
+    /// Its path.
+    pub path: String,
+    /// Its size, bytes.
+    pub size: u64,
+    /// Bytes that its map says are bad.
+    pub bad: u64,
+    /// What was recognised on it, in words.
+    pub holds: Vec<String>,
+    /// What looks wrong.
+    pub problems: Vec<String>,
+}
+
+/// Members that say they belong to one array.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArraySummary {
+    /// Its UUID, as mdadm writes it.
+    pub uuid: String,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// Metadata version.
+    pub version: String,
+    /// Level and layout, in words.
+    pub shape: String,
+    /// Chunk size, bytes.
+    pub chunk: u64,
+    /// Slots.
+    pub raid_disks: u32,
+    /// When it was created, seconds since 1970.
+    pub created: u64,
+    /// When a member was updated last, seconds since 1970.
+    pub updated: u64,
+    /// The highest event count.
+    pub events: u64,
+    /// An unfinished reshape.
+    pub reshaping: bool,
+    /// Its members, by role.
+    pub members: Vec<MemberSummary>,
+    /// Slots that no image claims.
+    pub missing: Vec<u32>,
+}
+
+/// How up to date a member is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemberState {
+    /// As new as the newest.
+    Fresh,
+    /// Dropped from the array before the others.
+    Stale,
+    /// Another image says that it is the same device.
+    Duplicate,
+    /// Without a slot: a spare, a journal, or thrown out.
+    NoSlot,
+}
+
+/// One member of an array.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberSummary {
+    /// Number of the image in [`Scan::images`].
+    pub image: usize,
+    /// Its path.
+    pub path: String,
+    /// The slot it says it has.
+    pub slot: Option<u16>,
+    /// Its event count.
+    pub events: u64,
+    /// When it was updated last, seconds since 1970.
+    pub updated: u64,
+    /// How up to date it is.
+    pub state: MemberState,
+}
+
+/// Looks at all images. What can't be read or is damaged is noted, and the rest goes on.
+pub fn scan(images: &[Image]) -> Scan {
+    let mut summaries = Vec::new();
+    let mut superblocks = Vec::new();
+    for (number, image) in images.iter().enumerate() {
+        let (summary, found) = look(images, number, image);
+        let same = images[..number].iter().any(|other| is_same(other, image));
+        // A second path to the same file adds nothing.
+        superblocks.extend(found.into_iter().filter(|_| !same).map(|superblock| (number, superblock)));
+        summaries.push(summary);
+    }
+    let mut groups: BTreeMap<[u8; 16], Vec<usize>> = BTreeMap::new();
+    for (index, (_, superblock)) in superblocks.iter().enumerate() {
+        groups.entry(superblock.array_uuid).or_default().push(index);
+    }
+    let mut arrays: Vec<ArraySummary> = groups
+        .into_values()
+        .map(|group| {
+            let members: Vec<&(usize, Superblock)> =
+                group.into_iter().map(|index| &superblocks[index]).collect();
+            summarize(&summaries, &members)
+        })
+        .collect();
+    arrays.sort_by_key(|array| std::cmp::Reverse((array.created, array.updated)));
+    Scan { images: summaries, arrays, superblocks }
+}
+
+fn is_same(one: &Image, other: &Image) -> bool {
+    one.identity.is_some() && one.identity == other.identity
+}
+
+fn look(images: &[Image], number: usize, image: &Image) -> (ImageSummary, Vec<Superblock>) {
+    let mut summary = ImageSummary {
+        path: image.path.to_string_lossy().into_owned(),
+        size: 0,
+        bad: 0,
+        holds: Vec::new(),
+        problems: Vec::new(),
+    };
+    if let Some(other) = images[..number].iter().find(|other| is_same(other, image)) {
+        summary.problems.push(format!("it is the same file or disk as {}", other.path.display()));
+    }
+    let size = match image.device.size() {
+        Ok(size) => size,
+        Err(error) => {
+            summary.problems.push(error.to_string());
+            return (summary, Vec::new());
+        }
+    };
+    summary.size = size;
+    if let Some(bad) = image.bad_map() {
+        summary.bad = bad.bad(0..size).map(|(range, _)| range.end - range.start).sum();
+    }
+    if size == 0 {
+        summary.problems.push("it is empty".to_owned());
+    }
+    match formats::probe(&*image.device) {
+        Ok(found) => summary.holds = found.iter().map(ToString::to_string).collect(),
+        Err(error) => summary.problems.push(error.to_string()),
+    }
+    let mut superblocks = Vec::new();
+    for version in MdVersion::ALL {
+        match read_superblock(&*image.device, version, size) {
+            None => {}
+            Some(Ok(superblock)) => superblocks.push(superblock),
+            Some(Err(problem)) => summary.problems.push(problem),
+        }
+    }
+    (summary, superblocks)
+}
+
+/// The superblock of this version; `None` if there is none, or what is wrong with it.
+fn read_superblock(
+    device: &dyn BlockDevice,
+    version: MdVersion,
+    size: u64,
+) -> Option<Result<Superblock, String>> {
+    let at = version.superblock_offset(size)?;
+    let mut bytes = vec![0; SUPERBLOCK_LENGTH.min((size - at) as usize)];
+    if let Err(error) = device.read(at, &mut bytes) {
+        // What mdadm writes by default fits into one sector, and the next ones may be bad.
+        bytes.truncate(512);
+        if version == MdVersion::V0_90 || device.read(at, &mut bytes).is_err() {
+            return Some(Err(format!("where a superblock {} may be: {error}", version.name())));
+        }
+    }
+    let raw = RawSuperblock::parse(version, &bytes)?;
+    Some(raw.verify(version, &device.info().name, at, size).map_err(|error| error.to_string()))
+}
+
+/// A UUID as mdadm writes it.
+pub(crate) fn uuid_text(uuid: [u8; 16]) -> String {
+    let word = |word: &[u8]| word.try_into().map_or(0, u32::from_be_bytes);
+    uuid.chunks(4).map(|bytes| format!("{:08x}", word(bytes))).collect::<Vec<_>>().join(":")
+}
+
+/// Members whose events are this close to the newest count as fresh: the kernel takes them too.
+pub(crate) const EVENTS_BEHIND: u64 = 1;
+
+/// The superblock to believe about the array: of the newest member that has a slot, else of the newest.
+pub(crate) fn freshest<'a>(members: &[&'a (usize, Superblock)]) -> Option<&'a Superblock> {
+    let key = |superblock: &Superblock| {
+        (matches!(superblock.role, Role::Slot(_)), superblock.events, superblock.updated)
+    };
+    members.iter().map(|(_, superblock)| superblock).max_by_key(|superblock| key(superblock))
+}
+
+fn summarize(images: &[ImageSummary], members: &[&(usize, Superblock)]) -> ArraySummary {
+    // There is at least one member in every group; an empty one would have no array to tell about.
+    let newest = freshest(members);
+    let events = newest.map_or(0, |newest| newest.events);
+    let mut seen: Vec<([u8; 16], Role)> = Vec::new();
+    let mut list: Vec<MemberSummary> = Vec::new();
+    let mut ordered = members.to_vec();
+    ordered.sort_by_key(|(_, superblock)| (superblock.role, std::cmp::Reverse(superblock.events)));
+    for (image, superblock) in ordered {
+        let slot = if let Role::Slot(slot) = superblock.role { Some(slot) } else { None };
+        let identity = superblock.device_uuid.map(|uuid| (uuid, superblock.role));
+        let state = if identity.is_some_and(|identity| seen.contains(&identity)) {
+            MemberState::Duplicate
+        } else if slot.is_none() {
+            MemberState::NoSlot
+        } else if superblock.events + EVENTS_BEHIND >= events {
+            MemberState::Fresh
+        } else {
+            MemberState::Stale
+        };
+        seen.extend(identity);
+        list.push(MemberSummary {
+            image: *image,
+            path: images[*image].path.clone(),
+            slot,
+            events: superblock.events,
+            updated: superblock.updated,
+            state,
+        });
+    }
+    let raid_disks = newest.map_or(0, |newest| newest.raid_disks);
+    let missing =
+        (0..raid_disks).filter(|slot| !list.iter().any(|member| member.slot.map(u32::from) == Some(*slot)));
+    let missing = missing.collect();
+    ArraySummary {
+        uuid: newest.map(|newest| uuid_text(newest.array_uuid)).unwrap_or_default(),
+        name: newest.and_then(|newest| newest.name.clone()),
+        version: newest.map_or("", |newest| newest.version.name()).to_owned(),
+        shape: newest.map(shape_text).unwrap_or_default(),
+        chunk: newest.map_or(0, |newest| newest.chunk),
+        raid_disks,
+        created: newest.map_or(0, |newest| newest.created),
+        updated: newest.map_or(0, |newest| newest.updated),
+        events,
+        reshaping: newest.is_some_and(|newest| newest.reshape.is_some()),
+        members: list,
+        missing,
+    }
+}
+
+fn shape_text(superblock: &Superblock) -> String {
+    geometry::md::Shape::from_codes(superblock.level, superblock.layout)
+        .map_or_else(|error| error.to_string(), |shape| shape.to_string())
+}

@@ -1,0 +1,80 @@
+//! How well a candidate fits with what is on its members.
+
+use device::BlockDevice;
+use geometry::md::Shape;
+
+use crate::{ArrayDevice, Candidate, witness};
+
+/// Rows of one sector whose parity is looked at.
+const SAMPLES: u64 = 512;
+
+/// The candidate with its score, and the reasons for it. `unproven` says that its superblocks were never used.
+pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
+    let empty = candidate.slots.iter().filter(|slot| slot.is_none()).count();
+    let shape = Shape::from_codes(candidate.level, candidate.layout);
+    let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
+    let tolerated = shape.as_ref().map_or(0, |shape| usize::from(shape.tolerates(members)));
+    candidate.shape = shape.map_or_else(|error| error.to_string(), |shape| shape.to_string());
+    let mut score: i32 = if unproven { 20 } else { 60 };
+    if empty > tolerated {
+        score -= 40;
+        candidate.reasons.push(format!("{empty} members are missing, more than {tolerated}: parts are lost"));
+    } else if empty > 0 {
+        score -= 5 * i32::from(empty as u16);
+        candidate.reasons.push(format!("{empty} members are missing, which its redundancy makes up for"));
+    } else {
+        candidate.reasons.push("all slots have a member".to_owned());
+    }
+    score -= 5 * candidate
+        .reasons
+        .iter()
+        .filter(|reason| reason.contains("events behind"))
+        .map(|_| 1)
+        .sum::<i32>();
+    match candidate.open() {
+        Err(error) => {
+            score = 0;
+            candidate.reasons.push(error.to_string());
+        }
+        Ok(array) => {
+            let (gain, reason) = content(&array);
+            score += gain;
+            candidate.reasons.push(reason);
+            let copies = witness::copies(&array);
+            let all = copies.right + copies.wrong;
+            if all > 0 {
+                let right = copies.right;
+                candidate
+                    .reasons
+                    .push(format!("{right} of {all} copies of its superblock are in their places"));
+                score += if copies.wrong == 0 { 5 } else { -50 };
+            }
+            if let Some((right, wrong)) = array.sample_parity(SAMPLES) {
+                candidate.reasons.push(format!("parity fits in {right} of {} sampled rows", right + wrong));
+                // A few rows may have been torn by a crash; more than that is another geometry.
+                score += if wrong == 0 && right > 0 {
+                    15
+                } else if wrong > right / 4 {
+                    -30
+                } else {
+                    0
+                };
+            }
+        }
+    }
+    candidate.score = score.clamp(0, 100) as u8;
+    candidate
+}
+
+/// What the array holds: worth how much, and in words.
+fn content(array: &ArrayDevice) -> (i32, String) {
+    match formats::probe(array as &dyn BlockDevice) {
+        Ok(found) if found.iter().any(|found| !found.damaged) => {
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            (25, format!("it holds {}", found.join(" and ")))
+        }
+        Ok(found) if !found.is_empty() => (5, format!("it holds {}", found[0])),
+        Ok(_) => (-20, "nothing on it is recognised".to_owned()),
+        Err(error) => (0, format!("what it holds could not be read: {error}")),
+    }
+}

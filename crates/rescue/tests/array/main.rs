@@ -1,0 +1,7 @@
+//! Arrays made here byte by byte, broken, and read back.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod made;
+mod plans;
+mod reading;
