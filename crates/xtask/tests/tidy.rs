@@ -57,7 +57,9 @@ fn sources() -> Vec<(String, String)> {
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let is_module = |at: usize| {
         let behind = text[at..].lines().skip(1).find(|line| !line.trim_start().starts_with("#["));
-        behind.is_some_and(|line| line.starts_with("mod ") && line.ends_with('{'))
+        behind.is_some_and(|line| {
+            line.trim_start_matches("pub(crate) ").starts_with("mod ") && line.ends_with('{')
+        })
     };
     let end =
         text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|&at| is_module(at)).unwrap_or(text.len());
