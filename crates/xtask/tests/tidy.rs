@@ -55,7 +55,14 @@ fn sources() -> Vec<(String, String)> {
 
 /// A source without comments and without the tests at its end.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let is_module = |at: usize| {
+        let behind = text[at..].lines().skip(1).find(|line| !line.trim_start().starts_with("#["));
+        behind.is_some_and(|line| {
+            line.trim_start_matches("pub(crate) ").starts_with("mod ") && line.ends_with('{')
+        })
+    };
+    let end =
+        text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|&at| is_module(at)).unwrap_or(text.len());
     let lines = text[..end].lines().enumerate().map(|(index, line)| (index + 1, line));
     lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
