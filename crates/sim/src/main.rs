@@ -139,7 +139,8 @@ fn main() -> ExitCode {
         && failed.is_empty()
     {
         tally.merge(&earlier);
-        let text: String = tally.counts.iter().map(|(name, (done, refused))| format!("{done} {refused} {name}\n")).collect();
+        let text: String =
+            tally.counts.iter().map(|(name, (done, refused))| format!("{done} {refused} {name}\n")).collect();
         if let Err(error) = std::fs::write(path, format!("{end}\n{text}")) {
             println!("cannot write {}: {error}", path.display());
             return ExitCode::FAILURE;
