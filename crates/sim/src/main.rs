@@ -201,13 +201,12 @@ fn sabotage_all(args: &Args) -> ExitCode {
                 while let Some((name, _)) =
                     sim::sabotage::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize)
                 {
-                    match sim::sabotage::caught_by(name, args.seed, 200, args.ops) {
-                        Some((seed, failure)) => println!("{name:22} caught by seed {seed}, {failure:.100}"),
-                        None => {
-                            println!("{name:22} NOT CAUGHT");
-                            if let Ok(mut missed) = missed.lock() {
-                                missed.push(*name);
-                            }
+                    if let Some((seed, failure)) = sim::sabotage::caught_by(name, args.seed, 200, args.ops) {
+                        println!("{name:22} caught by seed {seed}, {failure:.100}")
+                    } else {
+                        println!("{name:22} NOT CAUGHT");
+                        if let Ok(mut missed) = missed.lock() {
+                            missed.push(*name);
                         }
                     }
                 }

@@ -1,4 +1,5 @@
 //! From image files with superblocks to an assembled array.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs;
 use std::path::PathBuf;
