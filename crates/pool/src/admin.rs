@@ -221,6 +221,8 @@ impl Pool {
     /// It holds the last good copy of something, or is none of these.
     pub fn detach(&mut self, name: &str) -> Result<Plan> {
         self.writable()?;
+        // A write that fails in this commit may make the device the last one that has something.
+        self.commit()?;
         let id = self.device_named(name)?;
         let Some(device) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
         let (relation, path, handle) = (device.relation, device.path.clone(), device.handle.clone());
@@ -479,13 +481,14 @@ impl Pool {
         self.writable()?;
         let id = self.device_named(name)?;
         let path = self.path_of(id);
+        // A write that fails in this commit may make this device the last one that has something.
+        self.commit()?;
         if !self.core.can_lose(id) {
             return Err(PoolError::refused(format!(
                 "cannot offline {path}: no valid replicas of what is on it"
             )));
         }
         // What it holds is complete up to here; what it misses from here on is known region by region.
-        self.commit()?;
         if let Some(device) = self.core.devices.get_mut(&id) {
             device.offline = true;
             device.temporary = temporary;

@@ -276,7 +276,9 @@ impl Pool {
                 self.core.state_changed(id, State::Faulted, "it did not take the newest root");
             }
         }
-        let missed = missed.len();
+        // Those that went away just now are as those that were away before: the pool is degraded, no more.
+        let there = |id: &&DeviceId| self.core.devices.get(id).is_some_and(|device| device.handle.is_some());
+        let missed = missed.iter().filter(there).count();
         if written.is_empty() || (missed > tolerance && written.len() <= tolerance) {
             // Some device may hold this root already: its number is used up.
             self.core.txg = self.core.txg.next();
