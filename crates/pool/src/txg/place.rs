@@ -200,7 +200,10 @@ impl Pool {
         if found.is_none() {
             let has_parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
             let purpose = if has_parity && !parity { Purpose::Remainder } else { Purpose::Data };
-            found = match self.core.make_chunk(group, purpose) {
+            // A nearly full group has no room to spare for a chunk of remainders: they fill a row with zeros.
+            let crowded = purpose == Purpose::Remainder && self.is_crowded(group);
+            let made = if crowded { Err(PoolError::NoSpace) } else { self.core.make_chunk(group, purpose) };
+            found = match made {
                 Ok(address) if fits(self, address) => Some(address),
                 Ok(_) | Err(PoolError::NoSpace) => None,
                 Err(error) => return Err(error),
@@ -221,6 +224,13 @@ impl Pool {
             self.core.current_data.insert((group, parity), found);
         }
         Ok(found)
+    }
+
+    /// Whether a chunk of remainders would take a good part of what the group could still make data chunks for.
+    fn is_crowded(&self, group: GroupId) -> bool {
+        let Some(plan) = self.core.plan_chunk(group, Purpose::Remainder, None) else { return true };
+        let raw = plan.column_bytes * u64::from(plan.layout.columns());
+        self.core.potential(group, Purpose::Data) < 4 * raw
     }
 
     /// Derives what is free in a data chunk from the extents tree and from what still waits.
