@@ -246,7 +246,7 @@ fn take(results: &mut Results, who: &'static str, samples: Samples) {
     for (row, sample) in samples {
         match row.strip_suffix("-buffered") {
             Some("random") => {
-                ["random", "random16k"].iter().for_each(|row| results.add(row, "btrfs-buffered", sample))
+                ["random", "random16k"].iter().for_each(|row| results.add(row, "btrfs-buffered", sample));
             }
             _ => results.add(row, who, sample),
         }

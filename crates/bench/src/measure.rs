@@ -1,7 +1,7 @@
 //! Wall clock and processor time of one run.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
@@ -63,11 +63,6 @@ impl Watch {
     pub fn stop(self, amount: f64) -> Result<Sample> {
         let wall = self.start.elapsed().as_secs_f64();
         Ok(Sample { amount, wall, cpu: cpu_seconds(self.whose)? - self.cpu, value: None })
-    }
-
-    /// Time since the start.
-    pub fn elapsed(&self) -> Duration {
-        self.start.elapsed()
     }
 }
 

@@ -1,4 +1,5 @@
 //! `coffer demo` tells its story and keeps its promises.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Devices that are lost, damaged, replaced, attached, spared.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 

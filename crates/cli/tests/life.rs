@@ -1,4 +1,5 @@
 //! The life of a pool at the command line: made, used, given up, taken back, destroyed.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 

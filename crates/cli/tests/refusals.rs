@@ -1,4 +1,5 @@
 //! Bad input: a clear error, the right exit code, and not a byte changed.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 

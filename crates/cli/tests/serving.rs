@@ -1,4 +1,5 @@
 //! A process that holds a pool, and commands that reach it.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 

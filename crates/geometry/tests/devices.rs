@@ -1,4 +1,5 @@
 //! Profiles and the ideal use of devices, against tables and an exhaustive search.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use geometry::ideal::{Ideal, usable};
 use geometry::{Kind, Profile, ProfileError};

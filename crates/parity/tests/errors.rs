@@ -1,4 +1,5 @@
 //! Requests that must be refused, without a byte written.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Power cuts at every moment of a commit, and a disk lost with it: what was flushed is there, and nothing needs repair.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 #[path = "common/sims.rs"]

@@ -1,4 +1,5 @@
 //! What administrators do to devices, and what is refused: groups, attach and detach, spares, replace, growth, usage.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 #[path = "common/sims.rs"]

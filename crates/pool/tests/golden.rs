@@ -2,6 +2,7 @@
 //!
 //! The image is one 64 MiB disk, zstd-compressed. It is never made anew while the format's version stays:
 //! `COFFER_GOLDEN_WRITE=1` makes it only where there is none.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The life of a pool on healthy and failing devices, seen from outside.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! States of devices, vdevs and pools, and what leads to each; error counters and who is charged.
+#![allow(clippy::unwrap_used, dead_code)]
 
 mod common;
 #[path = "common/sims.rs"]

@@ -6,6 +6,7 @@
 //! - [`judge`]: which components belong to a set, and which missed something
 //! - [`config`]: the configuration file
 //! - [`set`]: a set in use: reading, writing, failures, rebuilds
+//! - [`raidctl`]: options and output of the program of that name
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;
@@ -13,4 +14,5 @@ pub mod judge;
 pub mod label;
 pub mod layout;
 pub mod paritymap;
+pub mod raidctl;
 pub mod set;

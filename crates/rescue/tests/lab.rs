@@ -1,5 +1,6 @@
 //! Against real arrays: set `COFFER_LAB` to a folder with a folder of `disk-*.img` for each case. Writes each best
 //! candidate out as a sparse file to `COFFER_LAB_OUT`, if that is set, for other tools to look at.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -139,7 +139,8 @@ fn main() -> ExitCode {
         && failed.is_empty()
     {
         tally.merge(&earlier);
-        let text: String = tally.counts.iter().map(|(name, (done, refused))| format!("{done} {refused} {name}\n")).collect();
+        let text: String =
+            tally.counts.iter().map(|(name, (done, refused))| format!("{done} {refused} {name}\n")).collect();
         if let Err(error) = std::fs::write(path, format!("{end}\n{text}")) {
             println!("cannot write {}: {error}", path.display());
             return ExitCode::FAILURE;
@@ -200,13 +201,12 @@ fn sabotage_all(args: &Args) -> ExitCode {
                 while let Some((name, _)) =
                     sim::sabotage::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize)
                 {
-                    match sim::sabotage::caught_by(name, args.seed, 200, args.ops) {
-                        Some((seed, failure)) => println!("{name:22} caught by seed {seed}, {failure:.100}"),
-                        None => {
-                            println!("{name:22} NOT CAUGHT");
-                            if let Ok(mut missed) = missed.lock() {
-                                missed.push(*name);
-                            }
+                    if let Some((seed, failure)) = sim::sabotage::caught_by(name, args.seed, 200, args.ops) {
+                        println!("{name:22} caught by seed {seed}, {failure:.100}")
+                    } else {
+                        println!("{name:22} NOT CAUGHT");
+                        if let Ok(mut missed) = missed.lock() {
+                            missed.push(*name);
                         }
                     }
                 }

@@ -125,10 +125,14 @@ impl Run {
         let volume = self.model.now().datasets.get("v").cloned();
         let mut state = self.model.now().clone();
         match (letter, volume) {
-            (Letter::Write, Some(volume)) if volume.size < 20 << 10 => self.write_range("v", &volume, 4096, 4096),
+            (Letter::Write, Some(volume)) if volume.size < 20 << 10 => {
+                self.write_range("v", &volume, 4096, 4096)
+            }
             (Letter::Write, Some(volume)) => self.write_range("v", &volume, 8192, 12 << 10),
             (Letter::Patch, Some(volume)) => self.write_range("v", &volume, 5000, 100),
-            (Letter::Discard, Some(volume)) => self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10), "discard"),
+            (Letter::Discard, Some(volume)) => {
+                self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10), "discard")
+            }
             (Letter::Flush, _) => self.flush(),
             (Letter::Create, _) => {
                 let spec =

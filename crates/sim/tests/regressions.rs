@@ -2,6 +2,7 @@
 //!
 //! A seed stands for another program once the simulator's steps or weights change; each story therefore names the
 //! defect, and the crash states, n-th faults and fresh seeds of every test run cover the same ground.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use sim::program::Program;
 use sim::run::run;

@@ -1,4 +1,5 @@
 //! House rules that a compiler does not know: walks the sources and fails on what breaks them.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,14 @@ fn sources() -> Vec<(String, String)> {
 
 /// A source without comments and without the tests at its end.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let is_module = |at: usize| {
+        let behind = text[at..].lines().skip(1).find(|line| !line.trim_start().starts_with("#["));
+        behind.is_some_and(|line| {
+            line.trim_start_matches("pub(crate) ").starts_with("mod ") && line.ends_with('{')
+        })
+    };
+    let end =
+        text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|&at| is_module(at)).unwrap_or(text.len());
     let lines = text[..end].lines().enumerate().map(|(index, line)| (index + 1, line));
     lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
 }

@@ -1,5 +1,5 @@
 //! A bench for the built `coffer`: its own state folder, disk files, and looks at what it printed.
-
+#![allow(clippy::unwrap_used)]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs::{self, File};

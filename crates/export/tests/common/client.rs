@@ -1,4 +1,5 @@
 //! A small NBD client that says exactly what a test tells it to.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

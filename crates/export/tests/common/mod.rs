@@ -1,4 +1,5 @@
 //! What the integration tests share: servers that end with the test, and tools that may be missing.
+#![allow(clippy::unwrap_used)]
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses a part of it")]
 
 pub mod client;

@@ -1,4 +1,5 @@
 //! A sparse device in memory, and the tools of the system to compare with.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,5 +1,6 @@
 //! Structures built by hand: each is recognised, libblkid agrees where it is installed, and zeroing the
 //! signatures hides it from both.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use formats::Kind;
 

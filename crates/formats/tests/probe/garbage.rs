@@ -1,4 +1,5 @@
 //! Random bytes are not recognised, and nothing makes the parsers panic or read outside of the device.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use device::{DeviceErrorKind, Operation};
 use formats::probe;

@@ -1,4 +1,5 @@
 //! Devices formatted by the real tools, where these are installed.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use crate::common::{Image, assert_wipes, blkid, found, run, sentences, tool};
 use formats::Kind;

@@ -115,7 +115,7 @@ impl NodeSpace {
             if index >= self.nodes {
                 index = SLOT_NODES;
             }
-            if index % 64 == 0 && self.taken[(index / 64) as usize] == u64::MAX {
+            if index.is_multiple_of(64) && self.taken[(index / 64) as usize] == u64::MAX {
                 index += 64;
                 continue;
             }

@@ -150,7 +150,7 @@ mod tests {
         fn runs_agree_with_a_plain_array(steps in prop::collection::vec((any::<bool>(), 0u64..60, 1u64..20), 1..80)) {
             const UNIT: u64 = 4096;
             let mut runs = FreeRuns::default();
-            let mut model = vec![false; 90];
+            let mut model = [false; 90];
             for (free, start, length) in steps {
                 if free {
                     runs.insert(start * UNIT, length * UNIT);

@@ -77,9 +77,8 @@ impl Pool {
         }
         self.room_bytes = self.room_bytes.min((nodes - nodes_needed) * block_size / 2 + asked);
         self.room_stamp = self.committed;
-        // The last extents of a batch may need a row of their own.
-        let row = self.widest_row();
-        Ok(asked + if self.dirty_bytes == 0 { 0 } else { row } <= self.room_bytes)
+        // The first and the last extents of a batch may each need a row of their own.
+        Ok(asked + 2 * self.widest_row() <= self.room_bytes)
     }
 
     fn widest_row(&self) -> u64 {

@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use geometry::Layout;
 use tree::Key;
 
 use crate::alloc::Purpose;
@@ -82,14 +83,28 @@ impl Pool {
         self.place_run(group, true, total, at, end, items, placed)
     }
 
+    /// The layout that rows of the group will have. No chunk is made for the answer: it would be empty, and dropped
+    /// again, whenever what is to be placed is too little for a row.
+    fn row_layout(&mut self, group: GroupId, least: u64) -> Result<Option<Layout>> {
+        let current =
+            self.core.current_data.get(&(group, true)).and_then(|&address| self.core.map.get(address));
+        if let Some(chunk) = current {
+            return Ok(Some(chunk.layout));
+        }
+        if let Some(plan) = self.core.plan_chunk(group, Purpose::Data, None) {
+            return Ok(Some(plan.layout));
+        }
+        let found = self.data_chunk(group, true, least)?;
+        Ok(found.and_then(|address| self.core.map.get(address)).map(|chunk| chunk.layout))
+    }
+
     /// How many of the items fill rows so that the raw bytes spent on all of them are fewest.
     fn items_for_rows(&mut self, group: GroupId, items: &[Bytes]) -> Result<usize> {
         let first = items.first().map_or(0, |item| item.len() as u64);
-        let Some(chunk) = self.data_chunk(group, true, first)? else { return Ok(0) };
-        let Some(chunk) = self.core.map.get(chunk) else { return Ok(0) };
-        let row = chunk.layout.row_bytes();
-        let row_raw = u64::from(chunk.layout.columns()) * u64::from(chunk.layout.unit());
-        let copies = u64::from(chunk.layout.parity()) + 1;
+        let Some(layout) = self.row_layout(group, first)? else { return Ok(0) };
+        let row = layout.row_bytes();
+        let row_raw = u64::from(layout.columns()) * u64::from(layout.unit());
+        let copies = u64::from(layout.parity()) + 1;
         let total: u64 = items.iter().map(|item| item.len() as u64).sum();
         let (mut best, mut best_cost) = (0, total * copies);
         let mut sum = 0;
@@ -185,7 +200,10 @@ impl Pool {
         if found.is_none() {
             let has_parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
             let purpose = if has_parity && !parity { Purpose::Remainder } else { Purpose::Data };
-            found = match self.core.make_chunk(group, purpose) {
+            // A nearly full group has no room to spare for a chunk of remainders: they fill a row with zeros.
+            let crowded = purpose == Purpose::Remainder && self.is_crowded(group);
+            let made = if crowded { Err(PoolError::NoSpace) } else { self.core.make_chunk(group, purpose) };
+            found = match made {
                 Ok(address) if fits(self, address) => Some(address),
                 Ok(_) | Err(PoolError::NoSpace) => None,
                 Err(error) => return Err(error),
@@ -206,6 +224,13 @@ impl Pool {
             self.core.current_data.insert((group, parity), found);
         }
         Ok(found)
+    }
+
+    /// Whether a chunk of remainders would take a good part of what the group could still make data chunks for.
+    fn is_crowded(&self, group: GroupId) -> bool {
+        let Some(plan) = self.core.plan_chunk(group, Purpose::Remainder, None) else { return true };
+        let raw = plan.column_bytes * u64::from(plan.layout.columns());
+        self.core.potential(group, Purpose::Data) < 4 * raw
     }
 
     /// Derives what is free in a data chunk from the extents tree and from what still waits.

@@ -1,4 +1,5 @@
 //! Pools on simulated disks whose faults a test chooses.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::sync::Arc;
 

@@ -310,7 +310,7 @@ impl RaidSet {
     /// Configures unit `unit` from components in the order of their columns (`raidctl -c`, with `force` `-C`).
     ///
     /// Labels are counted up and marked dirty, on those components that have one. With `force` labels stand against nothing,
-    /// and the parity counts as dirty if they would have.
+    /// and the parity counts as dirty if they would have. Spares that are missing or unfit are failed ones.
     ///
     /// # Errors
     /// The components cannot make this set, or their labels say that they are not this set. Nothing is written then.
@@ -357,19 +357,23 @@ impl RaidSet {
                 },
             })
             .collect();
-        let spares = spares.into_iter().map(|slot| Component {
-            name: slot.name,
-            device: slot.device,
-            status: Status::Spare,
-            label: None,
-        });
         let counter = (verdict.serial_number, verdict.mod_counter);
         let trusted = !force || verdict.refusals.is_empty();
         let set = Self::build(unit, parameters, components, counter, !verdict.parity_dirty, trusted, runner)?;
         for spare in spares {
-            set.add_spare(Slot { name: spare.name.clone(), device: spare.device }).map_err(|error| {
-                ConfigureError::SectorSize { name: spare.name, found: 0, wanted: error.to_string() }
-            })?;
+            if let Err(error) = set.add_spare(spare.clone()) {
+                if error == SetError::TooManySpares {
+                    break;
+                }
+                let mut members = (*set.members()).clone();
+                members.spares.push(Component {
+                    name: spare.name,
+                    device: None,
+                    status: Status::Failed,
+                    label: None,
+                });
+                set.publish(members);
+            }
         }
         Ok(set)
     }

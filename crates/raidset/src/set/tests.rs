@@ -468,6 +468,30 @@ fn a_rebuild_goes_on_from_its_checkpoint() {
 }
 
 #[test]
+fn spares_that_cannot_be_used_are_failed_ones() {
+    let small = Arc::new(SimDevice::new("small", DISK / 2, 1));
+    let gone = Slot { name: "gone".to_owned(), device: None };
+    let spares = vec![slot(&small), gone, slot(&disk("good", 2))];
+    let slots = slots(&disks(3, 14));
+    let set = RaidSet::configure(0, parameters(Level::Raid5), slots, spares, true, Arc::new(Inline)).unwrap();
+    let states = set.status().spares.into_iter().map(|spare| (spare.name, spare.status));
+    let expected = [("small", Status::Failed), ("gone", Status::Failed), ("good", Status::Spare)]
+        .map(|(n, s)| (n.to_owned(), s));
+    assert!(states.eq(expected));
+    assert!(matches!(set.add_spare(slot(&small)), Err(SetError::Unfit { .. })));
+    set.reconstruct_to_spare(0).unwrap();
+    assert_eq!(set.rebuild_progress().map(|(_, column, _)| column), Some(0));
+    set.remove_spare("small").unwrap();
+    finish_rebuild(&set);
+    assert_eq!(set.status().spares[1].status, Status::UsedSpare);
+    assert!(matches!(set.remove_spare("good"), Err(SetError::Status { .. })));
+    let model = contents(&set);
+    set.copyback(0).unwrap();
+    finish_rebuild(&set);
+    assert!(contents(&set) == model && set.status().columns[0].status == Status::Optimal);
+}
+
+#[test]
 fn a_target_that_fails_ends_the_rebuild_not_the_set() {
     let disks = disks(3, 11);
     let set = new_set(Level::Raid5, &disks);

@@ -1,4 +1,5 @@
 //! Makes members of an array from its contents, slowly and plainly.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use device::Rng;
 use geometry::md::{Geometry, Holds, Shape, Spot};

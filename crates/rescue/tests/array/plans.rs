@@ -1,4 +1,5 @@
 //! From image files with superblocks to an assembled array.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +7,7 @@ use std::time::SystemTime;
 
 use device::BlockDevice;
 use geometry::md::Shape;
-use rescue::{Image, MemberState, Plan, RescueError, plan, scan};
+use rescue::{Image, MemberState, Plan, RescueError, plan, render_plan, render_scan, scan};
 
 use crate::made::{Made, make};
 
@@ -196,6 +197,26 @@ fn what_cannot_be_is_an_error() {
     fs::write(pile.folder.path().join("a.map"), "nonsense").unwrap();
     fs::write(pile.folder.path().join("a"), [0; 512]).unwrap();
     assert!(matches!(Image::open(pile.folder.path().join("a")), Err(RescueError::Map { .. })));
+}
+
+#[test]
+fn people_are_told() {
+    let pile = pile(5, 2, 16384, &[Some(20), Some(7), Some(20), None, Some(20)]);
+    let images = pile.images();
+    let scan = scan(&images);
+    let text = render_scan(&scan);
+    for part in [
+        "Array nas:0, UUID 05050505:05050505:05050505:05050505",
+        "stale, 13 events behind",
+        "slot 3: missing",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let text = render_plan(&plan(&images, &scan));
+    for part in ["1. nas:0: raid5 left-symmetric, chunk 16 KiB", "13 events behind", "data at 64 KiB"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert!(render_plan(&Plan { candidates: Vec::new() }).contains("No way"));
 }
 
 /// Random bytes give no hint where the array begins and whether data goes on after the parity, so the right

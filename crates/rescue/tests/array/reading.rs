@@ -1,4 +1,5 @@
 //! What is read equals what was there, and what is lost is exactly what no redundancy can give back.
+#![allow(clippy::unwrap_used, dead_code)]
 
 use std::ops::Range;
 use std::sync::Arc;

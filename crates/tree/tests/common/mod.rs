@@ -1,4 +1,5 @@
 //! A node store in memory that never overwrites, and what several tests do with it.
+#![allow(clippy::unwrap_used)]
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::{BTreeMap, BTreeSet};

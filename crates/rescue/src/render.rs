@@ -1,0 +1,126 @@
+//! Scans and plans as text for people, in the words that users of mdadm know.
+
+use std::fmt::Write;
+
+use crate::{Candidate, MemberState, Plan, Scan};
+
+/// What a scan found: images, then arrays with their members, then what to do next.
+pub fn render_scan(scan: &Scan) -> String {
+    let mut text = String::new();
+    for image in &scan.images {
+        let holds =
+            if image.holds.is_empty() { "nothing recognised".to_owned() } else { image.holds.join("; ") };
+        line(&mut text, format_args!("{}: {}, {holds}", image.path, bytes(image.size)));
+        if image.bad > 0 {
+            line(&mut text, format_args!("    {} can't be read", bytes(image.bad)));
+        }
+        for problem in &image.problems {
+            line(&mut text, format_args!("    problem: {problem}"));
+        }
+    }
+    for array in &scan.arrays {
+        let name = array.name.as_deref().unwrap_or("without a name");
+        line(&mut text, format_args!(""));
+        line(&mut text, format_args!("Array {name}, UUID {}", array.uuid));
+        line(
+            &mut text,
+            format_args!(
+                "    {}, {} devices, chunk {}, metadata {}, events {}",
+                array.shape,
+                array.raid_disks,
+                bytes(array.chunk),
+                array.version,
+                array.events
+            ),
+        );
+        if array.reshaping {
+            line(&mut text, format_args!("    a reshape was interrupted"));
+        }
+        for member in &array.members {
+            let slot = member.slot.map_or_else(|| "-".to_owned(), |slot| slot.to_string());
+            let state = match member.state {
+                MemberState::Fresh => "up to date".to_owned(),
+                MemberState::Stale => {
+                    format!("stale, {} events behind", array.events.saturating_sub(member.events))
+                }
+                MemberState::Duplicate => "a copy of another image".to_owned(),
+                MemberState::NoSlot => "no slot: spare, journal or faulty".to_owned(),
+            };
+            line(&mut text, format_args!("    slot {slot}: {}, {state}", member.path));
+        }
+        for slot in &array.missing {
+            line(&mut text, format_args!("    slot {slot}: missing"));
+        }
+    }
+    let next = if scan.arrays.is_empty() {
+        "No array says what it was. A plan may still be found from the contents."
+    } else {
+        "Next: make a plan."
+    };
+    line(&mut text, format_args!("\n{next}"));
+    text
+}
+
+/// The candidates of a plan, best first, with the reasons.
+pub fn render_plan(plan: &Plan) -> String {
+    if plan.candidates.is_empty() {
+        return "No way to put these together was found. Are all disks there?\n".to_owned();
+    }
+    let mut text = String::new();
+    for (number, candidate) in (1..).zip(&plan.candidates) {
+        candidate_lines(&mut text, number, candidate);
+    }
+    text
+}
+
+fn candidate_lines(text: &mut String, number: usize, candidate: &Candidate) {
+    let Candidate { array, score, shape, .. } = candidate;
+    line(
+        text,
+        format_args!("{number}. {array}: {shape}, chunk {}, score {score} of 100", bytes(candidate.chunk)),
+    );
+    if let Some(reshape) = &candidate.reshape {
+        line(
+            text,
+            format_args!(
+                "    reshape from {} to {} devices stopped at {}",
+                reshape.old_disks,
+                reshape.new_disks,
+                bytes(reshape.position)
+            ),
+        );
+    }
+    for (index, slot) in candidate.slots.iter().enumerate() {
+        match slot {
+            Some(slot) => line(
+                text,
+                format_args!(
+                    "    slot {index}: {}, data at {}",
+                    slot.path.display(),
+                    bytes(slot.data_offset)
+                ),
+            ),
+            None => line(text, format_args!("    slot {index}: missing")),
+        }
+    }
+    for left_out in &candidate.left_out {
+        line(text, format_args!("    left out: {}: {}", left_out.path.display(), left_out.reason));
+    }
+    for reason in &candidate.reasons {
+        line(text, format_args!("    - {reason}"));
+    }
+}
+
+fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{what}");
+}
+
+/// A size in the largest unit that it is a whole number of.
+fn bytes(count: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| count > 0 && count.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{} {name}", count / unit),
+        None => format!("{count} bytes"),
+    }
+}
