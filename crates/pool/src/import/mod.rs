@@ -181,8 +181,11 @@ impl Pool {
             last.1 = uberblock.txg;
         }
         // Roots of another history, which a device that was used elsewhere may carry, say nothing about this one.
-        let past: Vec<Uberblock> =
-            all.iter().filter(|other| pool.is_history(other.session, other.txg, uberblock)).cloned().collect();
+        let past: Vec<Uberblock> = all
+            .iter()
+            .filter(|other| pool.is_history(other.session, other.txg, uberblock))
+            .cloned()
+            .collect();
         pool.roots = past
             .iter()
             .filter(|other| other.txg <= uberblock.txg && other.txg >= uberblock.oldest)
