@@ -236,7 +236,7 @@ impl Run {
         let Ok(mut pool) = copy.import(&elsewhere) else { return Ok(()) };
         self.tally.add("split", true);
         let names = self.model.now().volumes();
-        for round in 0..1 + rng.below(6) {
+        for round in 0..=rng.below(6) {
             for name in &names {
                 let Ok(id) = pool.open(name) else { continue };
                 let Ok(info) = pool.volume_info(id) else { continue };
