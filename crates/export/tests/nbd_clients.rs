@@ -196,6 +196,7 @@ fn fio_verifies() {
             "--verify=crc32c",
             "--verify_fatal=1",
             "--randrepeat=1",
+            "--verify_state_save=0",
         ];
         let more = ["--fsync=100", "--blockalign=512", &size, &pattern, &depth, &uri];
         run("fio", &[&common[..], &more].concat());
