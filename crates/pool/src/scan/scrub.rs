@@ -149,8 +149,8 @@ impl Pool {
 
     /// Rewrites parity that does not agree with data that does match its checksums.
     ///
-    /// Whoever holds the parity is charged only where that is certain: where all of the row's data is vouched for, or
-    /// a second parity tells. Dead bytes that went wrong on another device look the same.
+    /// Whoever holds the parity is charged only where that is certain: where all of the row's data is vouched for.
+    /// Dead bytes that went wrong on another device, or were rebuilt from such, look the same.
     ///
     /// A row in which anything live is not known to be right, as read, is left alone: parity is what will heal it.
     fn scrub_parity(&mut self, chunk: &Chunk, rows: &Rows) -> Result<()> {
@@ -199,7 +199,7 @@ impl Pool {
                 Ok(Location::Column(slot)) if parity >= 2 => Some(slot),
                 _ => None,
             };
-            let charged = located.is_some() || all_live(row);
+            let charged = all_live(row);
             if let Some(slot) = located.filter(|&slot| slot < data.len()) {
                 let column = layout.data_column(row, slot as u16);
                 let mut mended = rows.clone();
