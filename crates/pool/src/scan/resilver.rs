@@ -285,22 +285,16 @@ impl Pool {
         for (offset, extent) in wrong {
             let address = Logical(chunk.address.0 + offset);
             let want = Want { address, length: extent.stored, checksum: extent.checksum };
-            match self.core.heal_rows(&want) {
-                Ok(right) => {
-                    // Where there are copies, only the extent itself is known to be right in what was found.
-                    if chunk.has_parity() {
-                        rows.adopt(&right);
-                    }
-                    healed.extend(
-                        right
-                            .logical(chunk, *offset, u64::from(extent.stored))
-                            .map(|bytes| (*offset, bytes.into_owned())),
-                    );
+            if let Ok(right) = self.core.heal_rows(&want) {
+                // Where there are copies, only the extent itself is known to be right in what was found.
+                if chunk.has_parity() {
+                    rows.adopt(&right);
                 }
-                Err(_) => {
-                    outcome.errors += 1;
-                    doubtful.extend(chunk.layout.rows_of(*offset, u64::from(extent.stored)));
-                }
+                let bytes = right.logical(chunk, *offset, u64::from(extent.stored));
+                healed.extend(bytes.map(|bytes| (*offset, bytes.into_owned())));
+            } else {
+                outcome.errors += 1;
+                doubtful.extend(chunk.layout.rows_of(*offset, u64::from(extent.stored)));
             }
         }
         for (offset, bytes) in &healed {
