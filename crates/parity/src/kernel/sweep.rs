@@ -198,9 +198,10 @@ unsafe fn add_one<V: Vector, const U: usize, const ROWS: u8>(
 /// As [`sweep`], and `at` plus the vectors is within the target.
 #[inline(always)]
 unsafe fn put<V: Vector, const U: usize>(work: &Work<'_>, target: *mut u8, at: usize, results: &[V; U]) {
-    // SAFETY: passed on. The last chunk may start anywhere, so it is not streamed unless it is aligned.
+    // SAFETY: passed on. The last chunk may start anywhere, so it is not streamed unless it is aligned. Parts of lines
+    // never are: that is ten times slower than not streaming at all.
     unsafe {
-        if work.streaming && at.is_multiple_of(LINE) {
+        if work.streaming && (U * V::BYTES).is_multiple_of(LINE) && at.is_multiple_of(LINE) {
             for u in 0..U {
                 results[u].stream(target.add(at + u * V::BYTES));
             }

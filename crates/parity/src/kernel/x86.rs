@@ -286,8 +286,8 @@ kernel!(
     ssse3,
     Xmm,
     4,
-    2,
-    2
+    4,
+    4
 );
 kernel!(
     #[target_feature(enable = "avx2")]
@@ -302,8 +302,8 @@ kernel!(
     gfni256,
     YmmAffine,
     4,
-    2,
-    2
+    4,
+    4
 );
 kernel!(
     #[target_feature(enable = "avx512f,avx512bw,gfni")]
