@@ -49,8 +49,12 @@ enum Task {
     },
 }
 
-/// What the simulator is asked for by `test`.
-const SIM_SHORT: [&str; 4] = ["--seeds", "40", "--jobs", "2"];
+/// What the simulator is asked for by `test`, beside fresh seeds.
+const SIM_SHORT: [&[&str]; 3] =
+    [&["--crash-states", "10000", "--jobs", "2"], &["--nth-faults", "3"], &["--erasures", "2"]];
+
+/// Seeds that nobody tried before; printed with the command, so that a failure can be replayed.
+const FRESH_SEEDS: &str = "300";
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
@@ -69,9 +73,9 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test => {
             lint()?;
             cargo(&["test", "--workspace"])?;
-            if simulator_is_there() { sim(&SIM_SHORT) } else { Ok(()) }
+            if simulator_is_there() { sim_short() } else { Ok(()) }
         }
-        Task::Sim { arguments } if arguments.is_empty() => sim(&SIM_SHORT),
+        Task::Sim { arguments } if arguments.is_empty() => sim_short(),
         Task::Sim { arguments } => sim(&strs(&arguments)),
         Task::Bench { arguments } if arguments.first().is_some_and(|word| word == "parity") => {
             cargo(&[&["bench", "-p", "parity-bench"][..], &strs(&arguments[1..])].concat())
@@ -98,6 +102,13 @@ fn lint() -> anyhow::Result<()> {
 
 fn sim(arguments: &[&str]) -> anyhow::Result<()> {
     cargo(&[&["run", "--release", "-p", "sim", "--"], arguments].concat())
+}
+
+/// The simulator's short run: other seeds every time.
+fn sim_short() -> anyhow::Result<()> {
+    let base = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() * 1000;
+    sim(&["--seed", &base.to_string(), "--seeds", FRESH_SEEDS, "--jobs", "2"])?;
+    SIM_SHORT.iter().try_for_each(|arguments| sim(arguments))
 }
 
 /// A crate whose main function does nothing yet is no simulator.
