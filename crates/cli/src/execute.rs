@@ -125,7 +125,11 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             pool.clear(device.as_deref()).map(done)?
         }
         Request::Scrub { action } => pool.scrub(scrub_action(*action)).map(done)?,
-        Request::Read { .. } | Request::Export | Request::Destroy { .. } | Request::Serve { .. } => {
+        Request::Read { .. }
+        | Request::Export
+        | Request::Destroy { .. }
+        | Request::Serve { .. }
+        | Request::Raid { .. } => {
             return Err(Failure::refused("this request is not for the engine"));
         }
     })

@@ -93,6 +93,11 @@ impl State {
         Self { dir: dir.into() }
     }
 
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.dir
+    }
+
     /// The control socket of a pool's holder.
     pub(crate) fn socket(&self, guid: Guid) -> PathBuf {
         self.dir.join(format!("{guid}.sock"))
