@@ -22,7 +22,7 @@ const AHEAD: usize = 1024;
 
 /// Up to how many columns the lines of results are fetched: with more of them stores have the time to wait, and fetching
 /// only evicts.
-const FEW_COLUMNS: usize = 8;
+const FEW_COLUMNS: usize = 4;
 
 /// What becomes of the sums.
 pub(super) enum Sink<'a> {
