@@ -216,10 +216,16 @@ impl Pool {
         !self.core.read_only
             && !self.core.suspended
             && (self.resilver_needed()
+                || self.resilvers()
                 || self.stand_ins_done()
                 || self.spare_wanted()
                 || self.destroys()
                 || self.scrubs())
+    }
+
+    /// A resilver runs, or has nothing left to do and its end is yet to be noted.
+    fn resilvers(&self) -> bool {
+        self.scan.resilver.is_some_and(|resilver| resilver.state == ScanState::Running)
     }
 
     fn scrubs(&self) -> bool {
