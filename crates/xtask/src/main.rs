@@ -41,6 +41,12 @@ enum Task {
         #[arg(default_value_t = 20_000)]
         cases: u32,
     },
+    /// Kill the server under load and commands at work, and look at what is left; without arguments 100 rounds
+    Crash {
+        /// `--rounds N`, `--seed S`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Show what the program does, on files in a temporary folder
     Demo {
         /// Passed on to `coffer demo`
@@ -84,6 +90,10 @@ fn run(task: Task) -> anyhow::Result<()> {
             let mut command = Command::new(env!("CARGO"));
             command.args(["test", "--release"]).args(decoders).env("PROPTEST_CASES", cases.to_string());
             launch(&mut command)
+        }
+        Task::Crash { arguments } => {
+            cargo(&["build", "--release", "--bin", "coffer"])?;
+            cargo(&[&["run", "--release", "-p", "trials", "--", "crash"][..], &strs(&arguments)].concat())
         }
         Task::Demo { arguments } => {
             cargo(&[&["run", "--release", "--bin", "coffer", "--", "demo"][..], &strs(&arguments)].concat())
