@@ -71,7 +71,7 @@ impl Progress {
         }
     }
 
-    fn report(&self, kind: ScanKind) -> ScanReport {
+    pub(crate) fn report(&self, kind: ScanKind) -> ScanReport {
         let rate =
             if self.ran_ms > 0 { (u128::from(self.done) * 1000 / u128::from(self.ran_ms)) as u64 } else { 0 };
         let done = self.done.min(self.total);
@@ -90,7 +90,7 @@ impl Progress {
         }
     }
 
-    fn encode(&self, w: &mut Writer) {
+    pub(crate) fn encode(&self, w: &mut Writer) {
         w.u8(match self.state {
             ScanState::Running => 1,
             ScanState::Paused => 2,
@@ -110,7 +110,7 @@ impl Progress {
         numbers.iter().for_each(|&number| w.u64(number));
     }
 
-    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+    pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let state = match r.u8("state")? {
             1 => ScanState::Running,
             2 => ScanState::Paused,
