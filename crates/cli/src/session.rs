@@ -10,6 +10,7 @@ use pool::{Pool, PoolError};
 
 use crate::control::{Client, Connected, connect};
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::execute::execute;
 use crate::host;
 use crate::open;
@@ -64,8 +65,18 @@ impl LocalPool {
         let read_only = mode == Mode::Look || record.read_only;
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
         let devices = open::known_members(&record, access).map_err(|error| in_use(&record.name, error))?;
-        let options = ImportOptions { read_only, host: host::host(), ..ImportOptions::default() };
-        let (pool, _) = Pool::import(&host::env(cache_bytes), record.guid, devices, &options)?;
+        let here = record.boot == host::boot();
+        let offline = if here { record.offline.clone() } else { Vec::new() };
+        let options = ImportOptions { read_only, host: host::host(), offline, ..ImportOptions::default() };
+        let import = |options| Pool::import(&host::env(cache_bytes), record.guid, devices.clone(), options);
+        let imported = match import(&options) {
+            // What was taken out for a while is needed now.
+            Err(_) if !options.offline.is_empty() => {
+                import(&ImportOptions { offline: Vec::new(), ..options.clone() })
+            }
+            other => other,
+        };
+        let (pool, _) = imported?;
         Ok(Self { pool, lock, record, state })
     }
 }
@@ -100,9 +111,14 @@ pub(crate) fn before_change(request: &Request, record: &mut Record, state: &Stat
 pub(crate) fn after_change(pool: &mut Pool, record: &mut Record, state: &State, command: &str) -> Outcome {
     pool.log_history(command)?;
     let devices = paths(pool);
-    if devices != record.devices || record.name != pool.name() || !record.joining.is_empty() {
+    let known = pool.device_paths();
+    let offline: Vec<_> = known.iter().filter(|known| known.temporary).map(|known| known.guid).collect();
+    let same = devices == record.devices && record.name == pool.name() && offline == record.offline;
+    if !same || !record.joining.is_empty() {
         record.devices = devices;
         record.joining.clear();
+        record.boot = host::boot();
+        record.offline = offline;
         pool.name().clone_into(&mut record.name);
         state.save(record)?;
     }
@@ -246,7 +262,11 @@ impl Session {
     /// The engine's.
     pub(crate) fn close(self) -> Outcome {
         match self {
-            Self::Local(mut local) if !local.pool.read_only() => Ok(local.pool.flush()?),
+            Self::Local(mut local) if !local.pool.read_only() => {
+                let flushed = local.pool.flush();
+                eventlog::keep(&mut local.pool, &local.state);
+                Ok(flushed?)
+            }
             _ => Ok(()),
         }
     }

@@ -47,7 +47,7 @@ pub fn run(data: &[u8]) {
             let _ = ours.shutdown(Shutdown::Write);
         });
         scope.spawn(|| {
-            let mut taken = [0; 1 << 16];
+            let mut taken = vec![0; 1 << 16];
             while (&ours).read(&mut taken).is_ok_and(|got| got > 0) {}
         });
         export::nbd::serve_one(theirs.into(), &table);

@@ -14,7 +14,7 @@ pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match kind % 3 {
         0 => {
-            let wedge = |name: &str| (name.len() % 2 == 0).then(|| format!("/dev/dk{}", name.len()));
+            let wedge = |name: &str| name.len().is_multiple_of(2).then(|| format!("/dev/dk{}", name.len()));
             if let Ok(config) = Config::parse("raid.conf", &text, wedge) {
                 let _ = config.generate("raid0");
             }

@@ -33,7 +33,7 @@ impl Sink for Store {
 
     fn allocate(&mut self) -> Result<u64, NodeError> {
         let last = self.0.keys().next_back().copied().unwrap_or(0);
-        Ok((1..)
+        Ok((1..=self.0.len() as u64 + 1)
             .map(|step| last.wrapping_add(step))
             .find(|at| !self.0.contains_key(at))
             .expect("there is room"))

@@ -148,7 +148,7 @@ pub fn items(data: &[u8]) {
         }
         _ => {
             let Ok(progress) = Progress::decode(&mut Reader::new("scan item", data)) else { return };
-            let _ = (progress.report(ScanKind::Scrub), progress.report(ScanKind::Resilver));
+            let _ = (progress.report(ScanKind::Scrub, 0), progress.report(ScanKind::Resilver, 1));
             let mut w = Writer::default();
             progress.encode(&mut w);
             assert!(data.starts_with(&w.finish()));
