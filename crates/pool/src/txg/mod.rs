@@ -2,6 +2,7 @@
 //!
 //! - this file: the order of a commit, and the keys of the meta and chunk trees
 //! - `admit`: whether a write still fits
+//! - `claim`: room that is taken for a block when it is accepted, where space is short
 //! - `place`: logical addresses for extents; whole rows where there is parity
 //! - `prepare`: dirty blocks become extents, trees become nodes; memory only
 //! - `write_out`: data, nodes, bitmaps, chunk tree, flush, uberblock, flush
@@ -10,6 +11,7 @@
 //! before it succeeds.
 
 mod admit;
+mod claim;
 mod place;
 mod prepare;
 mod write_out;
@@ -22,6 +24,7 @@ use crate::pool::Pool;
 use crate::report::State;
 use crate::types::{DatasetId, DeviceId, GroupId, Logical};
 
+pub(crate) use claim::Claims;
 pub(crate) use place::extent_key;
 
 /// Roots that can be imported: the last one and two before it.
@@ -113,7 +116,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError::Suspended`] when too many devices are gone: what was written stays in memory, and the next
-    /// flush after they came back makes it durable. [`PoolError::NoSpace`] when something could not be placed.
+    /// flush after they came back makes it durable.
     pub fn flush(&mut self) -> Result<()> {
         if self.core.read_only {
             return Ok(());
@@ -132,15 +135,14 @@ impl Pool {
             }
             self.syncing = Some(Syncing::default());
         }
-        let mut dropped = Ok(());
         if self.syncing.as_ref().is_some_and(|syncing| !syncing.prepared) {
-            dropped = self.prepare().map_err(|error| self.suspended_by(error))?;
+            self.prepare().map_err(|error| self.suspended_by(error))?;
         }
         match self.write_out() {
             Ok(()) => {
                 self.syncing = None;
                 self.last_commit = self.core.now();
-                dropped
+                Ok(())
             }
             Err(PoolError::Suspended) => {
                 self.suspend();

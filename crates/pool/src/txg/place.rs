@@ -21,10 +21,10 @@ use crate::space::DataSpace;
 use crate::types::{GroupId, Logical};
 
 /// Bytes that go to one group before the next has its turn.
-const TURN_BYTES: u64 = 4 << 20;
+pub(super) const TURN_BYTES: u64 = 4 << 20;
 
 /// Rows of one piece: its column slices must fit into one vectored request.
-const PIECE_ROWS_MAX: u64 = 256;
+pub(super) const PIECE_ROWS_MAX: u64 = 256;
 
 /// Where extents were put.
 pub(crate) struct Placed {
@@ -40,10 +40,8 @@ impl Pool {
         let mut placed = Placed { addresses: vec![None; items.len()], pieces: Vec::new() };
         let mut at = 0;
         while at < items.len() {
-            let mut groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
-            groups.sort_by_key(|&group| (std::cmp::Reverse(self.core.free_fraction(group)), group));
             let mut count = 0;
-            for group in groups {
+            for group in self.groups_by_room() {
                 count = self.place_in(group, at, items, &mut placed)?;
                 if count > 0 {
                     break;
@@ -53,6 +51,28 @@ impl Pool {
             at += count.max(1);
         }
         Ok(placed)
+    }
+
+    /// All groups, the one that has most free first.
+    pub(super) fn groups_by_room(&self) -> Vec<GroupId> {
+        let mut groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
+        groups.sort_by_key(|&group| (std::cmp::Reverse(self.core.free_fraction(group)), group));
+        groups
+    }
+
+    /// Undoes [`Pool::place`]: nothing of it was written.
+    pub(super) fn unplace(&mut self, items: &[Bytes], placed: &Placed) {
+        for (item, address) in items.iter().zip(&placed.addresses) {
+            let length = item.len() as u64;
+            let chunk = address.and_then(|address| Some((address.0, self.core.map.at(address)?.address)));
+            let Some((address, chunk)) = chunk else { continue };
+            if let Some(chunk) = self.core.map.change(chunk) {
+                chunk.used = chunk.used.saturating_sub(length);
+            }
+            if let Some(space) = self.core.data.get_mut(&chunk) {
+                space.free_now(address - chunk.0, length);
+            }
+        }
     }
 
     /// Places some items from `at` on in a group; how many.
@@ -164,7 +184,7 @@ impl Pool {
 
     /// A data chunk of the group, with parity or without, that has a run of `least` bytes free: the current one, one
     /// that is known, a new one, or the last resort, one whose free space was not looked at yet.
-    fn data_chunk(&mut self, group: GroupId, parity: bool, least: u64) -> Result<Option<Logical>> {
+    pub(super) fn data_chunk(&mut self, group: GroupId, parity: bool, least: u64) -> Result<Option<Logical>> {
         let fits = |pool: &Self, address: Logical| {
             let grain = pool.core.map.get(address).map_or(1, crate::chunk::Chunk::grain);
             pool.core.data.get(&address).is_some_and(|space| space.longest() >= least.next_multiple_of(grain))
