@@ -389,7 +389,7 @@ fn survive(
     }
     let mut pool = after.import(&options()).map_err(|error| format!("the pool does not import: {error}"))?;
     let seen = observe(&mut pool)?;
-    if possible.find(&seen).is_none() {
+    if possible.clone().find(&seen).is_none() {
         let newest = possible.now().difference(&seen).unwrap_or_default();
         let oldest = possible.acknowledged().difference(&seen).unwrap_or_default();
         return Err(format!("neither the new ({newest}) nor the old ({oldest})"));
