@@ -8,6 +8,7 @@ use device::Access;
 use pool::spec::ImportOptions;
 use pool::types::Txg;
 use pool::{Pool, PoolError};
+use protocol::request::{Reply, Request};
 
 use crate::control::{Client, Connected, connect};
 use crate::error::{Failure, Outcome};
@@ -15,7 +16,6 @@ use crate::eventlog;
 use crate::execute::execute;
 use crate::host;
 use crate::open;
-use crate::request::{Reply, Request};
 use crate::state::{PoolLock, Record, State};
 
 /// How long a pool that another command has for a moment is waited for.
