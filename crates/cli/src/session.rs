@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use device::Access;
 use pool::spec::ImportOptions;
 use pool::{Pool, PoolError};
+use protocol::request::{Reply, Request};
 
 use crate::control::{Client, Connected, connect};
 use crate::error::{Failure, Outcome};
@@ -14,7 +15,6 @@ use crate::eventlog;
 use crate::execute::execute;
 use crate::host;
 use crate::open;
-use crate::request::{Reply, Request};
 use crate::state::{PoolLock, Record, State};
 
 /// How long a pool that another command has for a moment is waited for.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use protocol::raid::Jobs;
+use protocol::told::{Errno, Told, Wait};
 use raidset::label::Label;
 use raidset::raidctl::{self, Action, Invocation};
 use raidset::set::{ComponentStatus, Progress, RebuildKind, SetError, SetStatus, Slot, Status};
@@ -9,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::parts;
 use super::record::device_name;
-use super::request::Jobs;
-use super::told::{Errno, Told, Wait, request_name};
+use super::told::request_name;
 use super::unit::Unit;
 
 /// Carries out a command line.
