@@ -112,6 +112,15 @@ impl Header {
             && label.num_blocks == set.layout().column_sectors()
     }
 
+    /// Whether the label on some device in use does not have the set's counter yet.
+    fn lags(&self, members: &Members) -> bool {
+        let whole = (0..members.columns.len()).filter_map(|column| members.whole(column));
+        whole.filter(|component| component.label.is_some()).any(|component| {
+            let stored = component.device.as_ref().map(|device| Label::read(&**device));
+            !matches!(stored, Some(Ok(Ok(label))) if label.mod_counter == self.mod_counter)
+        })
+    }
+
     /// Brings what lost columns miss in line with the columns that are lost now. `in_doubt`: regions in which a write may not have
     /// reached all components yet; `counter`: that of the labels which newly lost components were left with.
     fn follow(&mut self, members: &Members, counter: i32, in_doubt: &Bits) {
@@ -140,7 +149,7 @@ impl RaidSet {
     pub(super) fn commit(&self, header: &mut Header, mut members: Members) {
         if !std::mem::replace(&mut header.caught_up, true) {
             let mut before = (*self.members()).clone();
-            if self.labels_lag(header, &before) {
+            if header.lags(&before) {
                 // A power cut has left some labels one step behind. They catch up first: after another cut they would be two
                 // behind, which nothing undoes. Whoever cannot take its label now can't take it below either.
                 self.write_labels(header, &mut before);
@@ -164,15 +173,6 @@ impl RaidSet {
                 None => break,
             }
         }
-    }
-
-    /// Whether the label on some device in use does not have the set's counter yet.
-    pub(super) fn labels_lag(&self, header: &Header, members: &Members) -> bool {
-        let whole = (0..members.columns.len()).filter_map(|column| members.whole(column));
-        whole.filter(|component| component.label.is_some()).any(|component| {
-            let stored = component.device.as_ref().map(|device| Label::read(&**device));
-            !matches!(stored, Some(Ok(Ok(label))) if label.mod_counter == header.mod_counter)
-        })
     }
 
     /// Publishes a change that labels do not tell of.

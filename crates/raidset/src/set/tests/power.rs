@@ -362,11 +362,7 @@ impl World {
 
     fn restart(&mut self) {
         self.told("restart");
-        if self.rng.chance(1, 2) {
-            drop(self.set.unconfigure())
-        } else {
-            drop(self.set.close())
-        };
+        let _ = if self.rng.chance(1, 2) { self.set.unconfigure() } else { self.set.close() };
         if self.supply.is_on() {
             self.flushed();
             self.remembered = remember(&self.set);
