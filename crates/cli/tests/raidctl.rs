@@ -683,7 +683,7 @@ fn wrong_components_are_refused() {
         refused(
             &bench,
             &format!("raid -c {conf} raid0"),
-            &[&d[..], &other[..], &[blank.clone()]].concat(),
+            &[&d[..], &other[..], std::slice::from_ref(&blank)].concat(),
             words,
         );
     };
