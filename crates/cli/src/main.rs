@@ -11,6 +11,7 @@
 //! - `request`: what a pool can be asked; `execute`: how it is done; `session`: who does it
 //! - `holder`: holding a pool for longer, with its background work; `control`: how others reach the holder
 //! - `serve`, `targets`: volumes for other programs; `progress`, `signals`: for commands that take their time
+//! - `rescue`: data off arrays that no longer start, which has nothing to do with pools
 //! - `commands`: one function each; `render`, `json`: the answers; `manual`: completions and pages; `demo`
 
 #![allow(
@@ -34,6 +35,7 @@ mod open;
 mod progress;
 mod render;
 mod request;
+mod rescue;
 mod serve;
 mod session;
 mod signals;

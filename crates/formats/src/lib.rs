@@ -85,6 +85,15 @@ const PARSERS: &[Parser] = &[
 /// # Errors
 /// A place where a signature may be can't be read, so that "nothing was found" would be untrue.
 pub fn probe(device: &dyn BlockDevice) -> Result<Vec<Found>, DeviceError> {
+    let (found, missed) = probe_damaged(device)?;
+    missed.map_or(Ok(found), Err)
+}
+
+/// As [`probe`], of a device with places that can't be read: what was found elsewhere, and the first error.
+///
+/// # Errors
+/// The device does not tell its size.
+pub fn probe_damaged(device: &dyn BlockDevice) -> Result<(Vec<Found>, Option<DeviceError>), DeviceError> {
     let reader = Reader::new(device)?;
     let mut found: Vec<Found> = PARSERS.iter().filter_map(|parser| parser(&reader)).collect();
     found.extend(tables::bsd_disklabel(&reader));
@@ -96,9 +105,9 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Vec<Found>, DeviceError> {
         found.extend(tables::mbr(&reader));
     }
     found.extend(gpt);
-    reader.finish()?;
+    let missed = reader.finish().err();
     found.sort_by_key(|found| found.offset);
-    Ok(found)
+    Ok((found, missed))
 }
 
 /// The byte ranges to zero so that none of this is found any more: the signatures and their copies, not the
