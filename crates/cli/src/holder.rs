@@ -16,6 +16,7 @@ use pool::{Pool, PoolError};
 
 use crate::control::{Connection, ControlServer, Handler};
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::execute::execute;
 use crate::open;
 use crate::progress::Progress;
@@ -185,7 +186,11 @@ impl Shared {
     /// One bounded step of background work; true if there is more to do now.
     fn step(&self) -> Option<Result<bool, PoolError>> {
         let mut guard = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.as_mut().map(|pool| pool.tick(STEP_BYTES))
+        guard.as_mut().map(|pool| {
+            let outcome = pool.tick(STEP_BYTES);
+            eventlog::keep(pool, &self.state);
+            outcome
+        })
     }
 
     /// Waits until everyone who waited for the lock a moment ago has had it.
@@ -203,7 +208,14 @@ impl Shared {
 
     /// Looks for devices that are missing. They are opened outside of the lock, as that may take long.
     fn look_for_missing(&self) {
-        let paths = self.engine(|pool| pool.device_paths()).unwrap_or_default();
+        let paths = self.engine(|pool| {
+            // While requests wait, a device that is open and dead must not hide that it is there again.
+            if pool.suspended() {
+                pool.let_go_of_dead();
+            }
+            pool.device_paths()
+        });
+        let paths = paths.unwrap_or_default();
         for known in paths.iter().filter(|known| !known.is_open && known.state != Health::Offline) {
             if let Ok(Some(device)) = open::member(known.path.as_ref(), Access::ReadWrite) {
                 // One that does not belong here, or not any more, is left alone: `status` goes on telling that it is missing.
@@ -341,7 +353,11 @@ impl Holder {
         }
         let pool = self.shared.enter().take();
         let outcome = match pool {
-            Some(mut pool) if !pool.read_only() => pool.flush().map_err(Failure::from),
+            Some(mut pool) if !pool.read_only() => {
+                let flushed = pool.flush();
+                eventlog::keep(&mut pool, &self.shared.state);
+                flushed.map_err(Failure::from)
+            }
             _ => Ok(()),
         };
         drop(self.lock.take());

@@ -10,6 +10,8 @@ use pool::report::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::raid::request::{RaidReply, RaidRequest};
+
 /// What to do with a scrub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -106,6 +108,8 @@ pub(crate) enum Request {
     Destroy { force: bool },
     /// Serve volumes as long as the connection lasts. Only a holder that was started to serve does so.
     Serve { volumes: Vec<String>, place: Place },
+    /// To the holder of a RAID unit.
+    Raid { ask: RaidRequest },
 }
 
 impl Request {
@@ -130,7 +134,8 @@ impl Request {
             | Self::Flush
             | Self::Export
             | Self::Destroy { .. }
-            | Self::Serve { .. } => false,
+            | Self::Serve { .. }
+            | Self::Raid { .. } => false,
             Self::Add { dry_run, .. } => !dry_run,
             _ => true,
         }
@@ -197,6 +202,8 @@ pub(crate) enum Reply {
     Data,
     /// To [`Request::Serve`]: the exports are there; a sentence each.
     Serving(Vec<String>),
+    /// To [`Request::Raid`].
+    Raid(RaidReply),
 }
 
 /// A request in its envelope.

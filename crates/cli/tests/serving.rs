@@ -149,7 +149,12 @@ fn interrupted_jobs_go_on() {
     let data = bench.pool_with_data(&format!("raidz1 {}", d.join(" ")), 32 << 20);
     let new = bench.disk("new", DISK);
     let mut child = bench.command(&format!("replace tank {} {new}", d[0])).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    // Its control socket is there once the device is in the pool and the work begins.
+    let holds = || {
+        let state = std::fs::read_dir(bench.path("state")).unwrap();
+        state.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "sock"))
+    };
+    eventually("the work begins", || holds() || child.try_wait().unwrap().is_some());
     let _ = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     child.wait().unwrap();
     bench.ok("wait tank");

@@ -50,7 +50,12 @@ enum Task {
 }
 
 /// What the simulator is asked for by `test`.
-const SIM_SHORT: [&str; 4] = ["--seeds", "40", "--jobs", "2"];
+const SIM_SHORT: [&[&str]; 4] = [
+    &["--seed", "1", "--seeds", "300", "--jobs", "2"],
+    &["--crash-states", "10000", "--jobs", "2"],
+    &["--nth-faults", "3"],
+    &["--erasures", "2"],
+];
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
@@ -69,9 +74,9 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test => {
             lint()?;
             cargo(&["test", "--workspace"])?;
-            if simulator_is_there() { sim(&SIM_SHORT) } else { Ok(()) }
+            if simulator_is_there() { sim_short() } else { Ok(()) }
         }
-        Task::Sim { arguments } if arguments.is_empty() => sim(&SIM_SHORT),
+        Task::Sim { arguments } if arguments.is_empty() => sim_short(),
         Task::Sim { arguments } => sim(&strs(&arguments)),
         Task::Bench { arguments } if arguments.first().is_some_and(|word| word == "parity") => {
             cargo(&[&["bench", "-p", "parity-bench"][..], &strs(&arguments[1..])].concat())
@@ -98,6 +103,11 @@ fn lint() -> anyhow::Result<()> {
 
 fn sim(arguments: &[&str]) -> anyhow::Result<()> {
     cargo(&[&["run", "--release", "-p", "sim", "--"], arguments].concat())
+}
+
+/// The simulator's short run.
+fn sim_short() -> anyhow::Result<()> {
+    SIM_SHORT.iter().try_for_each(|arguments| sim(arguments))
 }
 
 /// A crate whose main function does nothing yet is no simulator.

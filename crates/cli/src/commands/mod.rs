@@ -152,5 +152,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Demo(args) => demo::run(context, &args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
+        // It has its own texts and exit codes, and is run before anything else.
+        Command::Raid(_) => Ok(()),
     }
 }

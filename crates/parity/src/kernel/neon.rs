@@ -88,5 +88,7 @@ kernel!(
     neon,
     Quad,
     4,
+    4,
+    4,
     4
 );

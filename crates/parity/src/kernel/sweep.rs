@@ -3,11 +3,13 @@
 //! For each chunk of a few vectors, all columns are read from last to first, and each row's sum is multiplied by the
 //! row's generator before a column is added. So the sums never leave the registers and no tables of powers are needed.
 //!
-//! A chunk is always whole cache lines where columns are aligned, and all vectors of a column's chunk are loaded before
-//! the next column's. So a line may go as soon as it has been used, and columns whose lines all compete for the same few
-//! ways of the first cache, as those of page-aligned columns do, lose little. What they still lose (up to a fifth with
-//! 16 columns that fit into the second cache) depends on the address bits from 12 up; traversing them in groups, with the
-//! sums kept in memory between the groups, was measured to cost more than it brings.
+//! A chunk is whole cache lines where columns are aligned, and all vectors of a column's chunk are loaded before the next
+//! column's. So a line may go as soon as it has been used, and columns whose lines all compete for the same few ways of
+//! the first cache, as those of page-aligned columns do, lose little. The same columns also compete for the few entries
+//! that the first translation buffer has for their pages (six where there are 16 sets of them and columns are a multiple
+//! of 64 KiB apart): each change of column then costs a look into the second one. That is why chunks are as long as the
+//! registers allow. Traversing columns in groups that fit, with the sums kept in memory between the groups, loses almost
+//! nothing by alignment and yet is slower than this.
 
 use crate::field::Coefficient;
 
@@ -17,6 +19,10 @@ pub(super) const LINE: usize = 64;
 /// How far ahead the lines of results are fetched, bytes. Stores that miss the first cache fill the store buffer, and
 /// a few hundred bytes are too late.
 const AHEAD: usize = 1024;
+
+/// Up to how many columns the lines of results are fetched: with more of them stores have the time to wait, and fetching
+/// only evicts.
+const FEW_COLUMNS: usize = 4;
 
 /// What becomes of the sums.
 pub(super) enum Sink<'a> {
@@ -28,6 +34,8 @@ pub(super) enum Sink<'a> {
         targets: &'a [*mut u8],
         /// Factors by target and row.
         matrix: &'a [[&'static Coefficient; 3]; 3],
+        /// Whether the last target is also what is left of P's sum when the other targets are taken from it.
+        rest: bool,
     },
     /// Nothing is stored; the result says whether all sums were zero.
     Check,
@@ -41,6 +49,8 @@ pub(super) enum Sink<'a> {
 pub(super) struct Work<'a> {
     /// Data columns in the order of their powers; null is a column of zeroes.
     pub(super) columns: &'a [*const u8],
+    /// What each row's sum of the columns is multiplied by: the powers of columns that were left out before the first.
+    pub(super) scale: [&'static Coefficient; 3],
     /// Bit set of the rows to sum.
     pub(super) rows: u8,
     /// Stored parity to add to a row's sum, or null.
@@ -60,6 +70,8 @@ pub(super) struct Work<'a> {
 /// bytes at the pointer, of any alignment.
 pub(super) trait Vector: Copy {
     const BYTES: usize;
+    /// Whether a product is one instruction, so that saving some is not worth the registers.
+    const ONE_STEP_PRODUCT: bool = false;
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const u8) -> Self;
     unsafe fn store(self, to: *mut u8);
@@ -192,15 +204,16 @@ unsafe fn add_one<V: Vector, const U: usize, const ROWS: u8>(
 /// As [`sweep`], and `at` plus the vectors is within the target.
 #[inline(always)]
 unsafe fn put<V: Vector, const U: usize>(work: &Work<'_>, target: *mut u8, at: usize, results: &[V; U]) {
-    // SAFETY: passed on. The last chunk may start anywhere, so it is not streamed unless it is aligned.
+    // SAFETY: passed on. The last chunk may start anywhere, so it is not streamed unless it is aligned. Parts of lines
+    // never are: that is ten times slower than not streaming at all.
     unsafe {
-        if work.streaming && at.is_multiple_of(LINE) {
+        if work.streaming && (U * V::BYTES).is_multiple_of(LINE) && at.is_multiple_of(LINE) {
             for u in 0..U {
                 results[u].stream(target.add(at + u * V::BYTES));
             }
         } else {
             for u in 0..U {
-                if (u * V::BYTES).is_multiple_of(LINE) {
+                if work.columns.len() <= FEW_COLUMNS && (u * V::BYTES).is_multiple_of(LINE) {
                     V::prefetch(target.wrapping_add(at + u * V::BYTES + AHEAD));
                 }
                 results[u].store(target.add(at + u * V::BYTES));
@@ -238,6 +251,13 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
                 add_two::<V, U, ROWS>(&mut sums, *a, *b, at);
             }
         }
+        for row in 1..3 {
+            if ROWS >> row & 1 != 0 && work.scale[row].value != 1 {
+                for u in 0..U {
+                    sums[row][u] = sums[row][u].multiply(work.scale[row]);
+                }
+            }
+        }
         for row in 0..3 {
             if ROWS >> row & 1 != 0 && !work.fold[row].is_null() {
                 for u in 0..U {
@@ -253,7 +273,12 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
                     }
                 }
             }
-            Sink::Combine { targets, matrix } if SINK == COMBINE => {
+            Sink::Combine { targets, matrix, rest } if SINK == COMBINE => {
+                let (last, targets) = match targets {
+                    [targets @ .., last] if *rest && !V::ONE_STEP_PRODUCT => (Some(*last), targets),
+                    _ => (None, *targets),
+                };
+                let mut left = sums[0];
                 for (target, factors) in targets.iter().zip(matrix.iter()) {
                     let mut output = [V::zero(); U];
                     for row in 0..3 {
@@ -268,6 +293,14 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
                         }
                     }
                     put(work, *target, at, &output);
+                    if last.is_some() {
+                        for u in 0..U {
+                            left[u] = left[u].xor(output[u]);
+                        }
+                    }
+                }
+                if let Some(target) = last {
+                    put(work, target, at, &left);
                 }
             }
             _ => {
@@ -286,9 +319,10 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
 
 /// Makes the entry point of a kernel: picks the compiled loop for the rows and the sink.
 ///
-/// The attributes enable the instructions; `$many` and `$few` are how many vectors are in flight with one or two rows and with three.
+/// The attributes enable the instructions. The numbers say how many vectors are in flight with P alone, with one or two other
+/// rows, with three rows, and with three rows whose sums are combined.
 macro_rules! kernel {
-    ($(#[$attribute:meta])* $name:ident, $vector:ty, $many:literal, $few:literal) => {
+    ($(#[$attribute:meta])* $name:ident, $vector:ty, $one:literal, $two:literal, $three:literal, $solve:literal) => {
         /// Runs an order.
         ///
         /// # Safety
@@ -300,10 +334,14 @@ macro_rules! kernel {
             unsafe fn rows<const ROWS: u8, const SINK: u8>(work: &sweep::Work<'_>) -> bool {
                 // SAFETY: passed on.
                 unsafe {
-                    if ROWS != 7 && work.length >= $many * <$vector>::BYTES {
-                        sweep::sweep::<$vector, $many, ROWS, SINK>(work)
-                    } else if ROWS == 7 && work.length >= $few * <$vector>::BYTES {
-                        sweep::sweep::<$vector, $few, ROWS, SINK>(work)
+                    if ROWS == 1 && work.length >= $one * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $one, ROWS, SINK>(work)
+                    } else if ROWS != 1 && ROWS != 7 && work.length >= $two * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $two, ROWS, SINK>(work)
+                    } else if ROWS == 7 && SINK != COMBINE && work.length >= $three * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $three, ROWS, SINK>(work)
+                    } else if ROWS == 7 && SINK == COMBINE && work.length >= $solve * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $solve, ROWS, SINK>(work)
                     } else {
                         sweep::sweep::<$vector, 1, ROWS, SINK>(work)
                     }
