@@ -67,9 +67,6 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Exporting or destroying a pool: the pool comes back if it fails.
-type Farewell = fn(Pool) -> Result<(), Box<(Pool, PoolError)>>;
-
 /// A pool was given up while somebody wanted it.
 fn given_up(name: &str) -> Failure {
     Failure::refused(format!("the pool '{name}' is no longer in use here"))
@@ -125,9 +122,14 @@ impl Shared {
     /// Carries out a request, logs it, and remembers what is new about the devices.
     pub(crate) fn call(&self, request: &Request, payload: &[u8], command: &str) -> Outcome<(Reply, Vec<u8>)> {
         match request {
-            Request::Export => return self.give_up(false, Pool::export).map(|()| (Reply::Done, Vec::new())),
+            Request::Export => {
+                let export = |pool| Pool::export(pool).map_err(session::engine);
+                return self.give_up(false, export).map(|()| (Reply::Done, Vec::new()));
+            }
             Request::Destroy { force } => {
-                return self.give_up(*force, Pool::destroy).map(|()| (Reply::Done, Vec::new()));
+                let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let destroy = |pool| session::destroy(pool, &mut record, &self.state);
+                return self.give_up(*force, destroy).map(|()| (Reply::Done, Vec::new()));
             }
             _ => {}
         }
@@ -138,10 +140,12 @@ impl Shared {
             return Err(Failure::refused(format!("{name}/{dataset} is busy: process {pid} serves it")));
         }
         self.with(|pool| {
+            let record = || self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            session::before_change(request, &mut record(), &self.state)?;
             let answer = execute(pool, request, payload, &self.state)?;
             if request.is_administrative() {
                 self.changes.fetch_add(1, Ordering::Relaxed);
-                let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut record = record();
                 session::after_change(pool, &mut record, &self.state, command)?;
             }
             Ok(answer)
@@ -149,7 +153,7 @@ impl Shared {
     }
 
     /// Exports or destroys the pool, after which the holder ends.
-    fn give_up(&self, force: bool, how: Farewell) -> Outcome {
+    fn give_up(&self, force: bool, how: impl FnOnce(Pool) -> Result<(), Box<(Pool, Failure)>>) -> Outcome {
         let served: Vec<String> = self.served().keys().cloned().collect();
         if !served.is_empty() && !force {
             let pid = std::process::id();
@@ -169,7 +173,7 @@ impl Shared {
             Err(failed) => {
                 let (pool, error) = *failed;
                 *guard = Some(pool);
-                Err(error.into())
+                Err(error)
             }
         }
     }

@@ -141,6 +141,15 @@ impl Request {
         }
     }
 
+    /// Words that name the devices which come into the pool, and perhaps keywords.
+    pub(crate) fn brings_in(&self) -> &[String] {
+        match self {
+            Self::Add { vdevs, dry_run: false, .. } => vdevs,
+            Self::Attach { new, .. } | Self::Replace { new: Some(new), .. } => std::slice::from_ref(new),
+            _ => &[],
+        }
+    }
+
     /// A volume or snapshot that must not be served while this is done.
     pub(crate) fn takes_away(&self) -> Option<&str> {
         match self {
