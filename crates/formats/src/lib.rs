@@ -14,11 +14,14 @@
 //! - `raid`: members of RAID sets
 //! - `tables`: partition tables
 //! - [`md`]: all that the superblocks of Linux md say, decoded
+//! - [`lvm`]: LVM2 from label to the map of a logical volume, thin pools and snapshots
 //! - `reader`, `fields`, `crc`: what all of these are built of
 
 mod crc;
 mod fields;
 mod found;
+mod input;
+pub mod lvm;
 pub mod md;
 mod media;
 mod raid;
@@ -34,6 +37,8 @@ use std::ops::Range;
 use device::{BlockDevice, DeviceError};
 
 pub use found::{Found, Kind, MdVersion};
+pub use input::ReadError;
+pub use md::FieldError;
 use reader::Reader;
 
 /// A parser of one format: what it found, or nothing.
