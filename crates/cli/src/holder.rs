@@ -16,6 +16,7 @@ use pool::{Pool, PoolError};
 
 use crate::control::{Connection, ControlServer, Handler};
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::execute::execute;
 use crate::open;
 use crate::progress::Progress;
@@ -185,7 +186,11 @@ impl Shared {
     /// One bounded step of background work; true if there is more to do now.
     fn step(&self) -> Option<Result<bool, PoolError>> {
         let mut guard = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.as_mut().map(|pool| pool.tick(STEP_BYTES))
+        guard.as_mut().map(|pool| {
+            let outcome = pool.tick(STEP_BYTES);
+            eventlog::keep(pool, &self.state);
+            outcome
+        })
     }
 
     /// Waits until everyone who waited for the lock a moment ago has had it.
@@ -341,7 +346,11 @@ impl Holder {
         }
         let pool = self.shared.enter().take();
         let outcome = match pool {
-            Some(mut pool) if !pool.read_only() => pool.flush().map_err(Failure::from),
+            Some(mut pool) if !pool.read_only() => {
+                let flushed = pool.flush();
+                eventlog::keep(&mut pool, &self.shared.state);
+                flushed.map_err(Failure::from)
+            }
             _ => Ok(()),
         };
         drop(self.lock.take());

@@ -12,7 +12,7 @@
 //! - `unix`, `media`, `windows`: file systems
 //! - `volumes`: what lies between disks and file systems; `zfs` apart
 //! - `raid`: members of RAID sets
-//! - `tables`: partition tables
+//! - `tables`: partition tables; `partitions`: what is in them
 //! - [`md`]: all that the superblocks of Linux md say, decoded
 //! - [`lvm`]: LVM2 from label to the map of a logical volume, thin pools and snapshots
 //! - `reader`, `fields`, `crc`: what all of these are built of
@@ -24,6 +24,7 @@ mod input;
 pub mod lvm;
 pub mod md;
 mod media;
+mod partitions;
 mod raid;
 mod reader;
 mod tables;
@@ -39,6 +40,7 @@ use device::{BlockDevice, DeviceError};
 pub use found::{Found, Kind, MdVersion};
 pub use input::ReadError;
 pub use md::FieldError;
+pub use partitions::{Partition, PartitionTable, partitions};
 use reader::Reader;
 
 /// A parser of one format: what it found, or nothing.

@@ -5,8 +5,8 @@
 use device::BlockDevice;
 
 use super::CRC_START;
-use super::group::VolumeGroup;
-use super::label::Area;
+use super::group::GroupMetadata;
+use super::label::AreaRange;
 use crate::crc::crc32_raw;
 use crate::fields::Fields;
 use crate::input::read_up_to;
@@ -22,7 +22,7 @@ const RING_MAX: u64 = 16 << 20;
 /// What can't be read in one piece is read in pieces of this.
 const PIECE: usize = 4096;
 /// How many times the ring's length may be parsed while looking for old texts.
-const EFFORT: usize = 8;
+const EFFORT: usize = 2;
 
 /// Where a text lies in its area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl RawAreaHeader {
     ///
     /// # Errors
     /// Which field can't be what it is.
-    pub fn verify(&self, device: &str, offset: u64) -> Result<Area, FieldError> {
+    pub fn verify(&self, device: &str, offset: u64) -> Result<AreaRange, FieldError> {
         let site = Site { device, offset, structure: "LVM2 metadata area" };
         let hex = |crc: u32| format!("{crc:#010x}");
         site.require(self.crc == self.computed_crc, "crc", hex(self.crc), hex(self.computed_crc))?;
@@ -91,7 +91,7 @@ impl RawAreaHeader {
         site.require(self.start == offset, "start", self.start, offset)?;
         let fits = self.size > HEADER && offset.checked_add(self.size).is_some_and(|end| end <= 1 << 60);
         site.require(fits, "size", self.size, "more than its header, and within a device")?;
-        Ok(Area { offset, size: self.size })
+        Ok(AreaRange { offset, size: self.size })
     }
 }
 
@@ -115,8 +115,10 @@ pub struct Generation {
     pub offset: u64,
     /// What it is to its area.
     pub standing: Standing,
+    /// The text itself, as `vgcfgrestore` takes it.
+    pub text: String,
     /// What it says.
-    pub group: VolumeGroup,
+    pub group: GroupMetadata,
 }
 
 /// All that was found in a metadata area.
@@ -217,7 +219,7 @@ impl MetadataArea {
         let text = ring.get(start as usize..(start + location.size) as usize).unwrap_or_default();
         let crc = crc32_raw(CRC_START, text);
         let offset = self.offset + location.offset;
-        let group = VolumeGroup::parse(text, device, offset)?;
+        let group = GroupMetadata::parse(text, device, offset)?;
         let standing = match standing {
             Standing::Committed if crc != location.crc => Standing::Damaged,
             standing => {
@@ -226,7 +228,7 @@ impl MetadataArea {
                 standing
             }
         };
-        Ok(Generation { offset, standing, group })
+        Ok(Generation { offset, standing, text: as_text(text), group })
     }
 
     /// Looks for texts that the header does not name.
@@ -244,11 +246,18 @@ impl MetadataArea {
             let Some(left) = effort.checked_sub(end) else { return };
             effort = left;
             // Most of what fails here was overwritten in part: that is no damage.
-            if let Ok(group) = VolumeGroup::parse(&text[..end], device, offset) {
-                self.generations.push(Generation { offset, standing: Standing::Old, group });
+            if let Ok(group) = GroupMetadata::parse(&text[..end], device, offset) {
+                let text = as_text(&text[..end]);
+                self.generations.push(Generation { offset, standing: Standing::Old, text, group });
             }
         }
     }
+}
+
+/// A text that was parsed, up to its end: names and strings in it are UTF-8, and comments may be anything.
+fn as_text(text: &[u8]) -> String {
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    String::from_utf8_lossy(&text[..end]).into_owned()
 }
 
 /// Whether a volume group's name, a brace and its ID are there.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use device::BlockDevice;
 
 use super::area::{Generation, MetadataArea, Standing};
-use super::group::VolumeGroup;
+use super::group::GroupMetadata;
 use super::label::{PvLabel, RawLabel};
 use super::segment::Mapping;
 use crate::ReadError;
@@ -33,7 +33,8 @@ pub struct PvScan {
 }
 
 impl PvScan {
-    /// Looks for a label, and for metadata even where the label is gone; `None` if there is neither.
+    /// Looks for a label, and for metadata even where the label is gone; `None` if there is neither, and all
+    /// places where they may be could be read.
     ///
     /// # Errors
     /// The device does not tell its size. What can't be read is listed instead.
@@ -70,7 +71,7 @@ impl PvScan {
                 .into_iter()
                 .collect(),
         };
-        Ok((seen || !scan.areas.is_empty()).then_some(scan))
+        Ok((seen || !scan.areas.is_empty() || !scan.problems.is_empty()).then_some(scan))
     }
 
     fn generations(&self) -> impl Iterator<Item = &Generation> {
@@ -95,7 +96,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// What its metadata say.
-    pub volumes: VolumeGroup,
+    pub volumes: GroupMetadata,
     /// What the metadata are to the area they come from.
     pub standing: Standing,
     /// For each physical volume, the number of its scan; `None` where it is missing.

@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
-use super::segment::{Names, Segment};
+use super::segment::{Names, VolumeSegment};
 use super::text::{Section, Value};
 use crate::FieldError;
 use crate::md::error::Site;
 
 const SECTOR: u64 = 512;
+const CONTENTS: &str = "Text Format Volume Group";
 /// No volume has more bytes; below this, sums of two never overflow.
 pub(super) const SIZE_MAX: u64 = 1 << 60;
 
@@ -39,7 +40,7 @@ impl PvEntry {
 
 /// A logical volume: visible ones, and the hidden ones that others are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogicalVolume {
+pub struct Volume {
     /// Its name.
     pub name: String,
     /// Its UUID, with dashes.
@@ -49,12 +50,12 @@ pub struct LogicalVolume {
     /// Its size, bytes.
     pub size: u64,
     /// Its parts, in order and without overlaps.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<VolumeSegment>,
 }
 
 /// One version of a volume group.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumeGroup {
+pub struct GroupMetadata {
     /// Its name.
     pub name: String,
     /// Its UUID, with dashes.
@@ -70,23 +71,24 @@ pub struct VolumeGroup {
     /// Its physical volumes.
     pub physical: Vec<PvEntry>,
     /// Its logical volumes.
-    pub logical: Vec<LogicalVolume>,
+    pub logical: Vec<Volume>,
     /// What in it can't be right; those parts are left out.
     pub problems: Vec<FieldError>,
 }
 
-impl VolumeGroup {
+impl GroupMetadata {
     /// Reads a text that lies at byte `offset` of `device`; a `vgcfgbackup` file is one, too.
     ///
-    /// Faults in a physical or logical volume are noted among [`VolumeGroup::problems`], and the rest is read.
+    /// Faults in a physical or logical volume are noted among [`GroupMetadata::problems`], and the rest is read.
     ///
     /// # Errors
     /// The text does not follow the grammar, or what makes it a volume group is missing or absurd.
     pub fn parse(text: &[u8], device: &str, offset: u64) -> Result<Self, FieldError> {
         let site = Site { device, offset, structure: "LVM2 metadata text" };
         let root = Section::parse(text).map_err(|error| site.error("text", error, "the grammar of LVM2"))?;
-        let contents = root.text("contents").unwrap_or("no contents");
-        site.require(contents == "Text Format Volume Group", "contents", contents, "a volume group")?;
+        // It follows the group, so it may be what is lost of an old text.
+        let contents = root.text("contents").unwrap_or(CONTENTS);
+        site.require(contents == CONTENTS, "contents", contents, CONTENTS)?;
         let (name, group) = root
             .sections()
             .find(|(_, section)| section.get("extent_size").is_some())
@@ -167,8 +169,8 @@ fn logical(
     names: &Names<'_>,
     site: Site<'_>,
     problems: &mut Vec<FieldError>,
-) -> LogicalVolume {
-    let mut segments: Vec<Segment> = Vec::new();
+) -> Volume {
+    let mut segments: Vec<VolumeSegment> = Vec::new();
     let mut numbered: HashSet<u64> = HashSet::new();
     for (key, section) in section.sections() {
         let Some(number) = key.strip_prefix("segment").and_then(|number| number.parse().ok()) else {
@@ -177,7 +179,7 @@ fn logical(
         if !numbered.insert(number) {
             continue;
         }
-        match Segment::parse(section, names, &|field, found: String, wanted| {
+        match VolumeSegment::parse(section, names, &|field, found: String, wanted| {
             site.error(field, format!("{found} in {key} of {name}"), wanted)
         }) {
             Ok(segment) => segments.push(segment),
@@ -204,7 +206,7 @@ fn logical(
         let wanted = count.map_or_else(|| "a number".to_owned(), |count| format!("{count} segments"));
         problems.push(site.error("segment_count", format!("{} segments in {name}", segments.len()), wanted));
     }
-    LogicalVolume {
+    Volume {
         name: name.to_owned(),
         uuid: section.text("id").unwrap_or_default().to_owned(),
         visible: has(section, "status", "VISIBLE"),

@@ -15,7 +15,7 @@ const DEVICE_MAX: u64 = 1 << 60;
 
 /// A range of a physical volume, bytes. A size of 0 means: up to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Area {
+pub struct AreaRange {
     /// Where it begins.
     pub offset: u64,
     /// How long it is.
@@ -40,9 +40,9 @@ pub struct RawLabel {
     /// The device's size, bytes.
     pub device_size: Option<u64>,
     /// Where extents lie.
-    pub data_areas: Vec<Area>,
+    pub data_areas: Vec<AreaRange>,
     /// Where metadata lie.
-    pub metadata_areas: Vec<Area>,
+    pub metadata_areas: Vec<AreaRange>,
     /// Version and flags of the header's extension.
     pub extension: Option<(u32, u32)>,
 }
@@ -57,9 +57,9 @@ pub struct PvLabel {
     /// The device's size when it was made a physical volume, bytes; 0 if that was not noted.
     pub device_size: u64,
     /// Where extents lie. The volume group's own `pe_start` counts.
-    pub data_areas: Vec<Area>,
+    pub data_areas: Vec<AreaRange>,
     /// Where metadata lie: none to two.
-    pub metadata_areas: Vec<Area>,
+    pub metadata_areas: Vec<AreaRange>,
     /// Whether the header says that a volume group uses it; `None` where old LVM did not note that.
     pub used: Option<bool>,
 }
@@ -74,10 +74,10 @@ pub(super) fn dashed(uuid: &str) -> String {
 }
 
 /// Reads pairs up to the one that ends the list; returns them and where the next thing begins.
-fn areas(header: &[u8], mut at: usize) -> Option<(Vec<Area>, usize)> {
+fn areas(header: &[u8], mut at: usize) -> Option<(Vec<AreaRange>, usize)> {
     let mut areas = Vec::new();
     while areas.len() < AREAS_MAX {
-        let area = Area { offset: header.le64(at)?, size: header.le64(at + 8)? };
+        let area = AreaRange { offset: header.le64(at)?, size: header.le64(at + 8)? };
         at += 16;
         if area.offset == 0 {
             return Some((areas, at));

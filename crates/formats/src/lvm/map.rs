@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::assemble::Group;
-use super::group::VolumeGroup;
+use super::group::GroupMetadata;
 use super::segment::{Extent, Mapping};
 
 /// How many volumes may lie in each other; LVM stacks fewer than ten.
@@ -45,7 +45,7 @@ pub struct Run {
     pub place: Place,
 }
 
-impl VolumeGroup {
+impl GroupMetadata {
     /// Where the byte at `offset` of logical volume `lv` lies, and how many bytes from there on lie behind it
     /// in the same place, at least 1; `None` behind the volume's end.
     pub fn locate(&self, lv: usize, offset: u64) -> Option<(Place, u64)> {
@@ -162,7 +162,7 @@ impl VolumeGroup {
 }
 
 impl Group {
-    /// As [`VolumeGroup::locate`].
+    /// As [`GroupMetadata::locate`].
     pub fn locate(&self, lv: usize, offset: u64) -> Option<(Place, u64)> {
         self.volumes.locate(lv, offset)
     }

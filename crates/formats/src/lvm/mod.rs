@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! device --PvScan::read--> label, metadata areas, all generations of the text that are left in their rings
-//!     [PvScan] --Lvm::assemble--> Group: the newest VolumeGroup, and which scan is which physical volume
+//!     [PvScan] --Lvm::assemble--> Group: the newest GroupMetadata, and which scan is which physical volume
 //!     Group --locate, map--> places on physical volumes, or the segment that knows (RAID, thin, snapshot)
 //!     segments --> ThinMetadata, SnapshotStore, RaidMeta: read from the logical volumes that they name
 //! ```
 //!
-//! Texts become a tree by the grammar in [`Section`], the tree becomes a [`VolumeGroup`]; parts of it that
+//! Texts become a tree by the grammar in [`Section`], the tree becomes a [`GroupMetadata`]; parts of it that
 //! can't be right are left out and listed. What old generations say can be assembled as well
 //! ([`Lvm::generations`], [`Group::at`]): that is how removed volumes come back.
+//!
+//! For readers that open volumes by name, [`physical_volume`] and [`VolumeGroup`] show the same by names, and
+//! only of groups in which all makes sense.
 //!
 //! Sizes and offsets are bytes everywhere. The formats are described in LVM2's `layout.h` and the kernel's
 //! `Documentation/admin-guide/device-mapper`.
@@ -19,6 +22,7 @@ mod assemble;
 mod group;
 mod label;
 mod map;
+mod named;
 mod raid_meta;
 mod segment;
 mod snapshot;
@@ -27,11 +31,14 @@ mod thin;
 
 pub use area::{Generation, MetadataArea, RawAreaHeader, RawLocation, Standing};
 pub use assemble::{Group, Lvm, PvScan, Snapshot};
-pub use group::{LogicalVolume, PvEntry, VolumeGroup};
-pub use label::{Area, PvLabel, RawLabel};
+pub use group::{GroupMetadata, PvEntry, Volume};
+pub use label::{AreaRange, PvLabel, RawLabel};
 pub use map::{Place, Run};
+pub use named::{
+    Area, LogicalVolume, PhysicalVolume, Segment, SegmentKind, VolumeGroup, older_texts, physical_volume,
+};
 pub use raid_meta::RaidMeta;
-pub use segment::{Extent, Mapping, RaidImage, RaidSet, Segment};
+pub use segment::{Extent, Mapping, RaidImage, RaidSet, VolumeSegment};
 pub use snapshot::{Exception, SnapshotStore};
 pub use text::{Section, TextError, Value};
 pub use thin::{ThinDamage, ThinDevice, ThinMetadata, ThinRun};

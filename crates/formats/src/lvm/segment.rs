@@ -149,7 +149,7 @@ pub enum Mapping {
 
 /// A run of a logical volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
+pub struct VolumeSegment {
     /// Bytes from the volume's beginning.
     pub start: u64,
     /// Bytes.
@@ -170,7 +170,7 @@ pub(super) struct Names<'a> {
 /// Makes an error of a field, what was found, and what was wanted.
 pub(super) type Refuse<'a> = &'a dyn Fn(&'static str, String, &'static str) -> FieldError;
 
-impl Segment {
+impl VolumeSegment {
     pub(super) fn parse(
         section: &Section,
         names: &Names<'_>,

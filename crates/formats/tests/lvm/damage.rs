@@ -1,7 +1,7 @@
 //! Nothing that is damaged may panic, take long, or be believed where a checksum says otherwise.
 
 use device::{BlockDevice, MemoryDevice};
-use formats::lvm::{Lvm, PvScan, RaidMeta, Section, SnapshotStore, ThinMetadata, VolumeGroup};
+use formats::lvm::{GroupMetadata, Lvm, PvScan, RaidMeta, Section, SnapshotStore, ThinMetadata};
 use proptest::prelude::*;
 
 use crate::common::{bytes, flipped, image, truncated};
@@ -55,7 +55,7 @@ fn every_byte_of_a_text() {
 
 /// Does with a text all that can be done.
 fn use_group(text: &[u8]) {
-    let Ok(group) = VolumeGroup::parse(text, "damaged", 0) else { return };
+    let Ok(group) = GroupMetadata::parse(text, "damaged", 0) else { return };
     for lv in 0..group.logical.len() {
         let size = group.logical[lv].size;
         for at in [0, size / 2, size.saturating_sub(1), size, u64::MAX] {
@@ -81,7 +81,7 @@ fn volumes_within_themselves() {
         lv("two", "one"),
         lv("three", "nobody")
     );
-    let group = VolumeGroup::parse(text.as_bytes(), "x", 0).unwrap();
+    let group = GroupMetadata::parse(text.as_bytes(), "x", 0).unwrap();
     assert_eq!(group.problems, []);
     for lv in 0..3 {
         assert_eq!(group.locate(lv, 0), Some((formats::lvm::Place::Nothing, 4 * 4096)));
@@ -97,7 +97,7 @@ fn faults_in_segments_are_named() {
     let text = String::from_utf8(text[..text.iter().position(|byte| *byte == 0).unwrap()].to_vec()).unwrap();
     let problem = |from: &str, to: &str| {
         assert!(text.contains(from), "{from}");
-        let group = VolumeGroup::parse(text.replacen(from, to, 1).as_bytes(), "disk", 7).unwrap();
+        let group = GroupMetadata::parse(text.replacen(from, to, 1).as_bytes(), "disk", 7).unwrap();
         group.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     };
     assert_eq!(problem("extent_count = 12", "extent_count = 12"), "");
