@@ -13,13 +13,14 @@
 //! - `volumes`: what lies between disks and file systems; `zfs` apart
 //! - `raid`: members of RAID sets
 //! - `tables`: partition tables; `partitions`: what is in them
-//! - [`lvm`]: the volumes of LVM2, decoded
 //! - [`md`]: all that the superblocks of Linux md say, decoded
+//! - [`lvm`]: LVM2 from label to the map of a logical volume, thin pools and snapshots
 //! - `reader`, `fields`, `crc`: what all of these are built of
 
 mod crc;
 mod fields;
 mod found;
+mod input;
 pub mod lvm;
 pub mod md;
 mod media;
@@ -37,6 +38,8 @@ use std::ops::Range;
 use device::{BlockDevice, DeviceError};
 
 pub use found::{Found, Kind, MdVersion};
+pub use input::ReadError;
+pub use md::FieldError;
 pub use partitions::{Partition, PartitionTable, partitions};
 use reader::Reader;
 
