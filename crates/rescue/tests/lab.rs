@@ -1,6 +1,6 @@
 //! Against real arrays: `COFFER_LAB=DIR` names a folder with a folder for each case, with `disk-*.img`, what the array
-//! really is in `truth.json`, and what is on it in `MANIFEST.sha256`. `COFFER_LAB_CASE=PART` takes only the cases with
-//! that in their names. A table is printed; it fails if an original changes, if a wrong answer is called sure, or if a
+//! really is in `truth.json`, and what is on it in `MANIFEST.sha256`. `COFFER_LAB_CASE=PART,PART`
+//! takes only the cases with one of these in their names. A table is printed; it fails if an original changes, if a wrong answer is called sure, or if a
 //! file is copied out with other contents than it had.
 //!
 //! Whether an answer is right is asked of the bytes: the best candidate's array and the array put together from the
@@ -198,9 +198,10 @@ fn run(case: &Path) -> Row {
 #[test]
 fn real_arrays() {
     let Some(lab) = std::env::var_os("COFFER_LAB").map(PathBuf::from) else { return };
-    let part = std::env::var("COFFER_LAB_CASE").unwrap_or_default();
+    let parts = std::env::var("COFFER_LAB_CASE").unwrap_or_default();
+    let wanted = |case: &Path| parts.split(',').any(|part| case.to_string_lossy().contains(part));
     let mut cases: Vec<PathBuf> = fs::read_dir(lab).unwrap().map(|entry| entry.unwrap().path()).collect();
-    cases.retain(|case| case.join("truth.json").exists() && case.to_string_lossy().contains(&part));
+    cases.retain(|case| case.join("truth.json").exists() && wanted(case));
     cases.sort();
     println!("| case | truth | first candidate | score (tied) | verdict | lost bytes | files |");
     println!("|---|---|---|---|---|---|---|");

@@ -322,6 +322,9 @@ impl Ext {
                 let number = group as u32 * self.inodes_per_group + index + 1;
                 if let Some(fits) = self.inode_fits(number, inode) {
                     checks.count(Some(fits));
+                    if fits {
+                        self.check_contents(device, number, inode, checks);
+                    }
                 }
             }
         }

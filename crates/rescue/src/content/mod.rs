@@ -4,7 +4,10 @@
 
 pub(crate) mod bytes;
 pub(crate) mod ext;
+mod ext_files;
+mod tails;
 pub(crate) mod xfs;
+mod xfs_files;
 
 use device::BlockDevice;
 

@@ -81,6 +81,14 @@ impl Xfs {
         group * self.group_blocks * self.block
     }
 
+    /// Where a block of the file system is, bytes.
+    pub(super) fn block_at(&self, number: u64) -> Option<u64> {
+        let group = number.checked_shr(self.group_blocks_log)?;
+        let block = number & ((1 << self.group_blocks_log) - 1);
+        let inside = group < self.groups && block < self.group_blocks;
+        inside.then(|| self.group_start(group) + block * self.block)
+    }
+
     /// Bytes of the file system.
     pub(crate) fn size(&self) -> u64 {
         self.group_start(self.groups)
@@ -208,7 +216,11 @@ impl Xfs {
             }
             let at = at + index * self.inode_size as u64;
             let inode = read(device, at, self.inode_size);
-            checks.count(inode.map(|inode| self.inode_address(&inode) == Some(at)));
+            let fits = inode.as_ref().map(|inode| self.inode_address(inode) == Some(at));
+            checks.count(fits);
+            if let (Some(true), Some(inode)) = (fits, inode) {
+                self.check_contents(device, &inode, checks);
+            }
         }
     }
 }

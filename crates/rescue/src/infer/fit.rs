@@ -14,7 +14,7 @@ pub(super) struct Fit {
     pub(super) chunk: u64,
     /// The image in each slot, and where its data begins.
     pub(super) slots: Vec<Option<(usize, u64)>>,
-    /// Witnesses that it explains.
+    /// Addresses of witnesses that it explains.
     pub(super) explained: usize,
 }
 
@@ -48,8 +48,8 @@ pub(super) fn fit(witnesses: &[Witness], sizes: &[u64]) -> Vec<Fit> {
         }
     }
     let best = fits.iter().map(|fit| fit.explained).max().unwrap_or(0);
-    // Some are copies in a journal and the like, which are where no geometry has them.
-    fits.retain(|fit| fit.explained * 20 >= best * 19);
+    // Parity of rows that are nearly empty is a copy of what is in them: a wrong geometry may explain as many.
+    fits.retain(|fit| fit.explained * 2 >= best);
     fits.sort_by_key(|fit| std::cmp::Reverse(fit.explained));
     fits
 }
@@ -65,8 +65,9 @@ fn vote(
 ) -> Option<Fit> {
     // Only far copies depend on how long members are; they are cut to whole chunks.
     let geometry = Geometry::new(shape, chunk, &vec![size / chunk * chunk; members]).ok()?;
-    // For each image: how often which slot with which offset.
-    let mut votes: BTreeMap<(usize, usize, u64), usize> = BTreeMap::new();
+    // For each image: how often which slot with which offset. An address that is found several times in one place of the
+    // geometry counts once; so a file system's journal, with many copies of few blocks, outvotes nobody.
+    let mut votes: BTreeMap<(usize, usize, u64), BTreeSet<u64>> = BTreeMap::new();
     for witness in witnesses {
         let Some((place, _)) = geometry.locate(witness.address) else { continue };
         let spots = match place {
@@ -81,28 +82,24 @@ fn vote(
                 && offset <= size / 2
             {
                 let slot = if shape == Shape::Raid1 { witness.image } else { usize::from(spot.member) };
-                *votes.entry((witness.image, slot, offset)).or_default() += 1;
+                votes.entry((witness.image, slot, offset)).or_default().insert(witness.address);
             }
         }
     }
     // Members of one array mostly have the same offset: what most of them have breaks ties.
     let mut offsets: BTreeMap<u64, usize> = BTreeMap::new();
     for ((_, _, offset), count) in &votes {
-        *offsets.entry(*offset).or_default() += count;
+        *offsets.entry(*offset).or_default() += count.len();
     }
-    let mut ranked: Vec<((usize, usize, u64), usize)> = votes.into_iter().collect();
-    ranked.sort_by_key(|((_, _, offset), count)| std::cmp::Reverse((*count, offsets[offset])));
+    let mut ranked: Vec<((usize, usize, u64), BTreeSet<u64>)> = votes.into_iter().collect();
+    ranked.sort_by_key(|((_, _, offset), found)| std::cmp::Reverse((found.len(), offsets[offset])));
     let mut slots: Vec<Option<(usize, u64)>> = vec![None; members];
     let mut placed = BTreeSet::new();
-    let mut explained = 0;
-    for ((image, slot, offset), votes) in ranked {
+    let mut explained = BTreeSet::new();
+    for ((image, slot, offset), mut found) in ranked {
         if slots.get(slot) == Some(&None) && placed.insert(image) {
             slots[slot] = Some((image, offset));
-            explained += votes;
-        } else if let Some(Some((owner, known))) = slots.get(slot)
-            && (*owner, *known) == (image, offset)
-        {
-            explained += votes;
+            explained.append(&mut found);
         }
     }
     let common = offsets.into_iter().max_by_key(|(_, votes)| *votes)?.0;
@@ -112,5 +109,5 @@ fn vote(
     if let ([slot], [image]) = (&free[..], &waiting[..]) {
         slots[*slot] = Some((*image, common));
     }
-    Some(Fit { shape, chunk, slots, explained })
+    Some(Fit { shape, chunk, slots, explained: explained.len() })
 }

@@ -19,6 +19,8 @@ const HEAD: u64 = 1 << 30;
 const SAMPLES: u64 = 256;
 /// Witnesses of one member that are enough.
 const WITNESSES_ENOUGH: usize = 4096;
+/// Folders that are remembered.
+const FOLDERS_MAX: usize = 65536;
 /// File systems that are told apart.
 const SYSTEMS_MAX: usize = 16;
 /// Structures begin at multiples of this, bytes.
@@ -192,6 +194,9 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
         }
     }
     let table = |group: u64| descriptors.get(&group).map(|descriptor| descriptor.inode_table);
+    // Folders know their inode's number, and the inodes know where the folders are.
+    let mut folders: Vec<(usize, u64, u32)> = Vec::new();
+    let mut starts: std::collections::HashMap<u32, u64> = std::collections::HashMap::new();
     for (image, opened) in images.iter().enumerate() {
         let size = opened.device.size().unwrap_or(0);
         let before = witnesses.len();
@@ -199,12 +204,20 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
             let bytes = read(&*opened.device, &part);
             for at in (0..bytes.len()).step_by(ext.inode_size.min(STEP)) {
                 let place = part.start + at as u64;
-                let inode = bytes.get(at..at + ext.inode_size).and_then(|inode| ext.inode_number(inode));
-                let address = inode.and_then(|number| ext.inode_at(number, table));
-                witnesses.extend(address.map(|address| Witness { image, at: place, address }));
+                let inode = bytes.get(at..at + ext.inode_size);
+                if let Some((number, inode)) = inode.and_then(|inode| Some((ext.inode_number(inode)?, inode)))
+                {
+                    let address = ext.inode_at(number, table);
+                    witnesses.extend(address.map(|address| Witness { image, at: place, address }));
+                    starts.extend(ext.folder_start(inode).map(|start| (number, start)));
+                }
                 if !at.is_multiple_of(1024) {
                     continue;
                 }
+                let folder = bytes.get(at..at + 24).and_then(|block| ext.folder_number(block));
+                folders.extend(
+                    folder.filter(|_| folders.len() < FOLDERS_MAX).map(|number| (image, place, number)),
+                );
                 for bits in [ext.blocks_per_group(), u64::from(ext.inodes_per_group)] {
                     let covered = bytes.get(at..at + (bits / 8) as usize);
                     let Some(covered) = covered.filter(|covered| covered[0] != 0) else { continue };
@@ -218,5 +231,9 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
             }
         }
     }
+    let found = folders
+        .into_iter()
+        .filter_map(|(image, at, number)| Some(Witness { image, at, address: *starts.get(&number)? }));
+    witnesses.extend(found);
     witnesses
 }

@@ -34,9 +34,20 @@ const PROPOSED_MAX: usize = 6;
 /// The score of candidates that can't be told apart.
 const TIED: u8 = 50;
 
+/// Fits by each criterion whose orders are improved.
+const SEEDS_MAX: usize = 8;
+/// Most orders that are tried to improve fits.
+const TRIES_MAX: usize = 1500;
+
+/// What it is worth if nothing of the file system is found.
+const NOTHING: i64 = -1 << 40;
+/// All orders of no more members than this are tried.
+const ORDERED_MAX: usize = 4;
+
 /// A candidate, and what speaks for it: more is better, field by field.
 struct Ranked {
     candidate: Candidate,
+    fit: Fit,
     key: (i64, i64, usize, bool),
 }
 
@@ -75,14 +86,20 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         .collect();
     let pile: Vec<&Image> = numbers.iter().map(|number| images[*number]).collect();
     let sizes: Vec<u64> = pile.iter().map(|image| image.device.size().unwrap_or(0)).collect();
+    let addresses = witnesses.iter().map(|witness| witness.address).collect::<BTreeSet<_>>().len();
     let fits = fit::fit(&witnesses, &sizes);
     let mut ranked: Vec<Ranked> = fits
         .iter()
         .filter(|fit| fit.explained >= WITNESSES_LEAST)
         .flat_map(|fit| completions(fit, pile.len()))
         .take(FITS_MAX)
-        .filter_map(|fit| rank(&pile, &sizes, &fit, witnesses.len(), gathered))
+        .filter_map(|fit| rank(&pile, &sizes, &fit, addresses, gathered))
         .collect();
+    let mut tries = TRIES_MAX;
+    for seed in seeds(&ranked) {
+        let better = improve(&seed, &mut tries, |fit| rank(&pile, &sizes, fit, addresses, gathered));
+        ranked.extend(better);
+    }
     ranked.sort_by_key(|ranked| std::cmp::Reverse(ranked.key));
     let mut kept: Vec<Ranked> = Vec::new();
     for candidate in ranked {
@@ -104,6 +121,87 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         candidate
     });
     scored.collect()
+}
+
+/// The fits that are worth improving: the best by what the file system says, by witnesses, and by what it was told.
+fn seeds(ranked: &[Ranked]) -> Vec<Fit> {
+    let mut seeds: Vec<Fit> = Vec::new();
+    let mut best = |key: &dyn Fn(&Ranked) -> (i64, i64, usize)| {
+        let mut order: Vec<&Ranked> = ranked.iter().collect();
+        order.sort_by_key(|ranked| std::cmp::Reverse(key(ranked)));
+        let mut kinds: Vec<(Shape, u64, usize)> = Vec::new();
+        for ranked in order {
+            let kind = (ranked.fit.shape, ranked.fit.chunk, ranked.fit.slots.len());
+            if kinds.len() < SEEDS_MAX && !kinds.contains(&kind) {
+                kinds.push(kind);
+                if !seeds.contains(&ranked.fit) {
+                    seeds.push(ranked.fit.clone());
+                }
+            }
+        }
+    };
+    best(&|ranked| (ranked.key.0, ranked.key.1, ranked.key.2));
+    best(&|ranked| (i64::from(ranked.key.3), ranked.key.1, ranked.key.2));
+    best(&|ranked| (ranked.key.1.min(0), ranked.key.2.cast_signed() as i64, 0));
+    seeds
+}
+
+/// Moves members as long as that makes it better: where parity is a copy of data, votes may be for either.
+fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>) -> Option<Ranked> {
+    let mut best = rank(seed)?;
+    let count = seed.slots.len();
+    let mut attempt = |fit: Fit, best: &mut Ranked| {
+        *tries = tries.saturating_sub(1);
+        match rank(&fit).filter(|ranked| *tries > 0 && ranked.key > best.key) {
+            Some(ranked) => *best = ranked,
+            None => return false,
+        }
+        true
+    };
+    if count <= ORDERED_MAX {
+        for order in orders(count) {
+            let slots = order.iter().map(|slot| seed.slots[*slot]).collect();
+            attempt(Fit { slots, ..seed.clone() }, &mut best);
+        }
+        return Some(best);
+    }
+    let pairs = || (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+    'again: loop {
+        for (from, to) in pairs().filter(|(from, to)| from < to) {
+            let mut fit = best.fit.clone();
+            fit.slots.swap(from, to);
+            if attempt(fit, &mut best) {
+                continue 'again;
+            }
+        }
+        for (from, to) in pairs().filter(|(from, to)| from.abs_diff(*to) > 1) {
+            let mut fit = best.fit.clone();
+            let slot = fit.slots.remove(from);
+            fit.slots.insert(to, slot);
+            if attempt(fit, &mut best) {
+                continue 'again;
+            }
+        }
+        return Some(best);
+    }
+}
+
+/// All orders of so many things.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new()];
+    for next in 0..count {
+        let longer = |order: &Vec<usize>| {
+            (0..=order.len())
+                .map(|at| {
+                    let mut order = order.clone();
+                    order.insert(at, next);
+                    order
+                })
+                .collect::<Vec<_>>()
+        };
+        all = all.iter().flat_map(longer).collect();
+    }
+    all
 }
 
 /// A fit with all orders of the members that no witness gave a place.
@@ -137,7 +235,7 @@ fn completions(fit: &Fit, images: usize) -> Vec<Fit> {
 }
 
 /// Puts a fit together, and looks how well the file system is with it.
-fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, witnesses: usize, gathered: &Gathered) -> Option<Ranked> {
+fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &Gathered) -> Option<Ranked> {
     let size =
         fit.slots.iter().flatten().filter_map(|(image, offset)| sizes[*image].checked_sub(*offset)).min()?;
     let (level, layout) = fit.shape.codes();
@@ -168,7 +266,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, witnesses: usize, gathered: &
     let hinted = hint == Some((fit.chunk, data));
     let mut reasons = vec![
         format!(
-            "{} of {witnesses} blocks that know their address are where this geometry has them; the others may be \
+            "{} of {addresses} blocks that know their address are where this geometry has them; the others may be \
              copies in a journal",
             fit.explained
         ),
@@ -200,9 +298,10 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, witnesses: usize, gathered: &
     // Rows that agree prove redundancy; rows that don't, disprove it.
     let rows = parity.map_or(0, |(right, wrong)| i64::from(right > 0) - 20 * i64::from(wrong > right / 4));
     let missing = candidate.slots.iter().filter(|slot| slot.is_none()).count().cast_signed() as i64;
-    let structures = i64::from(checks.right) - 10 * i64::from(checks.wrong);
+    let structures =
+        if checks.right == 0 { NOTHING } else { i64::from(checks.right) - 10 * i64::from(checks.wrong) };
     let order = rows * 100 - missing * 50 - 30 * candidate.left_out.len().cast_signed() as i64;
-    Some(Ranked { key: (structures, order, fit.explained, hinted), candidate })
+    Some(Ranked { key: (structures, order, fit.explained, hinted), fit: fit.clone(), candidate })
 }
 
 /// Whether two candidates give the same array, whatever they call it.
@@ -214,15 +313,29 @@ fn same_map(one: &Candidate, other: &Candidate) -> bool {
     };
     let place = |candidate: &Candidate, array: &crate::ArrayDevice, address: u64| {
         let (place, run) = array.geometry().locate(address)?;
-        let spots = match place {
-            geometry::md::Place::Copies(spots) => spots,
-            geometry::md::Place::Row { spot, .. } => vec![spot],
+        let of = |member: u16, offset: u64| {
+            let slot = candidate.slots.get(usize::from(member))?.as_ref()?;
+            Some((slot.path.clone(), slot.data_offset + offset))
         };
-        let of = |spot: &geometry::md::Spot| {
-            let slot = candidate.slots.get(usize::from(spot.member))?.as_ref()?;
-            Some((slot.path.clone(), slot.data_offset + spot.offset))
+        let mut spots = match place {
+            geometry::md::Place::Copies(spots) => {
+                spots.iter().map(|spot| of(spot.member, spot.offset)).collect()
+            }
+            geometry::md::Place::Row { spot, row } => match (of(spot.member, spot.offset), row.q) {
+                // What is missing is made of all others, wherever they are; only Q needs to know.
+                (None, Some(q)) => {
+                    let columns = row.data.iter().map(|member| of(*member, spot.offset));
+                    return Some((
+                        columns.chain([of(row.p, spot.offset), of(q, spot.offset)]).collect(),
+                        run,
+                    ));
+                }
+                (found, _) => vec![found],
+            },
         };
-        Some((spots.iter().map(of).collect::<Option<Vec<_>>>()?, run))
+        // One copy is as good as another.
+        spots.sort();
+        Some((spots, run))
     };
     // Layouts repeat after as many rows as there are members.
     let mut address = 0;
