@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use device::Access;
 use pool::report::State as Health;
 use pool::{Pool, PoolError};
+use protocol::request::{Call, Reply, Request};
 
 use crate::control::{Connection, ControlServer, Handler};
 use crate::error::{Failure, Outcome};
@@ -20,7 +21,6 @@ use crate::eventlog;
 use crate::execute::execute;
 use crate::open;
 use crate::progress::Progress;
-use crate::request::{Call, Reply, Request};
 use crate::serve;
 use crate::session::{self, LocalPool};
 use crate::state::{PoolLock, Record, State};
