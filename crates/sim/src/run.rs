@@ -281,7 +281,7 @@ impl Run {
             }
             // What frees, and what makes durable, always finds room.
             Err(PoolError::NoSpace)
-                if ["write", "trim", "create", "snapshot"].contains(&name.as_str())
+                if ["write", "trim", "resize", "create", "snapshot"].contains(&name.as_str())
                     && self.is_nearly_full() =>
             {
                 Ok(None)

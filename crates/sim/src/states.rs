@@ -131,7 +131,7 @@ impl Run {
             (Letter::Write, Some(volume)) => self.write_range("v", &volume, 8192, 12 << 10),
             (Letter::Patch, Some(volume)) => self.write_range("v", &volume, 5000, 100),
             (Letter::Discard, Some(volume)) => {
-                self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10), "discard")
+                self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10))
             }
             (Letter::Flush, _) => self.flush(),
             (Letter::Create, _) => {

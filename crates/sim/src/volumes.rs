@@ -114,10 +114,7 @@ impl Run {
         if rng.chance(1, 8) {
             (offset, length) = (0, volume.size);
         }
-        // Where blocks are zeroed in part they are written, for which there may be no room.
-        let whole = offset % volume.block == 0 && (offset + length) % volume.block == 0;
-        let what = if whole { "discard" } else { "trim" };
-        self.discard_range(&name, &volume, offset, length, &format!("{what} {name} {offset}+{length}"))
+        self.discard_range(&name, &volume, offset, length)
     }
 
     pub(crate) fn discard_range(
@@ -126,9 +123,12 @@ impl Run {
         volume: &Volume,
         offset: u64,
         length: u64,
-        what: &str,
     ) -> Result<(), Failure> {
         let end = offset + length;
+        // Where blocks are zeroed in part, or kept by a snapshot, it takes room, which there may not be.
+        let whole = offset.is_multiple_of(volume.block) && end.is_multiple_of(volume.block);
+        let free = whole && self.model.now().snapshots(name).is_empty();
+        let what = format!("{} {name} {offset}+{length}", if free { "discard" } else { "trim" });
         let (first, last) =
             (offset.next_multiple_of(volume.block).min(end), (end / volume.block * volume.block).max(offset));
         let mut states = Vec::new();
@@ -144,7 +144,7 @@ impl Run {
         states.push(State { discarding: Some((name.to_owned(), blocks)), ..state.clone() });
         state.change(name, |dataset| dataset.zero(offset, length));
         states.push(state);
-        self.lead_to(what, states, false, false, |pool| {
+        self.lead_to(&what, states, false, false, |pool| {
             let id = pool.open(name)?;
             pool.discard(id, offset, length)
         })?;
@@ -324,7 +324,7 @@ impl Run {
         if rng.chance(1, 2) {
             let volume = Arc::clone(&self.model.now().datasets[&name]);
             let half = at / 2 / u64::from(block) * u64::from(block);
-            self.discard_range(&name, &volume, 0, half, &format!("discard {name} 0+{half}"))?;
+            self.discard_range(&name, &volume, 0, half)?;
             if self.world.supply.is_on() {
                 self.flush()?;
             }

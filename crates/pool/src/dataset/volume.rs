@@ -342,6 +342,10 @@ impl Pool {
 
     /// Discards as many blocks of a range as one commit can free beside what is dirty; where it stopped.
     fn discard_blocks(&mut self, id: DatasetId, blocks: std::ops::Range<u64>) -> Result<u64> {
+        // What a snapshot holds is not freed by this but noted in the deadlist, which grows.
+        if !self.snapshots_of(id).is_empty() {
+            self.admit_change()?;
+        }
         let most = self.freed_at_once(u64::MAX)? as usize;
         self.changed = true;
         self.room_bytes = 0;
