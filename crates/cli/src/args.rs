@@ -31,11 +31,17 @@ pub(crate) struct Setting {
     pub(crate) value: String,
 }
 
+/// Properties whose values are sizes.
+const SIZES: [&str; 3] = ["refreservation", "scan_rate", "volsize"];
+
 /// Splits `PROP=VAL`.
 fn setting(text: &str) -> Result<Setting, String> {
     match text.split_once('=') {
         Some((property, value)) if !property.is_empty() => {
-            Ok(Setting { property: property.to_owned(), value: value.to_owned() })
+            // Sizes may be written as everywhere else; the engine wants bytes.
+            let bytes = SIZES.contains(&property).then(|| sizes::parse(value).ok()).flatten();
+            let value = bytes.map_or_else(|| value.to_owned(), |bytes| bytes.to_string());
+            Ok(Setting { property: property.to_owned(), value })
         }
         _ => Err("write it as PROPERTY=VALUE".to_owned()),
     }
@@ -657,6 +663,16 @@ mod tests {
             let words = std::iter::once("coffer").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn settings_take_sizes_with_units() {
+        let value = |text| setting(text).map(|setting| setting.value);
+        assert_eq!(value("volsize=16M").as_deref(), Ok("16777216"));
+        assert_eq!(value("scan_rate=1.5k").as_deref(), Ok("1536"));
+        assert_eq!(value("refreservation=none").as_deref(), Ok("none"));
+        assert_eq!(value("comment=16M").as_deref(), Ok("16M"));
+        assert!(setting("=1").is_err() && setting("volsize").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use pool::spec::VolumeSpec;
 use pool::{DevicePath, Pool, PoolError, ReplaceOptions, ScrubAction};
 
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::open;
 use crate::request::{Reply, Request, Scrub};
 use crate::state::State;
@@ -51,7 +52,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::Datasets => Reply::Datasets(pool.list()?),
         Request::Map => Reply::Map(pool.map()),
         Request::History => Reply::History(pool.history()?),
-        Request::Events { after } => Reply::Events(pool.events(*after)),
+        Request::Events { after } => Reply::Events(eventlog::since(pool, state, *after)),
         Request::Check => Reply::Check(pool.check()?),
         Request::Scan => {
             Reply::Scan { scan: pool.scan(), busy: pool.has_work(), suspended: pool.suspended() }
@@ -99,6 +100,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             Reply::Plan(plan?)
         }
         Request::Attach { device, new, force } => {
+            refuse_own(pool, new)?;
             Reply::Plan(pool.attach(device, &open::new_word(new, *force, state)?)?)
         }
         Request::Detach { device } => Reply::Plan(pool.detach(device)?),
@@ -106,6 +108,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::Replace { device, new, force, source_last } => {
             let options = ReplaceOptions { read_source_last: *source_last };
             let new = new.clone().or_else(|| path_of(pool, device)).unwrap_or_else(|| device.clone());
+            refuse_own(pool, &new)?;
             Reply::Plan(match spare_named(pool, &new) {
                 Some(spare) => pool.replace_by_spare(device, &spare)?,
                 None => pool.replace(device, &open::new_word(&new, *force, state)?, options)?,
@@ -159,6 +162,21 @@ fn known(pool: &Pool, word: &str) -> Option<DevicePath> {
     let found = paths.iter().position(exact).or_else(|| paths.iter().position(bare));
     let found = found.or_else(|| paths.iter().position(same).filter(|_| word.starts_with('/')));
     found.map(|index| paths.swap_remove(index))
+}
+
+/// Refuses a device that the pool has open already, unless it is a spare of it: opening it once more would only tell
+/// that this very process holds it.
+fn refuse_own(pool: &mut Pool, word: &str) -> Outcome {
+    let same = |known: &DevicePath| {
+        let id = device::identity(Path::new(word));
+        known.is_open && id.is_ok() && id == device::identity(Path::new(&known.path))
+    };
+    match pool.device_paths().into_iter().find(same) {
+        Some(known) if spare_named(pool, &known.path).is_none() => {
+            Err(Failure::refused(format!("{word} is part of pool '{}' already", pool.name())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Where a device of the pool is, or was.

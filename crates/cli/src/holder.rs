@@ -18,6 +18,7 @@ use pool::{Guard, Held, Pool, PoolError};
 
 use crate::control::{Connection, ControlServer, Handler};
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::execute::execute;
 use crate::open;
 use crate::progress::Progress;
@@ -207,7 +208,11 @@ impl Shared {
                 return Some(Err(error));
             }
         }
-        guard.as_mut().map(|pool| pool.tick(STEP_BYTES))
+        guard.as_mut().map(|pool| {
+            let outcome = pool.tick(STEP_BYTES);
+            eventlog::keep(pool, &self.state);
+            outcome
+        })
     }
 
     /// Waits until everyone who waited for the lock a moment ago has had it.
@@ -373,7 +378,11 @@ impl Holder {
             let _ = committer.join();
         }
         let outcome = match pool {
-            Some(mut pool) if !pool.read_only() => pool.flush().map_err(Failure::from),
+            Some(mut pool) if !pool.read_only() => {
+                let flushed = pool.flush();
+                eventlog::keep(&mut pool, &self.shared.state);
+                flushed.map_err(Failure::from)
+            }
             _ => Ok(()),
         };
         drop(self.lock.take());

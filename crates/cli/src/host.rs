@@ -46,6 +46,11 @@ pub(crate) fn host() -> Host {
     Host { id, name }
 }
 
+/// What tells one start of the host from the next.
+pub(crate) fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// The identity in a machine-id file. It is to be kept secret, so only its hash is used.
 fn machine_id(path: &str) -> Option<u64> {
     let text = std::fs::read_to_string(path).ok()?;

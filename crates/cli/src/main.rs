@@ -8,6 +8,7 @@
 //!
 //! - `args`: what can be typed; `names`, `sizes`, `vdevs`: what the words mean
 //! - `open`: devices by name; `state`: pools that are remembered; `host`: time, identity, randomness
+//! - `eventlog`: what happened, kept for later commands
 //! - `request`: what a pool can be asked; `execute`: how it is done; `session`: who does it
 //! - `holder`: holding a pool for longer, with its background work; `control`: how others reach the holder
 //! - `serve`, `targets`: volumes for other programs; `progress`, `signals`: for commands that take their time
@@ -24,6 +25,7 @@ mod commands;
 mod control;
 mod demo;
 mod error;
+mod eventlog;
 mod execute;
 mod holder;
 mod host;

@@ -10,6 +10,7 @@ use pool::spec::ImportOptions;
 
 use crate::control::{Client, Connected, connect};
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::execute::execute;
 use crate::host;
 use crate::open;
@@ -65,8 +66,18 @@ impl LocalPool {
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
         let devices = open::known_members(record.guid, &record.devices, &record.folders, access)
             .map_err(|error| in_use(&record.name, error))?;
-        let options = ImportOptions { read_only, host: host::host(), ..ImportOptions::default() };
-        let (pool, _) = Pool::import(&host::env(cache_bytes), record.guid, devices, &options)?;
+        let here = record.boot == host::boot();
+        let offline = if here { record.offline.clone() } else { Vec::new() };
+        let options = ImportOptions { read_only, host: host::host(), offline, ..ImportOptions::default() };
+        let import = |options| Pool::import(&host::env(cache_bytes), record.guid, devices.clone(), options);
+        let imported = match import(&options) {
+            // What was taken out for a while is needed now.
+            Err(_) if !options.offline.is_empty() => {
+                import(&ImportOptions { offline: Vec::new(), ..options.clone() })
+            }
+            other => other,
+        };
+        let (pool, _) = imported?;
         Ok(Self { pool, lock, record, state })
     }
 }
@@ -86,8 +97,12 @@ fn in_use(name: &str, error: Failure) -> Failure {
 pub(crate) fn after_change(pool: &mut Pool, record: &mut Record, state: &State, command: &str) -> Outcome {
     pool.log_history(command)?;
     let devices = paths(pool);
-    if devices != record.devices || record.name != pool.name() {
+    let known = pool.device_paths();
+    let offline: Vec<_> = known.iter().filter(|known| known.temporary).map(|known| known.guid).collect();
+    if devices != record.devices || record.name != pool.name() || offline != record.offline {
         record.devices = devices;
+        record.boot = host::boot();
+        record.offline = offline;
         pool.name().clone_into(&mut record.name);
         state.save(record)?;
     }
@@ -200,7 +215,11 @@ impl Session {
     /// The engine's.
     pub(crate) fn close(self) -> Outcome {
         match self {
-            Self::Local(mut local) if !local.pool.read_only() => Ok(local.pool.flush()?),
+            Self::Local(mut local) if !local.pool.read_only() => {
+                let flushed = local.pool.flush();
+                eventlog::keep(&mut local.pool, &local.state);
+                Ok(flushed?)
+            }
             _ => Ok(()),
         }
     }

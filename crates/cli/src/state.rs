@@ -1,7 +1,7 @@
 //! What is remembered between commands, in `$COFFER_STATE_DIR`: the pools in use, one file each.
 //!
 //! `<guid>.json` is a pool's [`Record`]; `<guid>.lock` is locked by the process that holds the pool and tells its
-//! number; `<guid>.sock` is that process's control socket; `state.lock` is held while records are
+//! number; `<guid>.sock` is that process's control socket; `<guid>.events` is what happened to it; `state.lock` is held while records are
 //! changed. Records are replaced in one step, so a crash leaves the old one or the new one.
 
 use std::fs::{self, File, OpenOptions};
@@ -39,13 +39,29 @@ pub(crate) struct Record {
     pub(crate) exported: bool,
     /// It was imported read-only.
     pub(crate) read_only: bool,
+    /// Devices that were taken out with `offline -t`, for as long as the host is not started anew.
+    #[serde(default)]
+    pub(crate) offline: Vec<Guid>,
+    /// The start of the host that `offline` speaks of.
+    #[serde(default)]
+    pub(crate) boot: String,
 }
 
 impl Record {
     /// A pool that is in use.
     pub(crate) fn new(name: &str, guid: Guid, devices: Vec<PathBuf>) -> Self {
         let name = name.to_owned();
-        Self { version: VERSION, name, guid, devices, folders: Vec::new(), exported: false, read_only: false }
+        Self {
+            version: VERSION,
+            name,
+            guid,
+            devices,
+            folders: Vec::new(),
+            exported: false,
+            read_only: false,
+            offline: Vec::new(),
+            boot: String::new(),
+        }
     }
 }
 
@@ -80,6 +96,11 @@ impl State {
     /// The control socket of a pool's holder.
     pub(crate) fn socket(&self, guid: Guid) -> PathBuf {
         self.dir.join(format!("{guid}.sock"))
+    }
+
+    /// What happened to a pool.
+    pub(crate) fn events(&self, guid: Guid) -> PathBuf {
+        self.dir.join(format!("{guid}.events"))
     }
 
     /// All records, by name. One that can't be read is reported in a sentence instead.
@@ -183,7 +204,7 @@ impl State {
     /// The folder can't be written.
     pub(crate) fn forget(&self, guid: Guid) -> Outcome {
         let _lock = self.lock_records()?;
-        for path in [self.record_path(guid), self.socket(guid), self.lock_path(guid)] {
+        for path in [self.record_path(guid), self.socket(guid), self.events(guid), self.lock_path(guid)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Failure::io(format!("remove {}", path.display()))(error));

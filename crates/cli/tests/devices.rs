@@ -194,3 +194,66 @@ fn vdevs_are_added_as_planned() {
     assert!(bench.ok("status tank").contains("mirror-1"));
     bench.holds("tank/vol", &data);
 }
+
+#[test]
+fn a_device_taken_out_for_a_while_stays_out_until_the_next_import() {
+    let bench = Bench::new();
+    let disks = bench.disks(3);
+    let data = bench.pool_with_data(&format!("raidz1 {}", disks.join(" ")), 2 << 20);
+    bench.ok(&format!("offline -t tank {}", disks[0]));
+    // Each command opens the pool anew, which must not bring it back.
+    assert_eq!(bench.state("tank"), "DEGRADED");
+    assert_eq!(bench.feed("volume write tank/vol --offset 8M", &noise(3, 4 << 20)).code, 0);
+    assert!(bench.ok("status tank").contains("OFFLINE"));
+    bench.ok("export tank");
+    bench.ok("import tank");
+    bench.ok("wait tank");
+    assert_eq!(bench.state("tank"), "ONLINE");
+    take_away(&disks[1]);
+    bench.holds("tank/vol", &data);
+}
+
+#[test]
+fn what_happened_is_told_to_later_commands() {
+    let bench = Bench::new();
+    let disks = bench.disks(3);
+    let data = bench.pool_with_data(&format!("raidz1 {}", disks.join(" ")), 4 << 20);
+    damage(&disks[1], 2 << 20, &noise(3, 100 << 20));
+    bench.holds("tank/vol", &data);
+    let told = bench.ok("events tank");
+    assert!(told.contains("checksum") && told.contains(&disks[1]), "{told}");
+    bench.ok("scrub tank");
+    let events = bench.run("events --json tank").data();
+    let events = events.as_array().unwrap();
+    assert!(events.iter().any(|event| event["class"] == "scrub_finish"), "{events:?}");
+    let ids: Vec<u64> = events.iter().map(|event| event["id"].as_u64().unwrap()).collect();
+    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    // Somebody who follows sees the old ones, and the new ones as they come.
+    let mut follower = bench.command("events -f tank").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    common::eventually("the follower holds the pool", || bench.ok("status tank").contains("tank"));
+    bench.ok(&format!("offline tank {}", disks[0]));
+    common::eventually("it is noted", || bench.ok("events tank").contains("taken offline"));
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    let _ = std::process::Command::new("kill").args(["-INT", &follower.id().to_string()]).status();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut follower.stdout.take().unwrap(), &mut text).unwrap();
+    assert_eq!(follower.wait().unwrap().code(), Some(0));
+    assert!(text.contains("checksum") && text.contains("taken offline"), "{text}");
+}
+
+#[test]
+fn a_program_gets_one_answer() {
+    let bench = Bench::new();
+    let disks = bench.disks(2);
+    bench.pool_with_data(&format!("mirror {}", disks.join(" ")), 4 << 20);
+    let new = bench.disk("new", DISK);
+    let answer = bench.run(&format!("replace --json tank {} {new}", disks[0])).data();
+    assert_eq!(answer["scan"]["state"], "finished");
+    assert_eq!(answer["steps"][0], format!("replace {} by {new}", disks[0]));
+    bench.ok(&format!("offline tank {new}"));
+    assert_eq!(bench.feed("volume write tank/vol", &noise(3, 4 << 20)).code, 0);
+    let answer = bench.run(&format!("online --json tank {new}")).data();
+    assert_eq!(answer["scan"]["state"], "finished", "{answer}");
+    let said = bench.fails(&format!("replace tank {} {new}", disks[1]));
+    assert!(said.contains("part of pool 'tank' already"), "{said}");
+}

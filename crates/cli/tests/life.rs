@@ -129,6 +129,10 @@ fn volumes_are_resized_and_have_properties() {
     assert_eq!(bench.ok("get -H compression tank/vol"), "tank/vol\tcompression\toff\tlocal\n");
     bench.ok("set compression=zstd tank/vol");
     assert!(bench.ok("get all tank/vol").contains("zstd"));
+    bench.ok("set volsize=32M tank/vol");
+    bench.ok("set scan_rate=1.5M tank");
+    assert_eq!(bench.ok("get -H scan_rate tank"), "tank\tscan_rate\t1.50M\tlocal\n");
+    assert_eq!(bench.ok("get -Hp volsize tank/vol"), "tank/vol\tvolsize\t33554432\tlocal\n");
     bench.fails("set compression=maybe tank/vol");
     bench.fails("set no-such-thing=1 tank");
 }

@@ -12,15 +12,18 @@
 //! - `unix`, `media`, `windows`: file systems
 //! - `volumes`: what lies between disks and file systems; `zfs` apart
 //! - `raid`: members of RAID sets
-//! - `tables`: partition tables
+//! - `tables`: partition tables; `partitions`: what is in them
+//! - [`lvm`]: the volumes of LVM2, decoded
 //! - [`md`]: all that the superblocks of Linux md say, decoded
 //! - `reader`, `fields`, `crc`: what all of these are built of
 
 mod crc;
 mod fields;
 mod found;
+pub mod lvm;
 pub mod md;
 mod media;
+mod partitions;
 mod raid;
 mod reader;
 mod tables;
@@ -34,6 +37,7 @@ use std::ops::Range;
 use device::{BlockDevice, DeviceError};
 
 pub use found::{Found, Kind, MdVersion};
+pub use partitions::{Partition, PartitionTable, partitions};
 use reader::Reader;
 
 /// A parser of one format: what it found, or nothing.

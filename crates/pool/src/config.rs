@@ -77,6 +77,8 @@ pub struct DevicePath {
     pub state: State,
     /// It is open.
     pub is_open: bool,
+    /// It was taken offline until the next import.
+    pub temporary: bool,
 }
 
 impl Config {
@@ -278,6 +280,7 @@ impl Pool {
                 path: device.path.clone(),
                 state: device.state(),
                 is_open: device.handle.is_some(),
+                temporary: device.offline && device.temporary,
             })
             .collect()
     }

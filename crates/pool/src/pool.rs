@@ -108,6 +108,11 @@ impl Pool {
         self.core.events.after(after)
     }
 
+    /// Events that were not taken yet, oldest first, for who keeps them elsewhere; they are forgotten here.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.core.events.take()
+    }
+
     /// Forgets everything that was read, so that the next reads go to the devices.
     pub fn drop_caches(&mut self) {
         self.core.cache.clear();

@@ -77,6 +77,8 @@ pub struct ImportOptions {
     pub rewind: bool,
     /// Go back to exactly this transaction group.
     pub txg: Option<crate::types::Txg>,
+    /// Devices that stay out of use as long as this import lasts, as after `offline` with `temporary`.
+    pub offline: Vec<crate::types::Guid>,
     /// Another name for the pool.
     pub rename: Option<String>,
     /// This host's identity and name.

@@ -25,7 +25,9 @@ impl Pool {
         match (kind, chunk.layout.kind()) {
             (Some(GroupKind::Mirror), _) => "mirror".to_owned(),
             (Some(GroupKind::Raidz(_)), Kind::Parity { parity }) => format!("raidz{parity}"),
-            (Some(GroupKind::Raidz(_)), _) => format!("{copies}-copies"),
+            // Nodes, and what is too short for a row, are kept in copies: btrfs has names for that.
+            (Some(GroupKind::Raidz(_)), _) if copies == 2 => "RAID1".to_owned(),
+            (Some(GroupKind::Raidz(_)), _) => format!("RAID1C{copies}"),
             (_, Kind::Copies) => match copies {
                 1 => "single".to_owned(),
                 2 if on_one() => "DUP".to_owned(),

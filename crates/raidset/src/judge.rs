@@ -3,6 +3,7 @@
 //! Two ways lead to a set: [`group`] finds sets among everything that has a label (autoconfiguration), [`check`] judges
 //! the components that a configuration file names. Both follow RAIDframe; nothing in here does I/O.
 
+use crate::extension::Extension;
 use crate::label::{Label, Version};
 use crate::layout::{Layout, Level};
 
@@ -43,6 +44,23 @@ pub struct FoundSet {
     pub parity_dirty: bool,
     /// Whether it wants to be configured by itself.
     pub autoconfigure: bool,
+}
+
+/// Undoes, in memory, what power cuts between the writes of labels have done to their counters, as far as the extension areas of
+/// the same components tell: see [`Extension::complete`].
+pub fn complete<'a>(labels: impl Iterator<Item = &'a mut Label>, extensions: &[Option<Extension>]) {
+    let mut labels: Vec<&mut Label> = labels.collect();
+    let mut serials: Vec<i32> = labels.iter().map(|label| label.serial_number).collect();
+    serials.sort_unstable();
+    serials.dedup();
+    for serial in serials {
+        let ours = labels.iter_mut().filter(|label| label.serial_number == serial);
+        let mut ours: Vec<&mut Label> = ours.map(|label| &mut **label).collect();
+        let Some(counter) = ours.iter().map(|label| label.mod_counter).max() else { continue };
+        if let Some(best) = Extension::best(extensions.iter().flatten(), serial, counter) {
+            best.complete(ours.iter_mut().map(|label| &mut **label));
+        }
+    }
 }
 
 /// Whether two labels are of one set; column, counter, sizes of components, clean and status may differ.

@@ -2,6 +2,7 @@
 //!
 //! - [`layout`]: where the sectors of a set lie on its components
 //! - [`label`]: the component label, which says what set and column a component belongs to
+//! - [`extension`]: what labels have no room for, where RAIDframe does not look
 //! - [`paritymap`]: which regions may have parity that does not match
 //! - [`judge`]: which components belong to a set, and which missed something
 //! - [`config`]: the configuration file
@@ -10,6 +11,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;
+pub mod extension;
 pub mod judge;
 pub mod label;
 pub mod layout;

@@ -63,7 +63,9 @@ pub enum Action {
     Unconfigure,
     /// `-U`: set the unit.
     SetUnit(u32),
-    /// No option but a device: nothing is done.
+    /// `-t`: check a configuration file; there is no device.
+    CheckFile(String),
+    /// No option but a device: nothing is done, apart from what `-o` says.
     Nothing,
 }
 
@@ -74,7 +76,13 @@ pub struct Invocation {
     pub action: Action,
     /// `-v`.
     pub verbose: bool,
-    /// The set's device.
+    /// `-n`: only say what would be done.
+    pub dry_run: bool,
+    /// `--json`: answer in JSON.
+    pub json: bool,
+    /// The words of each `-o`.
+    pub options: Vec<String>,
+    /// The set's device; empty with `-t`.
     pub device: String,
 }
 
@@ -84,9 +92,9 @@ pub struct Invocation {
 pub struct UsageError(String);
 
 /// Letters that take an argument.
-const WITH_ARGUMENT: &str = "aAcCfFgIMrRU";
+const WITH_ARGUMENT: &str = "aAcCfFgIMorRtU";
 /// Letters that take none.
-const ALONE: &str = "BGiLmpPsSuv";
+const ALONE: &str = "BGiLmnpPsSuv";
 
 impl Invocation {
     /// Parses what follows the program's name. Options end at the first argument that is none.
@@ -97,10 +105,15 @@ impl Invocation {
         let mut rest = arguments.iter().copied();
         let mut operands = Vec::new();
         let mut chosen: Option<(char, String)> = None;
-        let mut verbose = false;
+        let (mut verbose, mut dry_run, mut json) = (false, false, false);
+        let mut options = Vec::new();
         while let Some(argument) = rest.next() {
             let letters = match argument.strip_prefix('-') {
                 Some("-") => break,
+                Some("-json") => {
+                    json = true;
+                    continue;
+                }
                 Some(letters) if !letters.is_empty() => letters,
                 _ => {
                     operands.push(argument);
@@ -118,14 +131,25 @@ impl Invocation {
                 } else {
                     return Err(UsageError(format!("there is no option -{letter}")));
                 };
-                if letter == 'v' {
-                    verbose = true;
-                } else if chosen.replace((letter, value.to_owned())).is_some() {
-                    return Err(UsageError("give one action only".to_owned()));
+                match letter {
+                    'v' => verbose = true,
+                    'n' => dry_run = true,
+                    'o' => options.extend(value.split(',').map(str::to_owned)),
+                    _ if chosen.replace((letter, value.to_owned())).is_some() => {
+                        return Err(UsageError("give one action only".to_owned()));
+                    }
+                    _ => {}
                 }
             }
         }
         operands.extend(rest);
+        if let Some(('t', file)) = &chosen {
+            if !operands.is_empty() {
+                return Err(UsageError("-t takes no device".to_owned()));
+            }
+            let action = Action::CheckFile(file.clone());
+            return Ok(Self { action, verbose, dry_run, json, options, device: String::new() });
+        }
         let (&device, numbers) =
             operands.split_last().ok_or_else(|| UsageError("no device is given".to_owned()))?;
         let action = match chosen {
@@ -135,7 +159,7 @@ impl Invocation {
         if !numbers.is_empty() && !matches!(action, Action::SetMap(_)) {
             return Err(UsageError("give one device only".to_owned()));
         }
-        Ok(Self { action, verbose, device: device.to_owned() })
+        Ok(Self { action, verbose, dry_run, json, options, device: device.to_owned() })
     }
 }
 
@@ -409,10 +433,21 @@ mod tests {
             ("raid0", Action::Nothing),
         ] {
             let parsed = parse(line).unwrap();
-            assert_eq!(parsed, Invocation { action, verbose: false, device: "raid0".to_owned() }, "{line}");
+            let expected = Invocation {
+                action,
+                verbose: false,
+                dry_run: false,
+                json: false,
+                options: vec![],
+                device: "raid0".to_owned(),
+            };
+            assert_eq!(parsed, expected, "{line}");
             assert_eq!(parse(&format!("-v {line}")).unwrap(), Invocation { verbose: true, ..parsed });
         }
         assert!(parse("-iv raid0").unwrap().verbose);
+        let ours = parse("--json -n -o autospare,x -s raid0").unwrap();
+        assert!(ours.json && ours.dry_run && ours.options == ["autospare", "x"]);
+        assert_eq!(parse("-t raid0.conf").unwrap().action, Action::CheckFile("raid0.conf".to_owned()));
     }
 
     #[test]

@@ -252,7 +252,10 @@ impl Run {
     fn one_tick(&mut self, budget: u64) -> Result<bool, Failure> {
         let mut rng = Rng::new(self.pattern_number());
         // Power likes to fail when a job notes how far it came: near the end of a step, if this one is like the last.
-        if !self.ending && self.fuse.is_none() && self.pool().has_work() && rng.chance(1, 8) {
+        let stale =
+            self.pool().map().iter().any(|chunk| chunk.placements.iter().any(|p| p.stale_regions > 0));
+        let share = if stale { 4 } else { 1 };
+        if !self.ending && self.fuse.is_none() && rng.chance(share, 8) && self.pool().has_work() {
             self.world.supply.cut_after(self.tick_changes.saturating_sub(rng.below(30)));
             self.fuse = Some(rng.below(2));
         }
@@ -348,11 +351,12 @@ impl Run {
     }
 
     /// Looks at an older root, from copies of the disks: what was acknowledged with it is still there.
-    fn look_back(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some((txg, state)) = rng.choose(&self.roots).cloned() else { return Ok(()) };
-        if !self.world.impaired.is_empty() || txg.0 + 2 < self.pool().last_txg().0 {
-            return Ok(());
-        }
+    pub(crate) fn look_back(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        // The last root and two before it can be imported.
+        let last = self.pool().last_txg().0;
+        let roots: Vec<_> =
+            self.roots.iter().filter(|(txg, _)| txg.0 + 2 >= last && txg.0 < last).cloned().collect();
+        let Some((txg, state)) = rng.choose(&roots).cloned() else { return Ok(()) };
         let present: Vec<bool> = self.world.disks.iter().map(|disk| disk.device.is_present()).collect();
         let mut copy = self.world.fork(|disk| present[disk]);
         let back = ImportOptions { read_only: true, txg: Some(txg), ..options() };

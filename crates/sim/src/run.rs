@@ -296,7 +296,12 @@ impl Run {
         if !self.world.supply.is_on() {
             return Ok(());
         }
-        let seen = self.observe()?;
+        let seen = self.observe();
+        // Reading repairs, and power may fail in it.
+        if !self.world.supply.is_on() {
+            return Ok(());
+        }
+        let seen = seen?;
         match self.model.find(&seen) {
             Some(index) if index + 1 >= base => {
                 self.model.truncate(index + 1);

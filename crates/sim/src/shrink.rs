@@ -12,6 +12,7 @@ pub fn shrink(
     failure: (usize, Failure),
     sabotage: Option<&str>,
 ) -> (Program, (usize, Failure)) {
+    let kind = kind(&failure.1);
     let mut best = program.clone();
     let mut how = failure;
     best.steps.truncate(how.0 + 1);
@@ -25,11 +26,11 @@ pub fn shrink(
             tried.steps.drain(at..(at + size).min(best.steps.len()));
             runs += 1;
             match run(&tried, sabotage, false).failure {
-                Some((step, failure)) => {
+                Some((step, failure)) if self::kind(&failure) == kind => {
                     tried.steps.truncate(step + 1);
                     (best, how, shorter) = (tried, (step, failure), true);
                 }
-                None => at += size,
+                _ => at += size,
             }
         }
         if !shorter || size > 1 {
@@ -37,4 +38,14 @@ pub fn shrink(
         }
     }
     (best, how)
+}
+
+/// What kind of failure a sentence tells of: its words without names and numbers.
+fn kind(failure: &str) -> String {
+    failure
+        .split_whitespace()
+        .filter(|word| !word.contains(|c: char| c.is_ascii_digit()))
+        .take(12)
+        .collect::<Vec<_>>()
+        .join(" ")
 }

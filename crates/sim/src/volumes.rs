@@ -145,7 +145,11 @@ impl Run {
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        self.lead_to("flush", Vec::new(), true, false, pool::Pool::flush)?;
+        let done = self.lead_to("flush", Vec::new(), true, false, pool::Pool::flush)?;
+        let mut rng = Rng::new(self.pattern_number());
+        if done && self.world.supply.is_on() && rng.chance(1, 6) {
+            self.look_back(&mut rng)?;
+        }
         Ok(())
     }
 

@@ -25,6 +25,13 @@ use crate::state::Record;
 /// # Errors
 /// There is no such pool, its name is taken, devices are missing beyond redundancy, or another host may use it.
 pub(super) fn import(context: &Context, args: &args::Import) -> Outcome {
+    let rewinds = args.rewind || args.txg.is_some();
+    if args.pool.is_none() && (rewinds || args.dry_run) {
+        return Err(Failure::usage("-F, -T and -n speak of one pool: name it"));
+    }
+    if args.dry_run && !rewinds {
+        return Err(Failure::usage("-n goes with -F or -T"));
+    }
     let places = if args.dir.is_empty() { open::usual_places(&context.state)? } else { args.dir.clone() };
     let in_use = context.state.in_use()?;
     let members = open::members_in(&places)?;
@@ -102,9 +109,6 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
         return Err(Failure::usage("properties cannot be set on a pool that is imported read-only"));
     }
     let rewinds = options.rewind || options.txg.is_some();
-    if args.dry_run && !rewinds {
-        return Err(Failure::usage("-n goes with -F or -T"));
-    }
     let name = options.rename.as_ref().unwrap_or(&found.name);
     context.state.name_is_free(name, Some(found.guid))?;
     if let Connected::Holder(_) = connect(&context.state.socket(found.guid), "")? {
@@ -171,6 +175,7 @@ pub(super) fn export(context: &Context, args: &args::OnePool) -> Outcome {
         session.give_up(&Request::Export)?;
     }
     record.exported = true;
+    record.offline.clear();
     record.read_only = false;
     context.state.save(&record)
 }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use pool::PoolError;
-use pool::report::{ScanKind, ScanReport, ScanState};
+use pool::report::{Plan, ScanKind, ScanReport, ScanState};
+use serde::Serialize;
 
 use super::{Context, mismatch};
 use crate::args;
@@ -27,19 +28,40 @@ use crate::signals::Interrupt;
 pub(super) fn administer(context: &Context, pool: &str, request: &Request, wait: bool) -> Outcome {
     let mut session = session::open(&context.state, pool, Mode::Change, &context.command_line)?;
     let before = look(&mut session, context)?;
-    match session.call(request, &context.command_line)? {
-        Reply::Plan(plan) => context.done(&plan)?,
-        Reply::Done => {}
+    let plan = match session.call(request, &context.command_line)? {
+        Reply::Plan(plan) => Some(plan),
+        Reply::Done => None,
         other => return mismatch(other),
+    };
+    // What is to be known is told before the work begins; programs get one answer at the end.
+    if let Some(plan) = plan.as_ref().filter(|_| !context.json) {
+        context.done(plan)?;
     }
     // What a destroy frees is freed in steps; a scan that happens to go on is not its business.
     let wanted = !matches!(request, Request::DatasetDestroy { .. }) || !before.busy;
     let after = match session {
         Session::Local(local) if wanted => stay(*local)?,
         Session::Remote(client) if wait => look_on(client)?,
-        other => return other.close(),
+        other => {
+            other.close()?;
+            None
+        }
     };
-    if after.is_some() && after != before.scan { report(context, after.as_ref()) } else { Ok(()) }
+    let scan = after.filter(|scan| before.scan.as_ref() != Some(scan));
+    match (context.json, plan, scan) {
+        (true, Some(plan), scan) => context.print(&Answer { plan, scan }, |_| String::new()),
+        (_, _, Some(scan)) => report(context, Some(&scan)),
+        (_, _, None) => Ok(()),
+    }
+}
+
+/// The JSON of what was done to devices and the work that followed.
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    plan: Plan,
+    /// The resilver that this command waited for.
+    scan: Option<ScanReport>,
 }
 
 /// `coffer scrub`.

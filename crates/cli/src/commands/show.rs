@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{Context, mismatch};
 use crate::args::{self, ListKind};
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::holder::Holder;
 use crate::host;
 use crate::names;
@@ -255,7 +256,7 @@ pub(super) fn events(context: &Context, args: &args::Events) -> Outcome {
             while !interrupt.is_set() && !holder.shared().has_ended() && outcome.is_ok() {
                 outcome = holder
                     .shared()
-                    .with(|pool| Ok(pool.events(after)))
+                    .with(|pool| Ok(eventlog::since(pool, &context.state, after)))
                     .and_then(&mut show)
                     .map(|to| after = to);
             }

@@ -139,7 +139,7 @@ fn value(row: &PropertyRow, style: Style) -> String {
             short(number)
         }
         "refreservation" if number == 0 => "none".to_owned(),
-        "refreservation" => short(number),
+        "refreservation" | "scan_rate" => short(number),
         "capacity" | "fragmentation" => format!("{number}%"),
         "creation" => super::date(Millis(number)),
         _ => row.value.clone(),

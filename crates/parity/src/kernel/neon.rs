@@ -88,5 +88,6 @@ kernel!(
     neon,
     Quad,
     4,
+    4,
     4
 );

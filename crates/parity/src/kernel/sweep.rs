@@ -3,11 +3,13 @@
 //! For each chunk of a few vectors, all columns are read from last to first, and each row's sum is multiplied by the
 //! row's generator before a column is added. So the sums never leave the registers and no tables of powers are needed.
 //!
-//! A chunk is always whole cache lines where columns are aligned, and all vectors of a column's chunk are loaded before
-//! the next column's. So a line may go as soon as it has been used, and columns whose lines all compete for the same few
-//! ways of the first cache, as those of page-aligned columns do, lose little. What they still lose (up to a fifth with
-//! 16 columns that fit into the second cache) depends on the address bits from 12 up; traversing them in groups, with the
-//! sums kept in memory between the groups, was measured to cost more than it brings.
+//! A chunk is whole cache lines where columns are aligned, and all vectors of a column's chunk are loaded before the next
+//! column's. So a line may go as soon as it has been used, and columns whose lines all compete for the same few ways of
+//! the first cache, as those of page-aligned columns do, lose little. The same columns also compete for the few entries
+//! that the first translation buffer has for their pages (six where there are 16 sets of them and columns are a multiple
+//! of 64 KiB apart): each change of column then costs a look into the second one. That is why chunks are as long as the
+//! registers allow. Traversing columns in groups that fit, with the sums kept in memory between the groups, loses almost
+//! nothing by alignment and yet is slower than this.
 
 use crate::field::Coefficient;
 
@@ -17,6 +19,10 @@ pub(super) const LINE: usize = 64;
 /// How far ahead the lines of results are fetched, bytes. Stores that miss the first cache fill the store buffer, and
 /// a few hundred bytes are too late.
 const AHEAD: usize = 1024;
+
+/// Up to how many columns the lines of results are fetched: with more of them stores have the time to wait, and fetching
+/// only evicts.
+const FEW_COLUMNS: usize = 8;
 
 /// What becomes of the sums.
 pub(super) enum Sink<'a> {
@@ -200,7 +206,7 @@ unsafe fn put<V: Vector, const U: usize>(work: &Work<'_>, target: *mut u8, at: u
             }
         } else {
             for u in 0..U {
-                if (u * V::BYTES).is_multiple_of(LINE) {
+                if work.columns.len() <= FEW_COLUMNS && (u * V::BYTES).is_multiple_of(LINE) {
                     V::prefetch(target.wrapping_add(at + u * V::BYTES + AHEAD));
                 }
                 results[u].store(target.add(at + u * V::BYTES));
@@ -286,9 +292,10 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
 
 /// Makes the entry point of a kernel: picks the compiled loop for the rows and the sink.
 ///
-/// The attributes enable the instructions; `$many` and `$few` are how many vectors are in flight with one or two rows and with three.
+/// The attributes enable the instructions. The numbers say how many vectors are in flight with one or two rows, with three
+/// rows, and with three rows whose sums are combined.
 macro_rules! kernel {
-    ($(#[$attribute:meta])* $name:ident, $vector:ty, $many:literal, $few:literal) => {
+    ($(#[$attribute:meta])* $name:ident, $vector:ty, $two:literal, $three:literal, $solve:literal) => {
         /// Runs an order.
         ///
         /// # Safety
@@ -300,10 +307,12 @@ macro_rules! kernel {
             unsafe fn rows<const ROWS: u8, const SINK: u8>(work: &sweep::Work<'_>) -> bool {
                 // SAFETY: passed on.
                 unsafe {
-                    if ROWS != 7 && work.length >= $many * <$vector>::BYTES {
-                        sweep::sweep::<$vector, $many, ROWS, SINK>(work)
-                    } else if ROWS == 7 && work.length >= $few * <$vector>::BYTES {
-                        sweep::sweep::<$vector, $few, ROWS, SINK>(work)
+                    if ROWS != 7 && work.length >= $two * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $two, ROWS, SINK>(work)
+                    } else if ROWS == 7 && SINK != COMBINE && work.length >= $three * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $three, ROWS, SINK>(work)
+                    } else if ROWS == 7 && SINK == COMBINE && work.length >= $solve * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $solve, ROWS, SINK>(work)
                     } else {
                         sweep::sweep::<$vector, 1, ROWS, SINK>(work)
                     }

@@ -286,6 +286,7 @@ kernel!(
     ssse3,
     Xmm,
     4,
+    2,
     2
 );
 kernel!(
@@ -293,6 +294,7 @@ kernel!(
     avx2,
     Ymm,
     4,
+    2,
     2
 );
 kernel!(
@@ -300,12 +302,14 @@ kernel!(
     gfni256,
     YmmAffine,
     4,
+    2,
     2
 );
 kernel!(
     #[target_feature(enable = "avx512f,avx512bw,gfni")]
     gfni512,
     Zmm,
-    4,
+    8,
+    8,
     4
 );

@@ -80,8 +80,9 @@ pub fn each_kernel(mut f: impl FnMut(parity::kernel::Kernel)) {
 }
 
 /// Lengths around every vector width and chunk, and some longer than any block.
-pub const LENGTHS: [usize; 24] = [
-    0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 255, 256, 257, 511, 4095, 4096, 4097, 70_001,
+pub const LENGTHS: [usize; 28] = [
+    0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 255, 256, 257, 511, 512, 513, 577, 1023,
+    4095, 4096, 4097, 70_001,
 ];
 
 /// Columns that lie exactly their length, rounded up to pages, apart in one block that starts at a page.

@@ -25,6 +25,11 @@ impl EventLog {
         self.events.push_back(Event { id: self.next, time, class: class.to_owned(), device, message });
     }
 
+    /// All events; they are forgotten here.
+    pub(crate) fn take(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events).into()
+    }
+
     /// Events with a number above `after`.
     pub(crate) fn after(&self, after: u64) -> Vec<Event> {
         self.events.iter().filter(|event| event.id > after).cloned().collect()

@@ -176,6 +176,11 @@ impl Pool {
         pool.extents = tree(EXTENT_TREE, uberblock.extent_root);
         pool.committed = uberblock.txg;
         pool.load_chunk_tree(members)?;
+        for device in pool.core.devices.values_mut() {
+            if !device.offline && options.offline.contains(&device.guid) {
+                (device.offline, device.temporary) = (true, true);
+            }
+        }
         // Sessions are written down when they begin; the last one came as far as this root.
         if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == uberblock.session) {
             last.1 = uberblock.txg;

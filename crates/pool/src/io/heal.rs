@@ -18,6 +18,9 @@ use crate::types::DeviceId;
 /// Combinations that are tried before an extent is given up.
 const TRIALS_MAX: usize = 50_000;
 
+/// Bytes of such combinations whose checksum is computed, so that a long extent is given up in about a second.
+const TRIALS_BYTES_MAX: u64 = 4 << 30;
+
 /// What one placement holds of the rows in question.
 struct Version {
     column: u16,
@@ -205,67 +208,35 @@ fn matches(chunk: &Chunk, want: &Want, rows: &Rows) -> bool {
     rows.logical(chunk, offset, u64::from(want.length)).is_some_and(|bytes| want.checksum.matches(&bytes))
 }
 
-/// Chunks without parity: every unit of the extent from every version that differs, in all combinations.
+/// How much of an extent is believed or not as one, from coarse to fine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grain {
+    /// All that a set of twin columns holds.
+    Twins,
+    /// One unit.
+    Unit,
+    /// One sector.
+    Sector,
+}
+
+/// A part of an extent, and its different versions.
+struct Choice {
+    /// (where in the extent, where in the columns, length), bytes.
+    ranges: Vec<(usize, usize, usize)>,
+    /// What versions hold there, one range behind the other.
+    versions: Vec<Vec<u8>>,
+}
+
+/// Chunks without parity: every part of the extent from every version that differs, in all combinations. Fresh
+/// versions come first and large parts do: one bad device is one part, however many spots of it are bad.
 fn by_copies(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: &[Version]) -> Option<Rows> {
     let offset = want.address.0 - chunk.address.0;
-    let sector = crate::SECTOR as usize;
-    // For every sector of the extent its different versions.
-    let mut choices: Vec<Vec<Vec<u8>>> = Vec::new();
-    for segment in chunk.layout.segments(offset, u64::from(want.length)) {
-        let cell = segment.cell;
-        let columns: Vec<u16> = chunk.layout.columns_of(cell.row, cell.index).collect();
-        let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize + cell.within as usize;
-        for piece in 0..segment.length as usize / sector {
-            let from = at + piece * sector;
-            let mut different: Vec<Vec<u8>> = Vec::new();
-            for version in versions.iter().filter(|version| columns.contains(&version.column)) {
-                if let Some(bytes) = &version.bytes
-                    && !different.iter().any(|known| known[..] == bytes[from..from + sector])
-                {
-                    different.push(bytes[from..from + sector].to_vec());
-                }
-            }
-            if different.is_empty() {
-                return None;
-            }
-            choices.push(different);
-        }
-    }
-    // Whole versions first (the digits move together), then every mixture.
-    let most = choices.iter().map(Vec::len).max().unwrap_or(0);
-    let assemble = |digits: &[usize]| -> Option<Vec<u8>> {
-        let bytes: Vec<u8> =
-            choices.iter().zip(digits).flat_map(|(choice, &digit)| choice[digit].clone()).collect();
-        want.checksum.matches(&bytes).then_some(bytes)
-    };
-    let together = (0..most)
-        .find_map(|version| assemble(&choices.iter().map(|c| version.min(c.len() - 1)).collect::<Vec<_>>()));
-    let by_column = || {
-        versions.iter().find_map(|version| {
-            let mut bytes = Vec::with_capacity(want.length as usize);
-            for segment in chunk.layout.segments(offset, u64::from(want.length)) {
-                let cell = segment.cell;
-                let at = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize
-                    + cell.within as usize;
-                if !chunk.layout.columns_of(cell.row, cell.index).any(|c| c == version.column) {
-                    return None;
-                }
-                bytes.extend_from_slice(&version.bytes.as_ref()?[at..at + segment.length as usize]);
-            }
-            want.checksum.matches(&bytes).then_some(bytes)
-        })
-    };
-    let bytes = by_column().or(together).or_else(|| {
-        let mut digits = vec![0; choices.len()];
-        for _ in 0..TRIALS_MAX {
-            if let Some(bytes) = assemble(&digits) {
-                return Some(bytes);
-            }
-            let place = (0..digits.len()).find(|&place| digits[place] + 1 < choices[place].len())?;
-            digits[..place].fill(0);
-            digits[place] += 1;
-        }
-        None
+    let fresh: Vec<&Version> = versions.iter().filter(|version| !version.stale).collect();
+    let all: Vec<&Version> = versions.iter().collect();
+    let bytes = [&fresh, &all].into_iter().find_map(|from| {
+        [Grain::Twins, Grain::Unit, Grain::Sector]
+            .into_iter()
+            .find_map(|grain| combine(&choices(chunk, want, rows, from, grain)?, want))
     })?;
     // Lay the right bytes into every column that should hold them.
     let mut right = base(chunk, rows, versions);
@@ -275,6 +246,84 @@ fn by_copies(chunk: &Chunk, want: &Want, rows: &std::ops::Range<u64>, versions: 
     }
     right.put(chunk, offset, &bytes);
     Some(right)
+}
+
+/// The parts of an extent; `None` when there is one of which no version can be read.
+fn choices(
+    chunk: &Chunk,
+    want: &Want,
+    rows: &std::ops::Range<u64>,
+    versions: &[&Version],
+    grain: Grain,
+) -> Option<Vec<Choice>> {
+    let sector = crate::SECTOR as usize;
+    let mut found: Vec<(Vec<u16>, Choice)> = Vec::new();
+    let mut at = 0;
+    for segment in chunk.layout.segments(want.address.0 - chunk.address.0, u64::from(want.length)) {
+        let cell = segment.cell;
+        let columns: Vec<u16> = chunk.layout.columns_of(cell.row, cell.index).collect();
+        let from = ((cell.row - rows.start) * u64::from(chunk.layout.unit())) as usize + cell.within as usize;
+        let length = segment.length as usize;
+        let step = if grain == Grain::Sector { sector } else { length };
+        for piece in (0..length).step_by(step) {
+            let range = (at + piece, from + piece, step.min(length - piece));
+            match found.iter_mut().find(|(twins, _)| grain == Grain::Twins && *twins == columns) {
+                Some((_, choice)) => choice.ranges.push(range),
+                None => {
+                    found.push((columns.clone(), Choice { ranges: vec![range], versions: Vec::new() }));
+                }
+            }
+        }
+        at += length;
+    }
+    for (columns, choice) in &mut found {
+        for version in versions.iter().filter(|version| columns.contains(&version.column)) {
+            let Some(bytes) = &version.bytes else { continue };
+            let taken: Vec<u8> = choice
+                .ranges
+                .iter()
+                .flat_map(|&(_, from, length)| &bytes[from..from + length])
+                .copied()
+                .collect();
+            if !choice.versions.contains(&taken) {
+                choice.versions.push(taken);
+            }
+        }
+        if choice.versions.is_empty() {
+            return None;
+        }
+    }
+    Some(found.into_iter().map(|(_, choice)| choice).collect())
+}
+
+/// The first combination of versions that matches the checksum.
+fn combine(choices: &[Choice], want: &Want) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; want.length as usize];
+    let lay = |choice: &Choice, digit: usize, bytes: &mut [u8]| {
+        let mut taken = &choice.versions[digit][..];
+        for &(at, _, length) in &choice.ranges {
+            let (head, rest) = taken.split_at(length);
+            bytes[at..at + length].copy_from_slice(head);
+            taken = rest;
+        }
+    };
+    choices.iter().for_each(|choice| lay(choice, 0, &mut bytes));
+    let mut digits = vec![0; choices.len()];
+    // Long extents are not tried as often as short ones.
+    let trials = (TRIALS_BYTES_MAX / u64::from(want.length.max(1))).min(TRIALS_MAX as u64);
+    for _ in 0..trials {
+        if want.checksum.matches(&bytes) {
+            return Some(bytes);
+        }
+        let place = (0..digits.len()).find(|&place| digits[place] + 1 < choices[place].versions.len())?;
+        for lower in 0..place {
+            digits[lower] = 0;
+            lay(&choices[lower], 0, &mut bytes);
+        }
+        digits[place] += 1;
+        lay(&choices[place], digits[place], &mut bytes);
+    }
+    None
 }
 
 /// Parity chunks: take every set of columns for wrong, the same ones in all rows first, then row by row.

@@ -122,14 +122,16 @@ impl Rows {
         }
     }
 
-    /// Makes parity agree with the data, where all columns are there.
-    pub(crate) fn renew_parity(&mut self, chunk: &Chunk) {
+    /// Makes parity agree with the data in the rows that `which` allows, where all columns are there; gives the units
+    /// (row, column) that changed.
+    pub(crate) fn renew_parity(&mut self, chunk: &Chunk, which: impl Fn(u64) -> bool) -> Vec<(u64, u16)> {
+        let mut changed = Vec::new();
         let layout = &chunk.layout;
-        let Kind::Parity { parity } = layout.kind() else { return };
+        let Kind::Parity { parity } = layout.kind() else { return changed };
         if !self.missing().is_empty() {
-            return;
+            return changed;
         }
-        for row in self.rows.clone() {
+        for row in self.rows.clone().filter(|&row| which(row)) {
             let data: Vec<&[u8]> =
                 (0..layout.data_units()).filter_map(|i| self.unit(row, layout.data_column(row, i))).collect();
             let mut right = vec![vec![0u8; self.unit]; usize::from(parity)];
@@ -139,11 +141,16 @@ impl Rows {
             }
             let at = (row - self.rows.start) as usize * self.unit;
             for (j, bytes) in (0..parity).zip(right) {
-                if let Some(column) = &mut self.columns[usize::from(layout.parity_column(row, j))] {
-                    column[at..at + bytes.len()].copy_from_slice(&bytes);
+                let column = layout.parity_column(row, j);
+                if let Some(unit) = &mut self.columns[usize::from(column)]
+                    && unit[at..at + bytes.len()] != bytes[..]
+                {
+                    unit[at..at + bytes.len()].copy_from_slice(&bytes);
+                    changed.push((row, column));
                 }
             }
         }
+        changed
     }
 
     /// Puts the logical bytes of a range into every column that holds them.

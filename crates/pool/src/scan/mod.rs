@@ -68,9 +68,12 @@ impl Progress {
         }
     }
 
-    fn report(&self, kind: ScanKind) -> ScanReport {
+    /// `limit`: bytes per second at most, 0 for no limit.
+    fn report(&self, kind: ScanKind, limit: u64) -> ScanReport {
         let rate =
             if self.ran_ms > 0 { (u128::from(self.done) * 1000 / u128::from(self.ran_ms)) as u64 } else { 0 };
+        // The time that is waited for the limit's sake is no time that it ran.
+        let rate = if limit > 0 && self.state == ScanState::Running { rate.min(limit) } else { rate };
         let done = self.done.min(self.total);
         let running = self.state == ScanState::Running;
         ScanReport {
@@ -161,7 +164,7 @@ impl Pool {
             let running = progress.state == ScanState::Running;
             (running && *kind == ScanKind::Resilver, running, progress.ended.max(progress.started))
         })
-        .map(|(progress, kind)| progress.report(kind))
+        .map(|(progress, kind)| progress.report(kind, self.scan_limit()))
     }
 
     /// Begins, pauses, goes on with or gives up a scrub.
@@ -213,6 +216,8 @@ impl Pool {
         !self.core.read_only
             && !self.core.suspended
             && (self.resilver_needed()
+                // One that has nothing left to do has yet to be ended.
+                || self.scan.resilver.is_some_and(|resilver| resilver.state == ScanState::Running)
                 || self.stand_ins_done()
                 || self.spare_wanted()
                 || self.destroys()
@@ -257,9 +262,14 @@ impl Pool {
         Ok(self.has_work())
     }
 
-    /// Whether the rate limit (property `scan_rate`, bytes per second) lets a scan do another step.
+    /// The rate limit (property `scan_rate`), bytes per second; 0 is none.
+    fn scan_limit(&self) -> u64 {
+        self.property("scan_rate").parse().unwrap_or(0)
+    }
+
+    /// Whether the rate limit lets a scan do another step.
     fn may_go_on(&mut self, now: Millis, progress: Option<Progress>) -> bool {
-        let limit: u64 = self.property("scan_rate").parse().unwrap_or(0);
+        let limit = self.scan_limit();
         let Some(progress) = progress.filter(|progress| limit > 0 && progress.state == ScanState::Running)
         else {
             self.scan.limited = None;

@@ -33,6 +33,15 @@ struct Outcome {
     errors: u64,
     /// Placements written in full: (column, device).
     fresh: Vec<(u16, DeviceId)>,
+    /// Devices that were written to so that rows agree with what the targets got.
+    beside: BTreeSet<DeviceId>,
+}
+
+/// Rows in which everything live is right.
+struct Checked {
+    rows: Rows,
+    /// Units (row, column) that are not what their devices gave.
+    changed: Vec<(u64, u16)>,
 }
 
 impl Pool {
@@ -106,7 +115,7 @@ impl Pool {
                 };
                 done += chunk.region_bytes() * targets.len() as u64;
                 outcome.fresh.retain(|(_, device)| self.core.usable(*device));
-                flushed.extend(outcome.fresh.iter().map(|(_, device)| *device));
+                flushed.extend(outcome.fresh.iter().map(|(_, device)| *device).chain(outcome.beside.clone()));
                 progress.repaired += outcome.repaired;
                 progress.errors += outcome.errors;
                 cleared.push((address, region, outcome));
@@ -123,6 +132,9 @@ impl Pool {
         let mut stuck = true;
         let too_far = u32::from(self.core.is_sabotaged("job-too-far"));
         for (address, region, outcome) in cleared {
+            if outcome.beside.iter().any(|device| failed.contains(device)) {
+                continue;
+            }
             let Some(chunk) = self.core.map.change(address) else { continue };
             for (column, device) in outcome.fresh {
                 if failed.contains(&device) {
@@ -199,7 +211,8 @@ impl Pool {
                     rows.start >= run.start && rows.end <= run.end
                 })
                 .collect();
-            let Some(rows) = self.checked_rows(chunk, &run, &within, &mut outcome) else {
+            let Some(Checked { rows, changed }) = self.checked_rows(chunk, &run, &within, &mut outcome)
+            else {
                 if !self.has_sources(chunk, region) {
                     // A device went away meanwhile: the region stays stale until it is back.
                     return Ok(outcome);
@@ -218,6 +231,9 @@ impl Pool {
             };
             let from = run.start.max(region_rows.start);
             let to = run.end.min(region_rows.end);
+            if !self.write_beside(chunk, &rows, from..to, &changed, &mut outcome) {
+                failed.extend(targets.iter().map(|(column, placement)| (*column, placement.device)));
+            }
             for (column, placement) in self.write_targets(chunk, &rows, from..to, targets, &mut outcome) {
                 failed.insert((column, placement));
             }
@@ -238,7 +254,7 @@ impl Pool {
         run: &Range<u64>,
         extents: &[&(u64, Extent)],
         outcome: &mut Outcome,
-    ) -> Option<Rows> {
+    ) -> Option<Checked> {
         let all = ColumnSet::first(chunk.columns.len() as u16);
         let eager: ColumnSet = all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect();
         let mut rows = self.core.read_rows(chunk, run.clone(), &eager);
@@ -256,36 +272,68 @@ impl Pool {
         let wrong: Vec<&&(u64, Extent)> =
             extents.iter().zip(good).filter(|(_, good)| !good).map(|(e, _)| e).collect();
         if wrong.is_empty() {
-            // What is live is right; the parity of a device that is being replaced need not be.
-            rows.renew_parity(chunk);
-            return Some(rows);
+            // What is live is right. Dead bytes need not be, and parity protects the live bytes of other columns only
+            // if it agrees with them: it follows what the target gets.
+            let changed = rows.renew_parity(chunk, |_| true);
+            return Some(Checked { rows, changed });
         }
         // What was used to rebuild was wrong itself: take the rows that make each extent right, and where two extents
         // of a row disagree about the rest of it, each extent's own bytes.
+        let read = rows.clone();
         let mut healed: Vec<(u64, Vec<u8>)> = Vec::new();
+        let mut doubtful: BTreeSet<u64> = BTreeSet::new();
         for (offset, extent) in wrong {
             let address = Logical(chunk.address.0 + offset);
             let want = Want { address, length: extent.stored, checksum: extent.checksum };
-            match self.core.heal_rows(&want) {
-                Ok(right) => {
-                    // Where there are copies, only the extent itself is known to be right in what was found.
-                    if chunk.has_parity() {
-                        rows.adopt(&right);
-                    }
-                    healed.extend(
-                        right
-                            .logical(chunk, *offset, u64::from(extent.stored))
-                            .map(|bytes| (*offset, bytes.into_owned())),
-                    );
+            if let Ok(right) = self.core.heal_rows(&want) {
+                // Where there are copies, only the extent itself is known to be right in what was found.
+                if chunk.has_parity() {
+                    rows.adopt(&right);
                 }
-                Err(_) => outcome.errors += 1,
+                let bytes = right.logical(chunk, *offset, u64::from(extent.stored));
+                healed.extend(bytes.map(|bytes| (*offset, bytes.into_owned())));
+            } else {
+                outcome.errors += 1;
+                doubtful.extend(chunk.layout.rows_of(*offset, u64::from(extent.stored)));
             }
         }
         for (offset, bytes) in &healed {
             rows.put(chunk, *offset, bytes);
         }
-        rows.renew_parity(chunk);
-        Some(rows)
+        // Where something is still wrong, its row stays as it is: more devices may come back and tell.
+        rows.renew_parity(chunk, |row| !doubtful.contains(&row));
+        let mut changed = Vec::new();
+        for row in run.clone().filter(|row| chunk.has_parity() && !doubtful.contains(row)) {
+            let differs = |column: &u16| rows.unit(row, *column) != read.unit(row, *column);
+            changed.extend(all.iter().filter(differs).map(|column| (row, column)));
+        }
+        Some(Checked { rows, changed })
+    }
+
+    /// Writes units of other columns than the targets' that changed, so that rows agree again; whether all could be.
+    fn write_beside(
+        &mut self,
+        chunk: &Chunk,
+        rows: &Rows,
+        which: Range<u64>,
+        changed: &[(u64, u16)],
+        outcome: &mut Outcome,
+    ) -> bool {
+        let unit = u64::from(chunk.layout.unit());
+        let mut all = true;
+        for &(row, column) in changed.iter().filter(|(row, _)| which.contains(row)) {
+            let Some(bytes) = rows.unit(row, column) else { continue };
+            for (id, at) in self.core.fresh_placements(chunk, column, row * unit, unit) {
+                let handle = self.core.devices.get(&id).and_then(|device| device.open().cloned());
+                let Some(handle) = handle else { continue };
+                outcome.beside.insert(id);
+                if let Err(error) = handle.write(at, bytes) {
+                    self.core.device_failed(id, &error);
+                    all = false;
+                }
+            }
+        }
+        all
     }
 
     /// Whether a column can only be read from a device that should be read last.

@@ -76,13 +76,12 @@ impl Pool {
 
     fn scrub_data(&mut self, chunk: &Chunk, slice: std::ops::Range<u64>, errors: &mut u64) -> Result<u64> {
         let row_bytes = chunk.layout.row_bytes();
-        // Extents belong to the slice in which they begin, so that each is looked at once.
-        let extents: Vec<(u64, Extent)> = self
-            .extents_in(chunk, &slice)?
-            .into_iter()
-            .filter(|(offset, _)| *offset >= slice.start * row_bytes)
-            .collect();
-        let bytes = extents.iter().map(|(_, extent)| u64::from(extent.stored)).sum();
+        // An extent counts where it begins, but is looked at with every row that it touches: only when all of a row is
+        // known to be right may its parity be judged.
+        let extents: Vec<(u64, Extent)> = self.extents_in(chunk, &slice)?;
+        let begins = |offset: u64| offset >= slice.start * row_bytes;
+        let own = extents.iter().filter(|(offset, _)| begins(*offset));
+        let bytes = own.map(|(_, extent)| u64::from(extent.stored)).sum();
         let all = ColumnSet::first(chunk.columns.len() as u16);
         for run in live_runs(chunk, &extents) {
             self.core.charged.clear();
@@ -110,7 +109,7 @@ impl Pool {
                 clean = false;
                 let want = Want { address, length: extent.stored, checksum: extent.checksum };
                 // Reading through `heal` looks at every copy, blames and repairs.
-                if self.core.heal(&want).is_err() {
+                if self.core.heal(&want).is_err() && begins(*offset) {
                     *errors += 1;
                 }
             }
@@ -121,7 +120,7 @@ impl Pool {
                 self.core.read_rows(chunk, run.clone(), &all)
             };
             if chunk.has_parity() {
-                self.scrub_parity(chunk, &rows, &extents);
+                self.scrub_parity(chunk, &rows)?;
             } else {
                 self.scrub_twins(chunk, &run, &extents);
             }
@@ -150,22 +149,16 @@ impl Pool {
 
     /// Rewrites parity that does not agree with data that does match its checksums.
     ///
-    /// Whoever holds the parity is charged only where that is certain: where all of the row's data is vouched for, or
-    /// a second parity tells. Dead bytes that went wrong on another device look the same.
-    pub(super) fn scrub_parity(&mut self, chunk: &Chunk, rows: &Rows, extents: &[(u64, Extent)]) {
+    /// Whoever holds the parity is charged only where that is certain: where all of the row's data is vouched for.
+    /// Dead bytes that went wrong on another device, or were rebuilt from such, look the same.
+    ///
+    /// A row in which anything live is not known to be right, as read, is left alone: parity is what will heal it.
+    fn scrub_parity(&mut self, chunk: &Chunk, rows: &Rows) -> Result<()> {
         if !rows.missing().is_empty() {
-            return;
+            return Ok(());
         }
-        let row_bytes = chunk.layout.row_bytes();
-        let all_live = |row: u64| {
-            let (from, to) = (row * row_bytes, (row + 1) * row_bytes);
-            let live = |(offset, extent): &(u64, Extent)| {
-                (offset + u64::from(extent.stored)).min(to).saturating_sub(from.max(*offset))
-            };
-            extents.iter().map(live).sum::<u64>() == row_bytes
-        };
         let layout = &chunk.layout;
-        let Kind::Parity { parity } = layout.kind() else { return };
+        let Kind::Parity { parity } = layout.kind() else { return Ok(()) };
         let unit = layout.unit() as usize;
         let all: Vec<u64> = rows.rows.clone().collect();
         let agree = self.core.workers.map(&all, |&row| {
@@ -175,7 +168,28 @@ impl Pool {
                 (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
             parity::verify(&data, &found).unwrap_or(false)
         });
-        for (row, _) in all.into_iter().zip(agree).filter(|(_, agree)| !agree) {
+        let mut wrong: Vec<u64> =
+            all.into_iter().zip(agree).filter(|(_, agree)| !agree).map(|(row, _)| row).collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let extents = self.extents_in(chunk, &rows.rows)?;
+        for (offset, extent) in &extents {
+            let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+            let inside = touched.start >= rows.rows.start && touched.end <= rows.rows.end;
+            if !inside || !extent_is_right(chunk, rows, *offset, extent) {
+                wrong.retain(|row| !touched.contains(row));
+            }
+        }
+        let row_bytes = chunk.layout.row_bytes();
+        let all_live = |row: u64| {
+            let (from, to) = (row * row_bytes, (row + 1) * row_bytes);
+            let live = |(offset, extent): &(u64, Extent)| {
+                (offset + u64::from(extent.stored)).min(to).saturating_sub(from.max(*offset))
+            };
+            extents.iter().map(live).sum::<u64>() == row_bytes
+        };
+        for row in wrong {
             let data: Vec<&[u8]> =
                 (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
             let found: Vec<&[u8]> =
@@ -185,7 +199,7 @@ impl Pool {
                 Ok(Location::Column(slot)) if parity >= 2 => Some(slot),
                 _ => None,
             };
-            let charged = located.is_some() || all_live(row);
+            let charged = all_live(row);
             if let Some(slot) = located.filter(|&slot| slot < data.len()) {
                 let column = layout.data_column(row, slot as u16);
                 let mut mended = rows.clone();
@@ -208,6 +222,7 @@ impl Pool {
                 }
             }
         }
+        Ok(())
     }
 
     /// Rewrites one unit of a column on its fresh placements, and may charge their devices.

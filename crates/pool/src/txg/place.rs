@@ -18,7 +18,7 @@ use crate::io::{Part, Piece};
 use crate::pointer::Extent;
 use crate::pool::Pool;
 use crate::space::DataSpace;
-use crate::types::{GroupId, Logical, Txg};
+use crate::types::{GroupId, Logical};
 
 /// Bytes that go to one group before the next has its turn.
 const TURN_BYTES: u64 = 4 << 20;
@@ -280,8 +280,8 @@ impl Pool {
             return Ok(());
         }
         let length = u64::from(extent.stored);
-        // What was freed in transaction group 0 may be used again at once.
-        let txg = if self.core.is_sabotaged("free-early") { Txg(0) } else { self.core.txg };
+        let early = self.core.is_sabotaged("free-early");
+        let txg = self.core.txg;
         if self.core.lost.remove(&address) {
             self.meta.remove(&mut self.core, super::lost_key(address))?;
         }
@@ -296,6 +296,7 @@ impl Pool {
         }
         let offset = address.0 - chunk.0;
         match self.core.data.get_mut(&chunk) {
+            Some(space) if early => space.free_now(offset, length),
             Some(space) => space.free_later(txg, offset, length),
             None => self.core.unloaded_frees.entry(chunk).or_default().push((txg, offset, length)),
         }

@@ -1,105 +1,20 @@
-//! Making a set, its labels, and changes to what it is made of.
+//! Changes to what a set is made of, its labels, and its end.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use device::{BlockDevice, DeviceError, DeviceInfo, Runner};
+use device::{BlockDevice, DeviceError};
 
-use super::locks::{StripeLocks, lock};
-use super::members::{Component, Members, Status};
+use super::header::Header;
+use super::locks::lock;
+use super::members::{Component, Status};
+use super::start::{Parameters, Slot};
 use super::{RaidSet, jobs::Progress};
 use crate::config::{Config, MAX_SPARES};
-use crate::judge::{Candidate, Found, FoundSet, Member, Refusal, check};
-use crate::label::{
-    ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_area, map_flags, map_offset,
-};
-use crate::layout::{Layout, LayoutError, Level};
-use crate::paritymap::{Bits, MAP_LENGTH, Parameters as MapParameters, ParityMap};
-
-/// A device under the name that it is known by. Without one it is absent.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    /// The name.
-    pub name: String,
-    /// The device.
-    pub device: Option<Arc<dyn BlockDevice>>,
-}
-
-/// What a set is, apart from its components.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parameters {
-    /// The level.
-    pub level: Level,
-    /// Sectors of a stripe unit.
-    pub sectors_per_unit: u32,
-    /// Kept in labels, and treated as 1.
-    pub units_per_parity_unit: u32,
-    /// Kept in labels, and treated as 1.
-    pub units_per_recon_unit: u32,
-    /// Kept in labels.
-    pub queue_length: u32,
-}
-
-impl Parameters {
-    /// What a configuration file says.
-    ///
-    /// # Errors
-    /// Its level cannot be run.
-    pub fn of_config(config: &Config) -> Result<Self, ConfigureError> {
-        let level = Level::from_letter(config.letter);
-        Ok(Self {
-            level: level.ok_or(ConfigureError::Level { letter: config.letter })?,
-            sectors_per_unit: config.sectors_per_unit,
-            units_per_parity_unit: config.units_per_parity_unit,
-            units_per_recon_unit: config.units_per_recon_unit,
-            queue_length: config.queue_length,
-        })
-    }
-}
-
-/// Why there is no set.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigureError {
-    /// A level that cannot be run.
-    #[error("RAID level {letter:?} cannot be run")]
-    Level {
-        /// Its letter.
-        letter: char,
-    },
-    /// No component is there.
-    #[error("none of the components is there")]
-    Nothing,
-    /// Sector sizes that differ or cannot be used.
-    #[error("{name} has sectors of {found} bytes, but the set needs {wanted}")]
-    SectorSize {
-        /// The component.
-        name: String,
-        /// Its sector size, bytes.
-        found: u32,
-        /// What would do.
-        wanted: String,
-    },
-    /// The components make no set.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// The labels stand against it; nothing has been written.
-    #[error("the labels do not belong to this set: {}; force it only if you know why",
-        .refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Refused {
-        /// Why.
-        refusals: Vec<Refusal>,
-    },
-    /// Too many components are missing or stale.
-    #[error("the set cannot do without all of {}", .names.join(", "))]
-    TooManyLost {
-        /// They.
-        names: Vec<String>,
-    },
-    /// A component failed while it was looked at.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-}
+use crate::extension::Extension;
+use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, Version, map_area, map_offset};
+use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, ParameterError, ParityMap};
+use crate::raidctl::MapStatus;
 
 /// Why something cannot be done with a set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -157,82 +72,12 @@ pub enum SetError {
         /// Why.
         why: String,
     },
+    /// A parameter of the parity map out of range.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
     /// A component failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
-}
-
-/// What a label says that is not about its component.
-#[derive(Clone, Debug)]
-pub(super) struct Header {
-    parameters: Parameters,
-    version: Version,
-    byte_order: ByteOrder,
-    serial_number: i32,
-    mod_counter: i32,
-    autoconfigure: u32,
-    root_partition: u32,
-    clean: bool,
-    map: MapParameters,
-    map_disabled: bool,
-}
-
-impl Header {
-    /// A label for a column that is kept on `device`; none before the set has labels.
-    pub(super) fn label(&self, set: &RaidSet, column: usize, device: &Arc<dyn BlockDevice>) -> Option<Label> {
-        let any = set.members().columns.iter().any(|component| component.label.is_some());
-        any.then(|| self.make_label(set, column, device))
-    }
-
-    fn make_label(&self, set: &RaidSet, column: usize, device: &Arc<dyn BlockDevice>) -> Label {
-        let layout = set.layout();
-        let disabled = if self.map_disabled { map_flags::DISABLE } else { 0 };
-        Label {
-            version: self.version,
-            byte_order: self.byte_order,
-            serial_number: self.serial_number,
-            mod_counter: self.mod_counter,
-            row: 0,
-            column: column as u32,
-            num_rows: 1,
-            num_columns: layout.columns() as u32,
-            clean: self.clean,
-            status: 0,
-            sectors_per_unit: layout.unit(),
-            units_per_parity_unit: self.parameters.units_per_parity_unit,
-            units_per_recon_unit: self.parameters.units_per_recon_unit,
-            parity_config: layout.level().letter().into(),
-            max_outstanding: self.parameters.queue_length,
-            block_size: set.sector_size(),
-            num_blocks: layout.column_sectors(),
-            partition_size: device.size().unwrap_or(0) / u64::from(set.sector_size()),
-            map_mod_counter: self.mod_counter.cast_unsigned(),
-            map_flags: set.map_flags() | disabled,
-            map_tick_ms: self.map.tick_ms,
-            map_cooldown: self.map.cooldown,
-            map_regions: self.map.regions,
-            future_use: [0; 28],
-            autoconfigure: self.autoconfigure,
-            root_partition: self.root_partition,
-            last_unit: set.unit(),
-            config_order: 0,
-            future_use2: [0; 42],
-        }
-    }
-
-    /// Brings the fields that change up to date.
-    fn refresh(&self, set: &RaidSet, label: &mut Label) {
-        let disabled = if self.map_disabled { map_flags::DISABLE } else { 0 };
-        label.mod_counter = self.mod_counter;
-        label.map_mod_counter = self.mod_counter.cast_unsigned();
-        label.clean = self.clean;
-        label.status = 0;
-        label.last_unit = set.unit();
-        label.map_flags = set.map_flags() | disabled;
-        label.map_tick_ms = self.map.tick_ms;
-        label.map_cooldown = self.map.cooldown;
-        label.map_regions = self.map.regions;
-    }
 }
 
 /// A component's part of [`SetStatus`].
@@ -261,303 +106,7 @@ pub struct SetStatus {
     pub rebuild: Option<(super::RebuildKind, usize, Progress)>,
 }
 
-/// The sector size that all devices have.
-fn common_sector_size<'a>(slots: impl Iterator<Item = &'a Slot>) -> Result<u32, ConfigureError> {
-    let mut common = None;
-    for slot in slots {
-        let Some(device) = &slot.device else { continue };
-        let found = device.info().logical_sector;
-        let wanted = common.map(|size: u32| format!("{size}, as the other components have"));
-        let usable = found.is_power_of_two() && SECTOR_SIZES.contains(&found);
-        if !usable || common.is_some_and(|size| size != found) {
-            let wanted = wanted.unwrap_or_else(|| "a power of two from 512 to 65536".to_owned());
-            return Err(ConfigureError::SectorSize { name: slot.name.clone(), found, wanted });
-        }
-        common = Some(found);
-    }
-    common.ok_or(ConfigureError::Nothing)
-}
-
-/// The labels of a configured set, which a parity map must agree with to be trusted.
-fn stored_map(
-    columns: &[Component],
-    header: &Header,
-    sector_size: u32,
-    trusted: bool,
-) -> Result<Option<Bits>, DeviceError> {
-    let live: Vec<&Component> = columns.iter().filter(|column| column.status == Status::Optimal).collect();
-    let agrees = live.iter().all(|component| {
-        component.label.as_ref().is_some_and(|label| {
-            let flags = map_flags::VALID | map_flags::WAS_USED;
-            label.map_flags & flags == flags
-                && label.map_mod_counter == label.mod_counter.cast_unsigned()
-                && label.map_regions == header.map.regions
-        })
-    });
-    if !trusted || !agrees {
-        return Ok(None);
-    }
-    let mut bits = Bits::clean();
-    for device in live.iter().filter_map(|component| component.device.as_ref()) {
-        let mut bytes = [0; MAP_LENGTH];
-        device.read(map_offset(sector_size), &mut bytes)?;
-        bits.merge(&Bits::decode(&bytes));
-    }
-    Ok(Some(bits))
-}
-
 impl RaidSet {
-    /// Configures unit `unit` from components in the order of their columns (`raidctl -c`, with `force` `-C`).
-    ///
-    /// Labels are counted up and marked dirty, on those components that have one. With `force` labels stand against nothing,
-    /// and the parity counts as dirty if they would have. Spares that are missing or unfit are failed ones.
-    ///
-    /// # Errors
-    /// The components cannot make this set, or their labels say that they are not this set. Nothing is written then.
-    pub fn configure(
-        unit: u32,
-        parameters: Parameters,
-        columns: Vec<Slot>,
-        spares: Vec<Slot>,
-        force: bool,
-        runner: Arc<dyn Runner>,
-    ) -> Result<Self, ConfigureError> {
-        let sector_size = common_sector_size(columns.iter())?;
-        let mut found = Vec::new();
-        for slot in &columns {
-            found.push(match &slot.device {
-                None => Found::Absent,
-                Some(device) => match Label::read(&**device) {
-                    Ok(Ok(mut label)) => {
-                        let sectors = device.size()? / u64::from(sector_size);
-                        let fixed = label.fix_sizes(sectors).is_ok();
-                        if fixed { Found::Labelled(Box::new(label)) } else { Found::Unlabelled }
-                    }
-                    Ok(Err(_)) => Found::Unlabelled,
-                    Err(_) => Found::Absent,
-                },
-            });
-        }
-        let verdict = check(parameters.level, &found, force);
-        if !force && !verdict.refusals.is_empty() {
-            return Err(ConfigureError::Refused { refusals: verdict.refusals });
-        }
-        let components: Vec<Component> = columns
-            .into_iter()
-            .zip(found)
-            .zip(&verdict.failed)
-            .enumerate()
-            .map(|(column, ((slot, found), &failed))| Component {
-                name: if slot.device.is_some() { slot.name } else { format!("component{column}") },
-                device: slot.device,
-                status: if failed { Status::Failed } else { Status::Optimal },
-                label: match found {
-                    Found::Labelled(label) => Some(*label),
-                    _ => None,
-                },
-            })
-            .collect();
-        let counter = (verdict.serial_number, verdict.mod_counter);
-        let trusted = !force || verdict.refusals.is_empty();
-        let set = Self::build(unit, parameters, components, counter, !verdict.parity_dirty, trusted, runner)?;
-        for spare in spares {
-            if let Err(error) = set.add_spare(spare.clone()) {
-                if error == SetError::TooManySpares {
-                    break;
-                }
-                let mut members = (*set.members()).clone();
-                members.spares.push(Component {
-                    name: spare.name,
-                    device: None,
-                    status: Status::Failed,
-                    label: None,
-                });
-                set.publish(members);
-            }
-        }
-        Ok(set)
-    }
-
-    /// Configures a set that scanning has found. `devices` are the candidates' devices.
-    ///
-    /// # Errors
-    /// Too few of its columns are up to date, or they cannot make a set. Nothing is written then.
-    pub fn assemble(
-        unit: u32,
-        found: &FoundSet,
-        candidates: &[Candidate],
-        devices: &[Arc<dyn BlockDevice>],
-        runner: Arc<dyn Runner>,
-    ) -> Result<Self, ConfigureError> {
-        let Some(first) = found.members.first().and_then(|&member| candidates.get(member)) else {
-            return Err(ConfigureError::Nothing);
-        };
-        let label = &first.label;
-        let letter = label.letter().unwrap_or('?');
-        let parameters = Parameters {
-            level: label.level().ok_or(ConfigureError::Level { letter })?,
-            sectors_per_unit: label.sectors_per_unit,
-            units_per_parity_unit: label.units_per_parity_unit,
-            units_per_recon_unit: label.units_per_recon_unit,
-            queue_length: label.max_outstanding,
-        };
-        let component = |(column, member): (usize, &Member)| {
-            let of = |member: &usize| candidates.get(*member).zip(devices.get(*member));
-            match member {
-                Member::Current(at) | Member::Stale(at) if of(at).is_some() => {
-                    let (candidate, device) = of(at)?;
-                    let current = matches!(member, Member::Current(_));
-                    Some(Component {
-                        name: candidate.name.clone(),
-                        device: Some(device.clone()),
-                        status: if current { Status::Optimal } else { Status::Failed },
-                        label: Some(candidate.label.clone()),
-                    })
-                }
-                _ => Some(Component {
-                    name: format!("component{column}"),
-                    device: None,
-                    status: Status::Failed,
-                    label: None,
-                }),
-            }
-        };
-        let components: Vec<Component> = found.columns.iter().enumerate().filter_map(component).collect();
-        let counter = (label.serial_number, found.mod_counter);
-        Self::build(unit, parameters, components, counter, !found.parity_dirty, true, runner)
-    }
-
-    /// Builds the set once it is known who belongs to it, and writes the labels.
-    fn build(
-        unit: u32,
-        parameters: Parameters,
-        columns: Vec<Component>,
-        (serial_number, mod_counter): (i32, i32),
-        parity_good: bool,
-        trusted: bool,
-        runner: Arc<dyn Runner>,
-    ) -> Result<Self, ConfigureError> {
-        let slots: Vec<Slot> = columns
-            .iter()
-            .filter(|column| column.status == Status::Optimal)
-            .map(|column| Slot { name: column.name.clone(), device: column.device.clone() })
-            .collect();
-        let sector_size = common_sector_size(slots.iter())?;
-        let mut sectors = u64::MAX;
-        for device in slots.iter().filter_map(|slot| slot.device.as_ref()) {
-            sectors = sectors.min(device.size()? / u64::from(sector_size));
-        }
-        let live = columns.iter().filter(|column| column.status == Status::Optimal);
-        let model = live.clone().find_map(|column| column.label.clone());
-        // A set has the size that its labels say: a lost component may have been the smallest. Forced, labels say nothing.
-        let mut usable = sectors.saturating_sub(PROTECTED_SECTORS);
-        if let Some(label) = model.as_ref().filter(|label| trusted && label.num_blocks <= usable) {
-            usable = label.num_blocks;
-        }
-        let count = u16::try_from(columns.len()).unwrap_or(u16::MAX);
-        let layout = Layout::over(parameters.level, count, parameters.sectors_per_unit, usable)?;
-        let lost = |column: usize| columns[column].status != Status::Optimal;
-        if !layout.survives(lost) {
-            let names = (0..columns.len()).filter(|&column| lost(column));
-            return Err(ConfigureError::TooManyLost {
-                names: names.map(|c| columns[c].name.clone()).collect(),
-            });
-        }
-
-        let defaults = MapParameters::default_for(layout.column_sectors() * u64::from(sector_size));
-        let mut live_labels = live.clone().filter_map(|column| column.label.as_ref());
-        let disabled = live_labels.clone().any(|label| label.map_flags & map_flags::DISABLE != 0);
-        let header = Header {
-            parameters,
-            version: model.as_ref().map_or(Version::V2, |label| label.version),
-            byte_order: model.as_ref().map_or(ByteOrder::Little, |label| label.byte_order),
-            serial_number,
-            mod_counter,
-            // RAIDframe forgets these on -c, which then breaks columns that are rebuilt; we keep them.
-            autoconfigure: model.as_ref().map_or(0, |label| label.autoconfigure),
-            root_partition: model.as_ref().map_or(0, |label| label.root_partition),
-            clean: false,
-            map: live_labels.find_map(MapParameters::of_label).unwrap_or(defaults),
-            map_disabled: disabled,
-        };
-        let stored = stored_map(&columns, &header, sector_size, trusted)?;
-        let fallback = if parity_good { Bits::clean() } else { Bits::dirty(header.map.regions) };
-        let map = (layout.redundant() && !disabled)
-            .then(|| Mutex::new(ParityMap::new(&layout, header.map, stored.unwrap_or(fallback))));
-        let spare_of = vec![None; columns.len()];
-        let members = Members { columns, spares: Vec::new(), spare_of, rebuild: None };
-        let info = DeviceInfo {
-            name: format!("raid{unit}"),
-            logical_sector: sector_size,
-            physical_sector: sector_size,
-            discards: false,
-            block_device: false,
-        };
-        let set = Self {
-            info,
-            unit,
-            layout,
-            runner,
-            members: RwLock::new(Arc::new(members.clone())),
-            header: Mutex::new(header),
-            map,
-            parity_good: AtomicBool::new(parity_good || !layout.redundant()),
-            locks: StripeLocks::default(),
-            repairs: AtomicU64::new(0),
-        };
-        // The map first: the labels will say that it can be trusted.
-        if let Some(map) = &set.map {
-            set.write_map(&lock(map));
-        }
-        let mut header = lock(&set.header);
-        let members = (*set.members()).clone();
-        set.commit(&mut header, members);
-        drop(header);
-        Ok(set)
-    }
-
-    /// Makes a new list of members the one that operations see.
-    pub(super) fn publish(&self, members: Members) -> Arc<Members> {
-        let members = Arc::new(members);
-        *self.members.write().unwrap_or_else(PoisonError::into_inner) = members.clone();
-        members
-    }
-
-    /// Publishes a change of the set and writes it to all labels with a new counter, so that whoever misses it is known to have.
-    /// Components that cannot take their label are failed as well, as long as the set can do without them.
-    pub(super) fn commit(&self, header: &mut Header, mut members: Members) {
-        loop {
-            header.mod_counter = header.mod_counter.wrapping_add(1);
-            let failed = self.write_labels(header, &mut members);
-            self.publish(members.clone());
-            let survivable =
-                |&column: &usize| self.layout.survives(|other| other == column || members.lost(other));
-            match failed.into_iter().find(survivable) {
-                Some(column) => members.fail(column),
-                None => break,
-            }
-        }
-    }
-
-    /// Writes the labels of all columns in use that have one. Returns the columns where that failed.
-    fn write_labels(&self, header: &Header, members: &mut Members) -> Vec<usize> {
-        let mut failed = Vec::new();
-        for column in 0..members.columns.len() {
-            let spare = members.spare_of[column];
-            let component = match (members.columns[column].status, spare) {
-                (Status::Optimal, _) => &mut members.columns[column],
-                (Status::Spared, Some(spare)) => &mut members.spares[spare],
-                _ => continue,
-            };
-            let (Some(label), Some(device)) = (&mut component.label, &component.device) else { continue };
-            header.refresh(self, label);
-            if label.write(&**device).and_then(|()| device.flush()).is_err() {
-                failed.push(column);
-            }
-        }
-        failed
-    }
-
     /// Writes the map to a device that is about to become part of the set.
     pub(super) fn write_map_to(&self, map: &ParityMap, device: &Arc<dyn BlockDevice>) {
         let mut area = vec![0; map_area(self.sector_size())];
@@ -628,16 +177,20 @@ impl RaidSet {
         Ok(device.clone())
     }
 
-    /// Adds a hot spare (`raidctl -a`). Nothing is written to it yet.
+    /// Adds a hot spare (`raidctl -a`). It gets no label yet, but an extension area, if the set has labels.
     ///
     /// # Errors
     /// The device cannot hold a column, or there are as many spares as there can be.
     pub fn add_spare(&self, slot: Slot) -> Result<(), SetError> {
         let device = self.check_device(&slot)?;
-        let _header = lock(&self.header);
+        let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         if members.spares.len() >= usize::from(MAX_SPARES) {
             return Err(SetError::TooManySpares);
+        }
+        let components = members.columns.iter().chain(&members.spares);
+        if components.clone().any(|component| component.name == slot.name) {
+            return Err(SetError::Unfit { name: slot.name, why: "it is part of the set already".to_owned() });
         }
         members.spares.push(Component {
             name: slot.name,
@@ -645,8 +198,22 @@ impl RaidSet {
             status: Status::Spare,
             label: None,
         });
-        self.publish(members);
+        self.amend(&mut header, members);
         Ok(())
+    }
+
+    /// Adds a spare that a configuration names; a failed one if it cannot be used.
+    pub(super) fn add_spare_or_note(&self, spare: Slot) {
+        let name = spare.name.clone();
+        match self.add_spare(spare) {
+            Ok(()) | Err(SetError::TooManySpares) => {}
+            Err(_) => {
+                let _header = lock(&self.header);
+                let mut members = (*self.members()).clone();
+                members.spares.push(Component { name, device: None, status: Status::Failed, label: None });
+                self.publish(members);
+            }
+        }
     }
 
     /// Removes a spare that is not in use (`raidctl -r`); later spares move up.
@@ -654,7 +221,7 @@ impl RaidSet {
     /// # Errors
     /// There is none of that name, or it is in use.
     pub fn remove_spare(&self, name: &str) -> Result<(), SetError> {
-        let _header = lock(&self.header);
+        let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         let position = members.spares.iter().position(|spare| spare.name == name);
         let position = position.ok_or_else(|| SetError::NoComponent { name: name.to_owned() })?;
@@ -662,11 +229,15 @@ impl RaidSet {
         if status == Status::UsedSpare {
             return Err(SetError::Status { name: name.to_owned(), status });
         }
-        members.spares.remove(position);
+        let gone = members.spares.remove(position);
         for used in members.spare_of.iter_mut().flatten().filter(|used| **used > position) {
             *used -= 1;
         }
-        self.publish(members);
+        if let Some(device) = gone.device.filter(|_| members.labelled()) {
+            // It may be gone already.
+            let _ = Extension::wipe(&*device);
+        }
+        self.amend(&mut header, members);
         Ok(())
     }
 
@@ -693,7 +264,7 @@ impl RaidSet {
                 None => members.columns[column].label = Some(label),
             }
         }
-        self.publish(members);
+        self.amend(&mut header, members);
         Ok(())
     }
 
@@ -705,14 +276,13 @@ impl RaidSet {
         let mut header = lock(&self.header);
         header.autoconfigure = autoconfigure.into();
         header.root_partition = root_partition & 3;
+        self.rewrite_labels(&header)
+    }
+
+    /// Writes all labels anew without counting them up.
+    fn rewrite_labels(&self, header: &Header) -> Result<(), SetError> {
         let mut members = (*self.members()).clone();
-        let spares = members.spares.iter_mut().filter(|spare| spare.status == Status::UsedSpare);
-        for label in members.columns.iter_mut().chain(spares).filter_map(|component| component.label.as_mut())
-        {
-            label.autoconfigure = header.autoconfigure;
-            label.root_partition = header.root_partition;
-        }
-        let failed = self.write_labels(&header, &mut members);
+        let failed = self.write_labels(header, &mut members);
         let members = self.publish(members);
         match failed.first() {
             None => Ok(()),
@@ -723,6 +293,121 @@ impl RaidSet {
         }
     }
 
+    /// Sets which unit the set is to be when it is configured by scanning (`raidctl -U`). The counter stays.
+    ///
+    /// # Errors
+    /// A component is not optimal, or cannot take its label.
+    pub fn set_last_unit(&self, unit: u32) -> Result<(), SetError> {
+        let mut header = lock(&self.header);
+        if let Some(other) = self.members().columns.iter().find(|column| column.status != Status::Optimal) {
+            return Err(SetError::Status { name: other.name.clone(), status: other.status });
+        }
+        header.last_unit = unit;
+        self.rewrite_labels(&header)
+    }
+
+    /// Whether a parity map is to be used from the next configuration on (`raidctl -M yes` and `no`).
+    ///
+    /// # Errors
+    /// A component cannot take its label.
+    pub fn set_map_enabled(&self, enabled: bool) -> Result<(), SetError> {
+        let mut header = lock(&self.header);
+        header.map_disabled = !enabled;
+        self.rewrite_labels(&header)
+    }
+
+    /// Changes the parameters of the parity map (`raidctl -M set`); 0 leaves one as it is. Cooldown and tick count at once, the number of
+    /// regions from the next configuration on; until then all regions count as dirty if the set is not unconfigured cleanly.
+    ///
+    /// # Errors
+    /// A number is out of range, or a component cannot take its label.
+    pub fn set_map_parameters(&self, cooldown: u32, tick_ms: u32, regions: u32) -> Result<(), SetError> {
+        let new = lock(&self.header).map.with(cooldown, tick_ms, regions)?;
+        let mut map = self.map.as_ref().map(lock);
+        if let Some(map) = &mut map {
+            map.set_timing(new.cooldown, new.tick_ms);
+            lock(&self.header).map = new;
+            // In the terms of the new number, before labels tell it.
+            self.write_map(map);
+        }
+        let mut header = lock(&self.header);
+        header.map = new;
+        if self.map.as_ref().is_some() && regions != 0 {
+            // What lost columns missed is counted in regions, too.
+            header.missed.iter_mut().for_each(|missed| missed.regions = Bits::dirty(MAX_REGIONS));
+            let members = self.members();
+            self.write_extension(&mut header, &members);
+        }
+        self.rewrite_labels(&header)
+    }
+
+    /// The parity map as `raidctl -m` shows it, and whether there will be one after the next configuration. `None`: the set has
+    /// no parity; `Some((None, _))`: its map is disabled.
+    pub fn map_status(&self) -> Option<(Option<MapStatus>, bool)> {
+        let enabled_next = !lock(&self.header).map_disabled;
+        let status = self.map.as_ref().map(|map| {
+            let map = lock(map);
+            MapStatus {
+                parameters: map.parameters(),
+                region_sectors: map.region_stripes() * self.layout.stripe_sectors(),
+                counters: map.counters(),
+                bits: map.bits(),
+            }
+        });
+        self.layout.redundant().then_some((status, enabled_next))
+    }
+
+    /// Milliseconds between two calls of [`RaidSet::tick`].
+    pub fn tick_ms(&self) -> u32 {
+        lock(&self.header).map.tick_ms
+    }
+
+    /// Whether free spares are to take the place of lost columns by themselves.
+    pub fn autospare(&self) -> bool {
+        lock(&self.header).autospare
+    }
+
+    /// Sets it. Whoever holds the set acts on it: see [`RaidSet::wants_spare`].
+    pub fn set_autospare(&self, on: bool) {
+        let mut header = lock(&self.header);
+        header.autospare = on;
+        let members = self.members();
+        self.write_extension(&mut header, &members);
+    }
+
+    /// A column that is lost, although a spare is free and may take its place by itself.
+    pub fn wants_spare(&self) -> Option<usize> {
+        let members = self.members();
+        let free = members.spares.iter().any(|spare| spare.status == Status::Spare && spare.device.is_some());
+        let idle = free && members.rebuild.is_none() && self.autospare();
+        let mut columns = members.columns.iter();
+        columns.position(|column| column.status == Status::Failed).filter(|_| idle)
+    }
+
+    /// A configuration file that makes the same set again (`raidctl -G`).
+    pub fn config(&self) -> Config {
+        let members = self.members();
+        let parameters = lock(&self.header).parameters;
+        let names = |components: &[Component]| components.iter().map(|one| one.name.clone()).collect();
+        Config {
+            disks: names(&members.columns),
+            spares: names(&members.spares),
+            sectors_per_unit: parameters.sectors_per_unit,
+            units_per_parity_unit: parameters.units_per_parity_unit,
+            units_per_recon_unit: parameters.units_per_recon_unit,
+            letter: parameters.level.letter(),
+            queue_length: parameters.queue_length,
+            design_files: Vec::new(),
+            debug: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// What the set is, apart from its components.
+    pub fn parameters(&self) -> Parameters {
+        lock(&self.header).parameters
+    }
+
     /// Ends the use of the set (`raidctl -u`): everything is made durable and labels say whether the parity is right.
     ///
     /// # Errors
@@ -731,7 +416,23 @@ impl RaidSet {
         if self.members().rebuild.is_some() {
             return Err(SetError::Rebuilding);
         }
+        self.open();
+        self.close()
+    }
+
+    /// Ends the use of the set for now; it can be attached again, and a rebuild that runs goes on from here. Everything is made
+    /// durable, and labels say whether the parity is right. Nobody may use the set any more.
+    ///
+    /// # Errors
+    /// A component that the set cannot do without fails.
+    pub fn close(&self) -> Result<(), SetError> {
+        if !self.opened.load(Ordering::Acquire) {
+            return Ok(());
+        }
         self.flush()?;
+        if self.members().rebuild.is_some() {
+            self.rebuild_checkpoint()?;
+        }
         if let Some(map) = &self.map {
             let mut map = lock(map);
             map.settle();
@@ -741,6 +442,7 @@ impl RaidSet {
         header.clean = self.parity_good.load(Ordering::Acquire);
         let members = (*self.members()).clone();
         self.commit(&mut header, members);
+        self.opened.store(false, Ordering::Release);
         Ok(())
     }
 

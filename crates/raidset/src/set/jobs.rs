@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use device::BlockDevice;
 
 use super::RaidSet;
-use super::admin::{SetError, Slot};
+use super::admin::SetError;
 use super::locks::lock;
 use super::members::{Rebuild, RebuildKind, Status};
+use super::start::Slot;
 use crate::label::map_flags;
 
 /// How far something has come.
@@ -46,7 +47,8 @@ impl RaidSet {
             return Err(SetError::NoSpare);
         }
         self.fail_for_rebuild(column)?;
-        let _header = lock(&self.header);
+        self.open();
+        let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         let spare = free(&members).ok_or(SetError::NoSpare)?;
         let target = members.spares[spare].device.clone().ok_or(SetError::NoSpare)?;
@@ -57,9 +59,11 @@ impl RaidSet {
             kind: RebuildKind::Reconstruction,
             column,
             target,
+            partial: false,
             rows: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
         }));
-        self.publish(members);
+        self.amend(&mut header, members);
         Ok(())
     }
 
@@ -85,14 +89,23 @@ impl RaidSet {
         };
         let target = self.check_device(&slot)?;
         self.fail_for_rebuild(column)?;
-        let _header = lock(&self.header);
+        self.open();
+        let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         members.columns[column].name = slot.name;
         members.columns[column].device = Some(target.clone());
         members.columns[column].status = Status::Reconstructing;
-        let rows = AtomicU64::new(rows_done.min(self.layout.rows()));
-        members.rebuild = Some(Arc::new(Rebuild { kind: RebuildKind::Reconstruction, column, target, rows }));
-        self.publish(members);
+        let done = rows_done.min(self.layout.rows());
+        let partial = self.map.is_some() && header.returned(self, column, &target);
+        members.rebuild = Some(Arc::new(Rebuild {
+            kind: RebuildKind::Reconstruction,
+            column,
+            target,
+            partial,
+            rows: AtomicU64::new(done),
+            durable: AtomicU64::new(done),
+        }));
+        self.amend(&mut header, members);
         Ok(())
     }
 
@@ -101,7 +114,8 @@ impl RaidSet {
     /// # Errors
     /// No spare replaces it, its device is missing, or a rebuild is running.
     pub fn copyback(&self, column: usize) -> Result<(), SetError> {
-        let _header = lock(&self.header);
+        self.open();
+        let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         let component = members.columns.get(column).ok_or(SetError::NoColumn { column })?;
         if component.status != Status::Spared {
@@ -112,9 +126,15 @@ impl RaidSet {
         }
         let slot = Slot { name: component.name.clone(), device: component.device.clone() };
         let target = self.check_device(&slot)?;
-        let rows = AtomicU64::new(0);
-        members.rebuild = Some(Arc::new(Rebuild { kind: RebuildKind::Copyback, column, target, rows }));
-        self.publish(members);
+        members.rebuild = Some(Arc::new(Rebuild {
+            kind: RebuildKind::Copyback,
+            column,
+            target,
+            partial: false,
+            rows: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+        }));
+        self.amend(&mut header, members);
         Ok(())
     }
 
@@ -148,7 +168,15 @@ impl RaidSet {
         let rebuild = members.rebuild.as_ref().ok_or(SetError::NoRebuild)?;
         let rows = rebuild.rows.load(Ordering::Acquire);
         rebuild.target.flush()?;
+        rebuild.durable.store(rows, Ordering::Release);
+        let members = members.clone();
+        self.write_extension(&mut lock(&self.header), &members);
         Ok(rows)
+    }
+
+    /// Whether the rebuild that runs does only what the column missed.
+    pub fn rebuild_is_partial(&self) -> bool {
+        self.members().rebuild.as_ref().is_some_and(|rebuild| rebuild.partial)
     }
 
     /// Rebuilds up to `rows` more rows, and finishes the rebuild if they are the last. One caller at a time.
@@ -157,6 +185,7 @@ impl RaidSet {
     /// There is none, or it had to be given up: something cannot be read, or the target not be written.
     pub fn rebuild_step(&self, rows: u64) -> Result<Progress, SetError> {
         let rebuild = self.members().rebuild.clone().ok_or(SetError::NoRebuild)?;
+        self.open();
         let total = self.layout.rows();
         for _ in 0..rows {
             let row = rebuild.rows.load(Ordering::Acquire);
@@ -164,7 +193,8 @@ impl RaidSet {
                 break;
             }
             let done = || rebuild.rows.store(row + 1, Ordering::Release);
-            if let Err(error) = self.rebuild_row(row, rebuild.column, &rebuild.target, done) {
+            if let Err(error) = self.rebuild_row(row, rebuild.column, &rebuild.target, rebuild.partial, done)
+            {
                 self.give_up(&rebuild);
                 return Err(error.into());
             }
@@ -257,6 +287,7 @@ impl RaidSet {
     /// A component is lost, or data cannot be read. The cursor stands at the stripe in question.
     pub fn rewrite_parity(&self, cursor: &mut u64, stripes: u64) -> Result<Progress, SetError> {
         let total = self.layout.stripes();
+        self.open();
         if self.layout.redundant() {
             self.require_whole()?;
             let mut left = stripes;

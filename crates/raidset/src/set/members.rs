@@ -63,8 +63,12 @@ pub(super) struct Rebuild {
     pub(super) kind: RebuildKind,
     pub(super) column: usize,
     pub(super) target: Arc<dyn BlockDevice>,
+    /// Only regions that the column missed are done.
+    pub(super) partial: bool,
     /// Rows that are done. Changed only under the lock of the stripe that was done last.
     pub(super) rows: AtomicU64,
+    /// Rows that are done and durable.
+    pub(super) durable: AtomicU64,
 }
 
 /// All components. Never changed: changes make a new one.
@@ -83,6 +87,12 @@ fn same(a: &Arc<dyn BlockDevice>, b: &Arc<dyn BlockDevice>) -> bool {
 }
 
 impl Members {
+    /// Whether any device in use has a label: not so between `-C` and `-I` of a new set.
+    pub(super) fn labelled(&self) -> bool {
+        let mut whole = (0..self.columns.len()).filter_map(|column| self.whole(column));
+        whole.any(|component| component.label.is_some())
+    }
+
     /// Whether the column cannot be relied upon everywhere.
     pub(super) fn lost(&self, column: usize) -> bool {
         matches!(self.columns[column].status, Status::Failed | Status::Reconstructing)

@@ -7,9 +7,12 @@
 //! the parity map's clock: nothing in here starts a thread or looks at the time.
 
 mod admin;
+mod header;
 mod jobs;
+mod known;
 mod locks;
 mod members;
+mod start;
 mod stripe;
 #[cfg(test)]
 mod tests;
@@ -21,20 +24,23 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Op, Operation, Request, Runner};
 
-pub use admin::{ComponentStatus, ConfigureError, Parameters, SetError, SetStatus, Slot};
+pub use admin::{ComponentStatus, SetError, SetStatus};
 pub use jobs::Progress;
+pub use known::{Known, KnownColumn, KnownRebuild, KnownSpare, MAX_MISSED, Missed};
 pub use members::{RebuildKind, Status};
+pub use start::{ConfigureError, Parameters, Slot};
 
 use crate::label::{data_offset, map_area, map_offset};
 use crate::layout::Layout;
-use crate::paritymap::{MAP_LENGTH, ParityMap};
-use admin::Header;
+use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, ParityMap};
+use header::Header;
 use locks::{StripeLocks, lock};
 use members::Members;
 
 /// A RAID set that is in use.
 ///
-/// Dropping it leaves its labels dirty, as a crash does: call [`RaidSet::unconfigure`] first.
+/// Labels become dirty with the first write. Dropping the set then leaves them so, as a crash does: call [`RaidSet::close`] or
+/// [`RaidSet::unconfigure`] first.
 pub struct RaidSet {
     info: DeviceInfo,
     unit: u32,
@@ -44,6 +50,12 @@ pub struct RaidSet {
     /// What labels say. Locked after `map`, if both are.
     header: Mutex<Header>,
     map: Option<Mutex<ParityMap>>,
+    /// The regions that are dirty on the disks, or about to be; all of them if there is no map. Locked last.
+    on_disk: Mutex<Bits>,
+    /// Columns are lost, so that it has to be noted what they miss.
+    degraded: AtomicBool,
+    /// Labels say that the set is in use.
+    opened: AtomicBool,
     parity_good: AtomicBool,
     locks: StripeLocks,
     repairs: AtomicU64,
@@ -140,6 +152,7 @@ impl RaidSet {
         }
         let stripe_bytes = self.unit_bytes() as u64 * u64::from(self.layout.stripe_data_units());
         let stripes = offset / stripe_bytes..(offset + bytes.len() as u64 - 1) / stripe_bytes + 1;
+        self.open();
         let regions = self.begin_regions(stripes.start, stripes.end - 1);
         let mut result = Ok(());
         let mut rest = bytes;
@@ -168,25 +181,53 @@ impl RaidSet {
         result
     }
 
-    /// Marks the regions of some stripes as being written, on disk where they were not yet.
+    /// Marks the regions of some stripes as being written, on disk where they were not yet, and as missed by columns that are lost.
     fn begin_regions(&self, first: u64, last: u64) -> Option<std::ops::RangeInclusive<u32>> {
-        let mut map = lock(self.map.as_ref()?);
-        let regions = map.region(first)..=map.region(last);
-        let mut fresh = false;
-        for region in regions.clone() {
-            fresh |= map.begin(region);
-        }
-        if fresh {
-            // A component that cannot take the map is failed; the others have it.
-            self.write_map(&map);
+        let regions = {
+            let mut map = lock(self.map.as_ref()?);
+            let regions = map.region(first)..=map.region(last);
+            let mut fresh = false;
+            for region in regions.clone() {
+                fresh |= map.begin(region);
+            }
+            if fresh {
+                // A component that cannot take the map is failed; the others have it.
+                self.write_map(&map);
+            }
+            regions
+        };
+        if self.degraded.load(Ordering::SeqCst) {
+            self.note_missed(regions.clone());
         }
         Some(regions)
+    }
+
+    /// Notes, durably, that lost columns miss what is about to be written.
+    fn note_missed(&self, regions: std::ops::RangeInclusive<u32>) {
+        let mut header = lock(&self.header);
+        let mut fresh = false;
+        for missed in &mut header.missed {
+            for region in regions.clone().filter(|&region| !missed.regions.get(region)).collect::<Vec<_>>() {
+                missed.regions.set(region, true);
+                fresh = true;
+            }
+        }
+        if fresh {
+            let members = self.members();
+            self.write_extension(&mut header, &members);
+        }
     }
 
     /// Writes the map to all columns and makes it durable. Whoever cannot take it is failed.
     fn write_map(&self, map: &ParityMap) {
         let mut area = vec![0; map_area(self.sector_size())];
-        area[..MAP_LENGTH].copy_from_slice(map.bits().encode());
+        let mut bits = map.bits();
+        if bits.count() > 0 && lock(&self.header).map.regions != map.parameters().regions {
+            // The labels tell the number of regions of the next configuration, in which a bit will mean something else.
+            bits = Bits::dirty(MAX_REGIONS);
+        }
+        area[..MAP_LENGTH].copy_from_slice(bits.encode());
+        *lock(&self.on_disk) = bits;
         let members = self.members();
         for column in 0..self.layout.columns() {
             let Some(device) = members.whole(column).and_then(|component| component.device.as_ref()) else {
@@ -196,6 +237,25 @@ impl RaidSet {
             if written.is_err() {
                 self.device_failed(column, device);
             }
+        }
+    }
+
+    /// Marks the set as in use on all components. Happens by itself before anything is written.
+    pub fn open(&self) {
+        if self.opened.load(Ordering::Acquire) {
+            return;
+        }
+        // The map first: the labels will say that it can be trusted.
+        if let Some(map) = &self.map {
+            let map = lock(map);
+            self.write_map(&map);
+        }
+        let mut header = lock(&self.header);
+        if !self.opened.load(Ordering::Acquire) {
+            header.clean = false;
+            let members = (*self.members()).clone();
+            self.commit(&mut header, members);
+            self.opened.store(true, Ordering::Release);
         }
     }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use device::{BlockDevice, DeviceError, DeviceErrorKind, Op, Operation, Request};
 
 use super::RaidSet;
+use super::locks::lock;
 use super::members::Members;
 use crate::layout::{Level, Stripe};
 
@@ -444,7 +445,20 @@ impl RaidSet {
         Ok(wrong.is_empty())
     }
 
-    /// Makes one row of a column and writes it to `target`, then lets `done` say so while the stripe is still locked.
+    /// Whether a lost column may have missed a write to a stripe.
+    fn missed(&self, column: usize, stripe: u64) -> bool {
+        let Some(map) = &self.map else { return true };
+        let region = lock(map).region(stripe);
+        let header = lock(&self.header);
+        header
+            .missed
+            .iter()
+            .find(|missed| missed.column == column)
+            .is_none_or(|missed| missed.regions.get(region))
+    }
+
+    /// Makes one row of a column and writes it to `target`, then lets `done` say so while the stripe is still locked. With `partial`
+    /// only if the column missed something of it.
     ///
     /// # Errors
     /// It cannot be made, or not be written.
@@ -453,10 +467,15 @@ impl RaidSet {
         row: u64,
         column: usize,
         target: &Arc<dyn BlockDevice>,
+        partial: bool,
         done: impl FnOnce(),
     ) -> Result<(), DeviceError> {
         let stripe = self.layout().stripe(self.layout().stripe_of(row, column));
         let _guard = self.locks.lock(stripe.index);
+        if partial && !self.missed(column, stripe.index) {
+            done();
+            return Ok(());
+        }
         let members = self.members();
         let mut units = Units::of(&members, &stripe);
         let span = 0..self.unit_bytes();

@@ -235,7 +235,7 @@ impl Run {
         let sets = group(&candidates);
         let best = sets.iter().filter(|set| set.autoconfigure).max_by_key(|set| set.mod_counter).unwrap();
         assert!(best.enough && !best.parity_dirty, "{best:?}");
-        self.set = RaidSet::assemble(0, best, &candidates, &devices, Arc::new(Inline)).unwrap();
+        self.set = RaidSet::assemble(0, best, &candidates, &devices, &[], Arc::new(Inline)).unwrap();
         assert!(self.set.parity_good() && self.set.layout().redundant() == redundant);
     }
 }
@@ -460,8 +460,8 @@ fn a_rebuild_goes_on_from_its_checkpoint() {
     let before = new.counts().writes;
     set.reconstruct_in_place(2, None, rows).unwrap();
     finish_rebuild(&set);
-    // The rows that were left, the parity map and the label, which is written once.
-    assert_eq!(new.counts().writes - before, ROWS - rows + 2);
+    // The rows that were left, the parity map, the label, which is written once, and the extension area, twice.
+    assert_eq!(new.counts().writes - before, ROWS - rows + 4);
     assert!(contents(&set) == model);
     set.check_parity(&mut 0, u64::MAX, false).unwrap();
     assert_eq!(mismatches(&set), 0);

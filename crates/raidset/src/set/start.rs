@@ -1,0 +1,643 @@
+//! Making a set: from a configuration file, from what scanning found, or from what is remembered of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, RwLock};
+
+use device::{BlockDevice, DeviceError, DeviceInfo, Runner};
+
+use super::RaidSet;
+use super::header::Header;
+use super::known::{Known, KnownRebuild, Missed};
+use super::locks::StripeLocks;
+use super::members::{Component, Members, Rebuild, RebuildKind, Status};
+use crate::config::Config;
+use crate::extension::{Extension, Role};
+use crate::judge::{Candidate, Found, FoundSet, Member, Refusal, check, complete};
+use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_flags, map_offset};
+use crate::layout::{Layout, LayoutError, Level};
+use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, Parameters as MapParameters, ParityMap};
+
+/// A device under the name that it is known by. Without one it is absent.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// The name.
+    pub name: String,
+    /// The device.
+    pub device: Option<Arc<dyn BlockDevice>>,
+}
+
+/// What a set is, apart from its components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// The level.
+    pub level: Level,
+    /// Sectors of a stripe unit.
+    pub sectors_per_unit: u32,
+    /// Kept in labels, and treated as 1.
+    pub units_per_parity_unit: u32,
+    /// Kept in labels, and treated as 1.
+    pub units_per_recon_unit: u32,
+    /// Kept in labels.
+    pub queue_length: u32,
+}
+
+impl Parameters {
+    /// What a configuration file says.
+    ///
+    /// # Errors
+    /// Its level cannot be run.
+    pub fn of_config(config: &Config) -> Result<Self, ConfigureError> {
+        let level = Level::from_letter(config.letter);
+        Ok(Self {
+            level: level.ok_or(ConfigureError::Level { letter: config.letter })?,
+            sectors_per_unit: config.sectors_per_unit,
+            units_per_parity_unit: config.units_per_parity_unit,
+            units_per_recon_unit: config.units_per_recon_unit,
+            queue_length: config.queue_length,
+        })
+    }
+}
+
+/// Why there is no set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigureError {
+    /// A level that cannot be run.
+    #[error("RAID level {letter:?} cannot be run")]
+    Level {
+        /// Its letter.
+        letter: char,
+    },
+    /// No component is there.
+    #[error("none of the components is there")]
+    Nothing,
+    /// Sector sizes that differ or cannot be used.
+    #[error("{name} has sectors of {found} bytes, but the set needs {wanted}")]
+    SectorSize {
+        /// The component.
+        name: String,
+        /// Its sector size, bytes.
+        found: u32,
+        /// What would do.
+        wanted: String,
+    },
+    /// The components make no set.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The labels stand against it; nothing has been written.
+    #[error("the labels do not belong to this set: {}; force it only if you know why",
+        .refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Refused {
+        /// Why.
+        refusals: Vec<Refusal>,
+    },
+    /// Too many components are missing or stale.
+    #[error("the set cannot do without all of {}", .names.join(", "))]
+    TooManyLost {
+        /// They.
+        names: Vec<String>,
+    },
+    /// A component failed while it was looked at.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// The sector size that all devices have.
+fn common_sector_size<'a>(
+    slots: impl Iterator<Item = (&'a str, &'a Arc<dyn BlockDevice>)>,
+) -> Result<u32, ConfigureError> {
+    let mut common = None;
+    for (name, device) in slots {
+        let found = device.info().logical_sector;
+        let wanted = common.map(|size: u32| format!("{size}, as the other components have"));
+        let usable = found.is_power_of_two() && SECTOR_SIZES.contains(&found);
+        if !usable || common.is_some_and(|size| size != found) {
+            let wanted = wanted.unwrap_or_else(|| "a power of two from 512 to 65536".to_owned());
+            return Err(ConfigureError::SectorSize { name: name.to_owned(), found, wanted });
+        }
+        common = Some(found);
+    }
+    common.ok_or(ConfigureError::Nothing)
+}
+
+/// The map that the components of a configured set have, if their labels agree that it can be trusted.
+fn stored_map(
+    columns: &[Component],
+    regions: u32,
+    sector_size: u32,
+    trusted: bool,
+) -> Result<Option<Bits>, DeviceError> {
+    let live: Vec<&Component> = columns.iter().filter(|column| column.status == Status::Optimal).collect();
+    let agrees = live.iter().all(|component| {
+        component.label.as_ref().is_some_and(|label| {
+            let flags = map_flags::VALID | map_flags::WAS_USED;
+            label.map_flags & flags == flags
+                && label.map_mod_counter == label.mod_counter.cast_unsigned()
+                && label.map_regions == regions
+        })
+    });
+    if !trusted || !agrees {
+        return Ok(None);
+    }
+    let mut bits = Bits::clean();
+    for device in live.iter().filter_map(|component| component.device.as_ref()) {
+        let mut bytes = [0; MAP_LENGTH];
+        device.read(map_offset(sector_size), &mut bytes)?;
+        bits.merge(&Bits::decode(&bytes));
+    }
+    Ok(Some(bits))
+}
+
+/// The label of a device, with sizes that can be, and its extension area. A device that cannot be read has neither.
+fn look(device: &dyn BlockDevice) -> Result<(Option<Label>, Option<Extension>), DeviceError> {
+    let sector = u64::from(device.info().logical_sector.max(1));
+    let sectors = device.size()? / sector;
+    let label =
+        Label::read(device)?.ok().and_then(|mut label| label.fix_sizes(sectors).is_ok().then_some(label));
+    Ok((label, Extension::read(device).unwrap_or(None)))
+}
+
+/// What [`RaidSet::build`] makes a set of.
+struct Plan {
+    unit: u32,
+    parameters: Parameters,
+    columns: Vec<Component>,
+    spares: Vec<Component>,
+    spare_of: Vec<Option<usize>>,
+    rebuild: Option<(KnownRebuild, Arc<dyn BlockDevice>)>,
+    serial_number: i32,
+    mod_counter: i32,
+    parity_good: bool,
+    /// Whether labels, and with them the parity map, can be relied upon.
+    trusted: bool,
+    /// N of raidN for the labels, if not `unit`.
+    last_unit: Option<u32>,
+    /// What is believed of the extension areas or of what is remembered.
+    known: Known,
+    /// Greatest sequence number of any extension area.
+    sequence: u64,
+    runner: Arc<dyn Runner>,
+}
+
+impl RaidSet {
+    /// Configures unit `unit` from components in the order of their columns (`raidctl -c`, with `force` `-C`).
+    ///
+    /// Labels are counted up and marked dirty, on those components that have one. With `force` labels stand against nothing,
+    /// and the parity counts as dirty if they would have. Spares that are missing or unfit are failed ones.
+    ///
+    /// # Errors
+    /// The components cannot make this set, or their labels say that they are not this set. Nothing is written then.
+    pub fn configure(
+        unit: u32,
+        parameters: Parameters,
+        columns: Vec<Slot>,
+        spares: Vec<Slot>,
+        force: bool,
+        runner: Arc<dyn Runner>,
+    ) -> Result<Self, ConfigureError> {
+        let present = columns.iter().filter_map(|slot| Some((slot.name.as_str(), slot.device.as_ref()?)));
+        common_sector_size(present)?;
+        let looked: Vec<_> =
+            columns.iter().map(|slot| slot.device.as_ref().map(|device| look(&**device))).collect();
+        let mut labels: Vec<Option<Label>> =
+            looked.iter().map(|looked| looked.as_ref()?.as_ref().ok()?.0.clone()).collect();
+        let extensions: Vec<Option<Extension>> =
+            looked.iter().map(|looked| looked.as_ref()?.as_ref().ok()?.1.clone()).collect();
+        if !force {
+            complete(labels.iter_mut().flatten(), &extensions);
+        }
+        let found: Vec<Found> = looked
+            .iter()
+            .zip(&labels)
+            .map(|(looked, label)| match (looked, label) {
+                (None | Some(Err(_)), _) => Found::Absent,
+                (Some(Ok(_)), Some(label)) => Found::Labelled(Box::new(label.clone())),
+                (Some(Ok(_)), None) => Found::Unlabelled,
+            })
+            .collect();
+        let verdict = check(parameters.level, &found, force);
+        if !force && !verdict.refusals.is_empty() {
+            return Err(ConfigureError::Refused { refusals: verdict.refusals });
+        }
+        let components: Vec<Component> = columns
+            .into_iter()
+            .zip(labels)
+            .zip(&verdict.failed)
+            .enumerate()
+            .map(|(column, ((slot, label), &failed))| Component {
+                name: if slot.device.is_some() { slot.name } else { format!("component{column}") },
+                device: slot.device,
+                status: if failed { Status::Failed } else { Status::Optimal },
+                label,
+            })
+            .collect();
+        let best = Extension::best(extensions.iter().flatten(), verdict.serial_number, verdict.mod_counter);
+        let known = match best {
+            Some(best) if !force => Known { rebuild: None, ..best.known.clone() },
+            _ => Known::default(),
+        };
+        let set = Self::build(Plan {
+            unit,
+            parameters,
+            spare_of: vec![None; components.len()],
+            columns: components,
+            spares: Vec::new(),
+            rebuild: None,
+            serial_number: verdict.serial_number,
+            mod_counter: verdict.mod_counter,
+            parity_good: !verdict.parity_dirty,
+            trusted: !force || verdict.refusals.is_empty(),
+            last_unit: None,
+            known,
+            sequence: greatest(&extensions),
+            runner,
+        })?;
+        for spare in spares {
+            set.add_spare_or_note(spare);
+        }
+        set.open();
+        Ok(set)
+    }
+
+    /// Configures a set that scanning has found. `devices` are the candidates' devices; `others` all that was found without a
+    /// label, among which its spares may be.
+    ///
+    /// # Errors
+    /// Too few of its columns are up to date, or they cannot make a set. Nothing is written then.
+    pub fn assemble(
+        unit: u32,
+        found: &FoundSet,
+        candidates: &[Candidate],
+        devices: &[Arc<dyn BlockDevice>],
+        others: &[Slot],
+        runner: Arc<dyn Runner>,
+    ) -> Result<Self, ConfigureError> {
+        let Some(first) = found.members.first().and_then(|&member| candidates.get(member)) else {
+            return Err(ConfigureError::Nothing);
+        };
+        let label = &first.label;
+        let letter = label.letter().unwrap_or('?');
+        let parameters = Parameters {
+            level: label.level().ok_or(ConfigureError::Level { letter })?,
+            sectors_per_unit: label.sectors_per_unit,
+            units_per_parity_unit: label.units_per_parity_unit,
+            units_per_recon_unit: label.units_per_recon_unit,
+            queue_length: label.max_outstanding,
+        };
+        let of = |member: usize| candidates.get(member).zip(devices.get(member));
+        let component = |(column, member): (usize, &Member)| {
+            let (at, status) = match member {
+                Member::Current(at) => (of(*at), Status::Optimal),
+                Member::Stale(at) => (of(*at), Status::Failed),
+                Member::Missing => (None, Status::Failed),
+            };
+            match at {
+                Some((candidate, device)) => Component {
+                    name: candidate.name.clone(),
+                    device: Some(device.clone()),
+                    status,
+                    label: Some(candidate.label.clone()),
+                },
+                None => Component {
+                    name: format!("component{column}"),
+                    device: None,
+                    status: Status::Failed,
+                    label: None,
+                },
+            }
+        };
+        let mut columns: Vec<Component> = found.columns.iter().enumerate().map(component).collect();
+        let extensions: Vec<Option<Extension>> = found
+            .members
+            .iter()
+            .filter_map(|&member| of(member))
+            .map(|(_, device)| Extension::read(&**device).unwrap_or(None))
+            .collect();
+        let serial = label.serial_number;
+        let best = Extension::best(extensions.iter().flatten(), serial, found.mod_counter);
+        let (mut spares, mut rebuild) = (Vec::new(), None);
+        let mut spare_of = vec![None; columns.len()];
+        let free = best.map_or(&[][..], |best| &best.known.spares);
+        // Devices of this set that have no label: spares that wait, and targets of a rebuild.
+        let ours: Vec<(&Slot, Extension)> = others
+            .iter()
+            .filter_map(|slot| Some((slot, Extension::read(&**slot.device.as_ref()?).ok()??)))
+            .filter(|(_, extension)| extension.serial_number == serial)
+            .collect();
+        for (index, _) in free.iter().enumerate().filter(|(_, spare)| spare.status == Status::Spare) {
+            let slot = ours.iter().find(|(_, extension)| extension.role == Role::Spare(index as u8));
+            if let Some((slot, _)) = slot {
+                spares.push(Component {
+                    name: slot.name.clone(),
+                    device: slot.device.clone(),
+                    status: Status::Spare,
+                    label: None,
+                });
+            }
+        }
+        if let Some(best) = best
+            && let Some(known) = best.known.rebuild.filter(|known| known.kind == RebuildKind::Reconstruction)
+            && columns.get(known.column).is_some_and(|column| column.status == Status::Failed)
+        {
+            let is_target = |extension: &Extension| {
+                extension.role == Role::Column(known.column as u8)
+                    && extension.mod_counter == best.mod_counter
+            };
+            // A target that was a component before is among the stale ones.
+            let stale = columns[known.column].device.as_ref().and_then(|device| {
+                let extension = Extension::read(&**device).ok()??;
+                is_target(&extension).then(|| (columns[known.column].name.clone(), device.clone(), extension))
+            });
+            let fresh = || {
+                let (slot, extension) = ours.iter().find(|(_, extension)| is_target(extension))?;
+                Some((slot.name.clone(), slot.device.clone()?, extension.clone()))
+            };
+            if let Some((name, device, extension)) = stale.or_else(fresh) {
+                let rows = extension.known.rebuild.map_or(0, |known| known.rows);
+                let mut known = KnownRebuild { rows, ..known };
+                columns[known.column].status = Status::Reconstructing;
+                if known.spare.is_some() {
+                    let status = Status::UsedSpare;
+                    spares.push(Component { name, device: Some(device.clone()), status, label: None });
+                    known.spare = Some(spares.len() - 1);
+                    spare_of[known.column] = known.spare;
+                } else {
+                    columns[known.column].name = name;
+                    columns[known.column].device = Some(device.clone());
+                }
+                rebuild = Some((known, device));
+            }
+        }
+        let set = Self::build(Plan {
+            unit,
+            parameters,
+            columns,
+            spares,
+            spare_of,
+            rebuild,
+            serial_number: serial,
+            mod_counter: found.mod_counter,
+            parity_good: !found.parity_dirty,
+            trusted: true,
+            last_unit: None,
+            known: best.map_or_else(Known::default, |best| best.known.clone()),
+            sequence: greatest(&extensions),
+            runner,
+        })?;
+        set.open();
+        Ok(set)
+    }
+
+    /// Takes a set that was configured before into use again, as it was left or as a crash left it. `known` is what is remembered of
+    /// it; what its components know later than that counts more. Nothing is written before the set is.
+    ///
+    /// # Errors
+    /// Too few of its components are there and up to date.
+    pub fn attach(
+        unit: u32,
+        parameters: Parameters,
+        columns: &[Slot],
+        spares: &[Slot],
+        known: &Known,
+        runner: Arc<dyn Runner>,
+    ) -> Result<Self, ConfigureError> {
+        let looks = |slots: &[Slot]| -> Vec<(Option<Label>, Option<Extension>)> {
+            let look = |slot: &Slot| slot.device.as_ref().and_then(|device| look(&**device).ok());
+            slots.iter().map(|slot| look(slot).unwrap_or_default()).collect()
+        };
+        let (mut of_columns, mut of_spares) = (looks(columns), looks(spares));
+        let extensions: Vec<Option<Extension>> =
+            of_columns.iter().chain(&of_spares).map(|(_, extension)| extension.clone()).collect();
+        let stamps: Vec<(i32, u32)> = known.columns.iter().filter_map(|column| column.stamp).collect();
+        {
+            let all = of_columns.iter_mut().chain(&mut of_spares).filter_map(|(label, _)| label.as_mut());
+            // Only labels that the set is known to have count.
+            let ours = all.filter(|label| stamps.iter().any(|(serial, _)| *serial == label.serial_number));
+            complete(ours, &extensions);
+        }
+        let is_ours = |label: &Label| stamps.contains(&(label.serial_number, label.column));
+        let labels = of_columns.iter().chain(&of_spares).filter_map(|(label, _)| label.as_ref());
+        let mod_counter =
+            labels.filter(|label| is_ours(label)).map(|label| label.mod_counter).max().unwrap_or(0);
+        let serial_number = stamps.first().map_or(0, |stamp| stamp.0);
+        let best = Extension::best(extensions.iter().flatten(), serial_number, mod_counter)
+            .filter(|_| !stamps.is_empty());
+        let known = match best {
+            Some(best) if best.known.same_names(known) => &best.known,
+            _ => known,
+        };
+        // A column is what it is known to be, if the label on its device says nothing else.
+        let current = |label: &Option<Label>, stamp: Option<(i32, u32)>| match (stamp, label) {
+            (None, _) => true,
+            (Some(stamp), Some(label)) => {
+                (label.serial_number, label.column) == stamp && label.mod_counter == mod_counter
+            }
+            (Some(_), None) => false,
+        };
+        let mut spare_components: Vec<Component> = spares
+            .iter()
+            .zip(&of_spares)
+            .enumerate()
+            .map(|(index, (slot, (label, _)))| {
+                let told = known.spares.get(index).map_or(Status::Spare, |spare| spare.status);
+                let status = if slot.device.is_some() { told } else { Status::Failed };
+                let label = label.clone().filter(|_| status == Status::UsedSpare);
+                Component { name: slot.name.clone(), device: slot.device.clone(), status, label }
+            })
+            .collect();
+        let mut spare_of = vec![None; columns.len()];
+        let mut rebuild = None;
+        let mut components = Vec::new();
+        for (column, (slot, (label, extension))) in columns.iter().zip(&of_columns).enumerate() {
+            let told = known.columns.get(column);
+            let stamp = told.and_then(|told| told.stamp);
+            let spare = known.spares.iter().position(|spare| spare.column == Some(column));
+            let spare = spare.filter(|&spare| spare < spare_components.len());
+            let under_way = known.rebuild.filter(|rebuild| rebuild.column == column).and_then(|rebuild| {
+                let (device, extension) = match (rebuild.kind, spare) {
+                    (RebuildKind::Reconstruction, Some(spare)) => {
+                        (&spares[spare].device, &of_spares[spare].1)
+                    }
+                    _ => (&slot.device, extension),
+                };
+                let rows = match (best, extension) {
+                    // Without labels there are no extension areas, and nobody else to have used the set.
+                    (None, _) => stamps.is_empty().then_some(rebuild.rows)?,
+                    (Some(best), Some(own)) if own.mod_counter == best.mod_counter => {
+                        own.known.rebuild.map_or(0, |own| own.rows)
+                    }
+                    _ => return None,
+                };
+                Some((KnownRebuild { spare, rows, ..rebuild }, device.clone()?))
+            });
+            let status = match (told.map_or(Status::Failed, |told| told.status), spare) {
+                (Status::Optimal, _) if slot.device.is_some() && current(label, stamp) => Status::Optimal,
+                (Status::Spared, Some(spare))
+                    if spares[spare].device.is_some() && current(&of_spares[spare].0, stamp) =>
+                {
+                    spare_of[column] = Some(spare);
+                    rebuild = under_way.or(rebuild);
+                    Status::Spared
+                }
+                (Status::Reconstructing, _) if under_way.is_some() => {
+                    spare_of[column] = spare;
+                    rebuild = under_way;
+                    Status::Reconstructing
+                }
+                (_, spare) => {
+                    if let Some(spare) = spare.map(|spare| &mut spare_components[spare])
+                        && spare.status == Status::UsedSpare
+                    {
+                        spare.status = Status::Spare;
+                        spare.label = None;
+                    }
+                    Status::Failed
+                }
+            };
+            components.push(Component {
+                name: slot.name.clone(),
+                device: slot.device.clone(),
+                status,
+                label: label.clone().filter(|_| stamp.is_some() || status != Status::Optimal),
+            });
+        }
+        let members = components.iter().zip(&spare_of).filter_map(|(component, spare)| {
+            match (component.status, spare) {
+                (Status::Optimal, _) => Some(component),
+                (Status::Spared, Some(spare)) => Some(&spare_components[*spare]),
+                _ => None,
+            }
+        });
+        let clean = members.clone().all(|member| member.label.as_ref().is_none_or(|label| label.clean));
+        let labelled = members.clone().any(|member| member.label.is_some());
+        let parity_good = if labelled { clean } else { known.parity_good };
+        let last_unit = members.clone().find_map(|member| member.label.as_ref()).map(|label| label.last_unit);
+        Self::build(Plan {
+            unit,
+            parameters,
+            columns: components,
+            spares: spare_components,
+            spare_of,
+            rebuild,
+            serial_number,
+            mod_counter,
+            parity_good,
+            trusted: true,
+            last_unit,
+            known: known.clone(),
+            sequence: greatest(&extensions),
+            runner,
+        })
+    }
+
+    /// Builds the set once it is known who belongs to it. Nothing is written.
+    fn build(plan: Plan) -> Result<Self, ConfigureError> {
+        let Plan { unit, parameters, columns, spares, spare_of, trusted, parity_good, runner, known, .. } =
+            plan;
+        let whole = |column: usize| match (columns[column].status, spare_of[column]) {
+            (Status::Optimal, _) => Some(&columns[column]),
+            (Status::Spared, Some(spare)) => spares.get(spare),
+            _ => None,
+        };
+        let live: Vec<&Component> = (0..columns.len()).filter_map(whole).collect();
+        let devices = || {
+            live.iter().filter_map(|component| Some((component.name.as_str(), component.device.as_ref()?)))
+        };
+        let sector_size = common_sector_size(devices())?;
+        let mut sectors = u64::MAX;
+        for (_, device) in devices() {
+            sectors = sectors.min(device.size()? / u64::from(sector_size));
+        }
+        let model = live.iter().find_map(|column| column.label.clone());
+        // A set has the size that its labels say: a lost component may have been the smallest. Forced, labels say nothing.
+        let mut usable = sectors.saturating_sub(PROTECTED_SECTORS);
+        if let Some(label) = model.as_ref().filter(|label| trusted && label.num_blocks <= usable) {
+            usable = label.num_blocks;
+        }
+        let count = u16::try_from(columns.len()).unwrap_or(u16::MAX);
+        let layout = Layout::over(parameters.level, count, parameters.sectors_per_unit, usable)?;
+        let lost = |column: usize| whole(column).is_none();
+        if !layout.survives(lost) {
+            let names = (0..columns.len()).filter(|&column| lost(column));
+            return Err(ConfigureError::TooManyLost {
+                names: names.map(|c| columns[c].name.clone()).collect(),
+            });
+        }
+
+        let defaults = MapParameters::default_for(layout.column_sectors() * u64::from(sector_size));
+        let mut live_labels = live.iter().filter_map(|column| column.label.as_ref());
+        let disabled = live_labels.clone().any(|label| label.map_flags & map_flags::DISABLE != 0);
+        let map_parameters = live_labels.find_map(MapParameters::of_label).unwrap_or(defaults);
+        let live_components: Vec<Component> =
+            live.iter().map(|live| Component { status: Status::Optimal, ..(*live).clone() }).collect();
+        let stored = stored_map(&live_components, map_parameters.regions, sector_size, trusted)?;
+        let fallback = if parity_good { Bits::clean() } else { Bits::dirty(map_parameters.regions) };
+        let bits = stored.unwrap_or(fallback);
+        let use_map = layout.redundant() && !disabled;
+        let on_disk = if use_map { bits.clone() } else { Bits::dirty(MAX_REGIONS) };
+        let mut missed = known.missed;
+        // Without a map nobody notes what is missed.
+        missed.retain(|missed| use_map && missed.column < columns.len() && lost(missed.column));
+        for column in (0..columns.len()).filter(|&column| lost(column)) {
+            if !missed.iter().any(|missed| missed.column == column) {
+                missed.push(Missed { column, counter: 0, regions: Bits::dirty(MAX_REGIONS) });
+            }
+        }
+        let header = Header {
+            parameters,
+            version: model.as_ref().map_or(Version::V2, |label| label.version),
+            byte_order: model.as_ref().map_or(ByteOrder::Little, |label| label.byte_order),
+            serial_number: plan.serial_number,
+            mod_counter: plan.mod_counter,
+            // RAIDframe forgets these on -c, which then breaks columns that are rebuilt; we keep them.
+            autoconfigure: model.as_ref().map_or(0, |label| label.autoconfigure),
+            root_partition: model.as_ref().map_or(0, |label| label.root_partition),
+            last_unit: plan.last_unit.unwrap_or(unit),
+            clean: live.iter().filter_map(|live| live.label.as_ref()).all(|label| label.clean),
+            map: map_parameters,
+            map_disabled: disabled,
+            sequence: plan.sequence,
+            autospare: known.autospare,
+            missed,
+        };
+        let degraded = (0..columns.len()).any(lost);
+        let rebuild = plan.rebuild.map(|(known, target)| {
+            Arc::new(Rebuild {
+                kind: known.kind,
+                column: known.column,
+                target,
+                partial: known.partial,
+                rows: AtomicU64::new(known.rows.min(layout.rows())),
+                durable: AtomicU64::new(known.rows.min(layout.rows())),
+            })
+        });
+        let members = Members { columns, spares, spare_of, rebuild };
+        let info = DeviceInfo {
+            name: format!("raid{unit}"),
+            logical_sector: sector_size,
+            physical_sector: sector_size,
+            discards: false,
+            block_device: false,
+        };
+        Ok(Self {
+            info,
+            unit,
+            layout,
+            runner,
+            members: RwLock::new(Arc::new(members)),
+            header: Mutex::new(header),
+            map: use_map.then(|| Mutex::new(ParityMap::new(&layout, map_parameters, bits))),
+            on_disk: Mutex::new(on_disk),
+            degraded: AtomicBool::new(degraded),
+            opened: AtomicBool::new(false),
+            parity_good: AtomicBool::new(parity_good || !layout.redundant()),
+            locks: StripeLocks::default(),
+            repairs: AtomicU64::new(0),
+        })
+    }
+}
+
+/// Greatest sequence number.
+fn greatest(extensions: &[Option<Extension>]) -> u64 {
+    extensions.iter().flatten().map(|extension| extension.sequence).max().unwrap_or(0)
+}
