@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Bench, DISK, damage, digest, noise};
+use common::{Bench, DISK, bring_back, damage, digest, noise, take_away};
 
 #[test]
 fn wrong_command_lines_exit_with_2() {
@@ -282,4 +282,42 @@ fn a_damaged_record_does_not_hide_the_others() {
     let ran = bench.run("status tank");
     assert_eq!(ran.code, 0);
     assert!(ran.err.contains("77.json"), "{}", ran.err);
+}
+
+#[test]
+fn two_histories_of_one_pool() {
+    let bench = Bench::new();
+    let sides = ["left", "right"].map(|side| bench.path(side));
+    let d: Vec<String> = sides
+        .iter()
+        .map(|side| {
+            std::fs::create_dir(side).unwrap();
+            bench.disk(&format!("{}/d", side.rsplit('/').next().unwrap()), DISK)
+        })
+        .collect();
+    bench.pool_with_data(&format!("mirror {}", d.join(" ")), 1 << 20);
+    bench.ok("export tank");
+    // Each half is used by itself.
+    for (side, other) in [(0, 1), (1, 0)] {
+        let away = take_away(&d[other]);
+        bench.ok(&format!("import -d {} tank", sides[side]));
+        assert_eq!(bench.feed("volume write tank/vol", &noise(side as u64 + 1, 1 << 20)).code, 0);
+        bench.ok("export tank");
+        bring_back(&away, &d[other]);
+    }
+    let both = format!("-d {} -d {}", sides[0], sides[1]);
+    for line in [format!("import {both} tank"), format!("import {both} -o readonly=on tank")] {
+        let said = bench.fails_untouched(&line, &d);
+        assert!(said.contains("apart") && d.iter().all(|disk| said.contains(disk)), "{said}");
+    }
+    // Leaving one out decides; it is resilvered as a whole when it is back.
+    let away = take_away(&d[1]);
+    bench.ok(&format!("import -d {} tank", sides[0]));
+    let server = bench.start("serve tank");
+    bring_back(&away, &d[1]);
+    bench.ok(&format!("online tank {}", d[1]));
+    bench.ok("wait tank");
+    assert_eq!(server.interrupt(), 0);
+    take_away(&d[0]);
+    bench.holds("tank/vol", &noise(1, 1 << 20));
 }

@@ -2,10 +2,13 @@
 //! SnapRAID, in one run.
 //!
 //! Words select rows by substring, such as `gen-PQ`, `k=8`, `64K`, `fused`; `snapraid` runs `snapraid -T` (a minute) and
-//! `kernels` compares our own kernels. Without words everything runs. `SMALL_PAGES=1` does without huge pages.
+//! `kernels` compares our own kernels. `read` is the rate of only reading what the operation reads, which none can exceed.
+//! Ratios are those of the same round, as median [least..largest]. Without words everything runs. `SMALL_PAGES=1` does without huge pages.
 
+use parity::kernel::{self, Kernel};
 use parity_bench::arena::{ALIGNED, DISPLACED};
-use parity_bench::{Arena, Case, Contender, Operation, ffi, measure, median, snapraid};
+use parity_bench::{Arena, Case, Contender, Operation, Rates, Spread, ffi, measure, snapraid};
+use std::ops::Range;
 use xxhash_rust::xxh3::Xxh3;
 
 const ROUNDS: usize = 11;
@@ -39,8 +42,19 @@ fn main() {
     }
     let mut arena = Arena::new(24 << 20, huge_pages);
     println!(
-        "\n{:<8} {:<5} {:<5} {:>7} {:>7} {:>6} | {:>7} {:>9} {:>6} | {:>6} others",
-        "op", "k", "size", "ours", "aligned", "al/ds", "isal", "isal-al", "ratio", "snap"
+        "\n{:<8} {:<5} {:<5} {:>7} {:>7} {:<18} | {:>7} {:>6} | {:>7} {:>8} {:<18} | {:>5} others",
+        "op",
+        "k",
+        "size",
+        "ours",
+        "aligned",
+        "of ours",
+        "read",
+        "ours/",
+        "isal",
+        "aligned",
+        "ours/isal",
+        "snap"
     );
     for operation in OPERATIONS {
         for (length, size) in [(64 << 10, "64K"), (256 << 10, "256K"), (1 << 20, "1M")] {
@@ -54,9 +68,7 @@ fn main() {
             }
         }
     }
-    if selected("kernels") {
-        kernels(&mut arena);
-    }
+    kernels(&mut arena, &selected);
     drop(arena);
     if selected("fused") {
         fused(huge_pages);
@@ -65,21 +77,20 @@ fn main() {
 
 /// One row of the table.
 fn compare(arena: &mut Arena, case: &Case, snapraid: Option<&[snapraid::Figure]>) -> String {
-    let mut contenders = vec![Contender::ours("ours", DISPLACED), Contender::ours("aligned", ALIGNED)];
+    let mut contenders = vec![
+        Contender::ours("ours", DISPLACED),
+        Contender::ours("aligned", ALIGNED),
+        Contender::read(DISPLACED),
+    ];
     contenders.extend(Contender::others(case, DISPLACED));
     let displaced = contenders.len();
     contenders
         .extend(Contender::others(case, ALIGNED).into_iter().filter(|other| other.name.starts_with("isal")));
     let rates = measure(arena, case, &mut contenders, ROUNDS, SLICE_S);
-    let best = |from: &[Contender], rates: &[f64]| {
-        from.iter()
-            .zip(rates)
-            .filter(|(c, _)| c.name.starts_with("isal"))
-            .map(|(_, &rate)| rate)
-            .fold(0.0, f64::max)
-    };
-    let isal = best(&contenders[..displaced], &rates);
-    let isal_aligned = best(&contenders[displaced..], &rates[displaced..]);
+    let ratio = |to: Option<usize>| to.map_or("-".to_owned(), |to| rates.ratio(0, to).to_string());
+    let isal = best_isal(&contenders, &rates, 0..displaced);
+    let isal_aligned = best_isal(&contenders, &rates, displaced..contenders.len());
+    let rate = |of: Option<usize>| of.map_or("-".to_owned(), |of| format!("{:.1}", rates.median(of)));
     let functions: &[&str] = match case.operation {
         Operation::Generate(1) => &["gen1"],
         Operation::Generate(2) => &["gen2"],
@@ -95,35 +106,74 @@ fn compare(arena: &mut Arena, case: &Case, snapraid: Option<&[snapraid::Figure]>
         .filter(|figure| functions.contains(&figure.function.as_str()))
         .map(|figure| figure.rate)
         .fold(0.0, f64::max);
-    let others: Vec<String> = contenders[2..displaced]
+    let snap = if snap > 0.0 { format!("{:.2}", rates.median(0) / snap) } else { "-".to_owned() };
+    let others: Vec<String> = contenders
         .iter()
-        .zip(&rates[2..])
-        .map(|(other, rate)| format!("{} {rate:.1} ({:.2}x)", other.name, rates[0] / rate))
+        .enumerate()
+        .take(displaced)
+        .skip(3)
+        .map(|(at, other)| {
+            format!("{} {:.1} ({:.2}x)", other.name, rates.median(at), rates.ratio(0, at).median)
+        })
         .collect();
-    let ratio = |to: f64| if to > 0.0 { format!("{:.2}", rates[0] / to) } else { "-".to_owned() };
     format!(
-        "{:7.1} {:7.1} {:6.2} | {isal:7.1} {isal_aligned:9.1} {:>6} | {:>6} {}",
-        rates[0],
-        rates[1],
-        rates[1] / rates[0],
+        "{:7.1} {:7.1} {:<18} | {:7.1} {:6.2} | {:>7} {:>8} {:<18} | {snap:>5} {}",
+        rates.median(0),
+        rates.median(1),
+        rates.ratio(1, 0).to_string(),
+        rates.median(2),
+        rates.ratio(0, 2).median,
+        rate(isal),
+        rate(isal_aligned),
         ratio(isal),
-        ratio(snap),
         others.join(", ")
     )
 }
 
-/// Our own kernels side by side.
-fn kernels(arena: &mut Arena) {
-    println!("\nkernels, k=8, 64K, displaced");
+/// The faster one of the library's ways among some contenders.
+fn best_isal(contenders: &[Contender], rates: &Rates, among: Range<usize>) -> Option<usize> {
+    among
+        .filter(|&at| contenders[at].name.starts_with("isal"))
+        .max_by(|&a, &b| rates.median(a).total_cmp(&rates.median(b)))
+}
+
+/// Our own kernels side by side, and ISA-L without AVX-512 next to the ones that do without it, too.
+fn kernels(arena: &mut Arena, selected: &dyn Fn(&str) -> bool) {
+    println!(
+        "\nkernels, k=8 and 16, displaced; in brackets page-aligned columns as a share of that; against the best of ISA-L's AVX2"
+    );
     for operation in OPERATIONS {
-        let case = Case { operation, columns: 8, length: 64 << 10 };
-        print!("{:<8}", operation.name());
-        for kernel in parity::kernel::available() {
-            let mut ours = [Contender::ours("ours", DISPLACED)];
-            let rates = parity::kernel::with(kernel, || measure(arena, &case, &mut ours, ROUNDS, SLICE_S));
-            print!(" {kernel} {:.1}", rates.map_or(f64::NAN, |rates| rates[0]));
+        for (columns, length, size) in [(8, 64 << 10, "64K"), (16, 64 << 10, "64K"), (8, 1 << 20, "1M")] {
+            let case = Case { operation, columns, length };
+            let row = format!("kernels {:<8} k={columns:<3} {size:<5}", operation.name());
+            if !selected(&row) {
+                continue;
+            }
+            let available: Vec<Kernel> = kernel::available().collect();
+            let mut contenders = vec![];
+            for &kernel in &available {
+                contenders.push(Contender::kernel("ours", DISPLACED, kernel));
+                contenders.push(Contender::kernel("ours", ALIGNED, kernel));
+            }
+            #[cfg(feature = "isal")]
+            if Kernel::Avx2.is_available() {
+                contenders.extend(Contender::isal_avx2(&case, DISPLACED));
+            }
+            let rates = measure(arena, &case, &mut contenders, ROUNDS, SLICE_S);
+            let isal = best_isal(&contenders, &rates, 0..contenders.len());
+            print!("{row}");
+            for (at, kernel) in available.iter().enumerate() {
+                print!(
+                    " {kernel} {:.1} ({:.2})",
+                    rates.median(2 * at),
+                    rates.ratio(2 * at + 1, 2 * at).median
+                );
+                if let (Kernel::Avx2, Some(isal)) = (kernel, isal) {
+                    print!(" = {} x isal {:.1},", rates.ratio(2 * at, isal), rates.median(isal));
+                }
+            }
+            println!();
         }
-        println!();
     }
 }
 
@@ -198,12 +248,12 @@ fn fused(huge_pages: bool) {
                 target.chunks_exact_mut(stripe).take(TOTAL / bytes).for_each(make);
             });
         }
-        let [one, by_row, apart] = samples.map(median);
+        let ratio = |to: usize| Spread::of(samples[0].iter().zip(&samples[to]).map(|(a, b)| a / b).collect());
+        let (by_row, apart) = (ratio(1), ratio(2));
+        let [one, by_row_rate, apart_rate] = samples.map(|samples| Spread::of(samples).median);
         println!(
-            "k={columns:<3} p={rows} {:>5}K  fused {one:5.1}   row by row {by_row:5.1} ({:.2}x)   three passes {apart:5.1} ({:.2}x)",
+            "k={columns:<3} p={rows} {:>5}K  fused {one:5.1}   row by row {by_row_rate:5.1} ({by_row} x)   three passes {apart_rate:5.1} ({apart} x)",
             length >> 10,
-            one / by_row,
-            one / apart
         );
     }
 }

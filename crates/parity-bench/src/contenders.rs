@@ -1,6 +1,7 @@
 //! Who takes part.
 
-use crate::{Arena, Case, Operation};
+use crate::{Arena, Case, Operation, ffi};
+use parity::kernel::{self, Kernel};
 
 /// Someone who can do the operations.
 pub struct Contender {
@@ -11,21 +12,57 @@ pub struct Contender {
 }
 
 enum Engine {
-    Ours,
+    Ours(Kernel),
+    /// Only reads what the operation has to read.
+    Read,
     #[cfg(feature = "isal")]
-    IsalRaid,
+    IsalRaid(ffi::isal::Level),
     #[cfg(feature = "isal")]
-    IsalCode(crate::ffi::isal::Code),
+    IsalCode(ffi::isal::Code),
     #[cfg(feature = "crates")]
     Erasure(Box<reed_solomon_erasure::galois_8::ReedSolomon>),
     #[cfg(feature = "crates")]
     Simd,
 }
 
+#[cfg(feature = "isal")]
+impl Engine {
+    fn isal_code(case: &Case, level: ffi::isal::Level) -> Self {
+        use ffi::isal::Code;
+        let (columns, parity) = (case.columns, case.operation.parity());
+        Self::IsalCode(match case.operation {
+            Operation::Generate(_) => Code::generate(columns, parity, level),
+            Operation::Rebuild(_) => Code::rebuild(columns, parity, level),
+        })
+    }
+}
+
 impl Contender {
     /// This project's crate, columns `padding` bytes apart.
     pub fn ours(name: &'static str, padding: usize) -> Self {
-        Self { name, padding, engine: Engine::Ours }
+        Self::kernel(name, padding, kernel::current())
+    }
+
+    /// This project's crate with a kernel that the processor can run.
+    pub fn kernel(name: &'static str, padding: usize, kernel: Kernel) -> Self {
+        Self { name, padding, engine: Engine::Ours(kernel) }
+    }
+
+    /// Reading the columns that the operation needs, and nothing else: no operation can be faster.
+    pub fn read(padding: usize) -> Self {
+        Self { name: "read", padding, engine: Engine::Read }
+    }
+
+    /// ISA-L as it is on processors without AVX-512.
+    #[cfg(feature = "isal")]
+    pub fn isal_avx2(case: &Case, padding: usize) -> Vec<Self> {
+        use ffi::isal::Level;
+        let raid = matches!(case.operation, Operation::Generate(1 | 2) | Operation::Rebuild(1));
+        let mut all = vec![Self { name: "isal-ec", padding, engine: Engine::isal_code(case, Level::Avx2) }];
+        if raid {
+            all.push(Self { name: "isal-raid", padding, engine: Engine::IsalRaid(Level::Avx2) });
+        }
+        all
     }
 
     /// Everyone else that was compiled in and can do the operation.
@@ -36,17 +73,11 @@ impl Contender {
         let mut add = |name, engine| all.push(Self { name, padding, engine });
         #[cfg(feature = "isal")]
         {
-            use crate::ffi::isal::Code;
+            use ffi::isal::Level;
             if matches!(case.operation, Operation::Generate(1 | 2) | Operation::Rebuild(1)) {
-                add("isal-raid", Engine::IsalRaid);
+                add("isal-raid", Engine::IsalRaid(Level::Best));
             }
-            add(
-                "isal-ec",
-                Engine::IsalCode(match case.operation {
-                    Operation::Generate(_) => Code::generate(columns, parity),
-                    Operation::Rebuild(_) => Code::rebuild(columns, parity),
-                }),
-            );
+            add("isal-ec", Engine::isal_code(case, Level::Best));
         }
         #[cfg(feature = "crates")]
         {
@@ -64,32 +95,36 @@ impl Contender {
         #[cfg(feature = "crates")]
         let parity = case.operation.parity();
         match (&mut self.engine, case.operation) {
-            (Engine::Ours, Operation::Generate(_)) => {
+            (Engine::Ours(kernel), Operation::Generate(_)) => {
                 let (data, parity) = columns.split_at_mut(case.columns);
                 let data: Vec<&[u8]> = data.iter().map(|column| &**column).collect();
-                for _ in 0..count {
-                    parity::generate(&data, parity).expect("a proper stripe");
-                }
+                let work = || (0..count).try_for_each(|_| parity::generate(&data, parity));
+                kernel::with(*kernel, work).expect("an available kernel").expect("a proper stripe");
             }
-            (Engine::Ours, Operation::Rebuild(lost)) => {
+            (Engine::Ours(kernel), Operation::Rebuild(lost)) => {
                 let (lost, left) = columns.split_at_mut(lost);
                 let mut present = vec![None; lost.len()];
                 present.extend(left.iter().map(|column| Some(&**column)));
                 let mut wanted: Vec<(usize, &mut [u8])> =
                     lost.iter_mut().map(|column| &mut **column).enumerate().collect();
-                for _ in 0..count {
-                    parity::reconstruct(case.columns, &present, &mut wanted).expect("a proper stripe");
-                }
+                let work =
+                    || (0..count).try_for_each(|_| parity::reconstruct(case.columns, &present, &mut wanted));
+                kernel::with(*kernel, work).expect("an available kernel").expect("a proper stripe");
+            }
+            (Engine::Read, _) => {
+                let first = case.all_columns() - case.columns;
+                let read: Vec<&[u8]> = columns[first..].iter().map(|column| &**column).collect();
+                (0..count).for_each(|_| ffi::read(&read));
             }
             #[cfg(feature = "isal")]
-            (Engine::IsalRaid, Operation::Generate(_)) => {
+            (Engine::IsalRaid(level), Operation::Generate(_)) => {
                 let (data, parity) = columns.split_at_mut(case.columns);
-                crate::ffi::isal::raid(data, parity, count);
+                ffi::isal::raid(data, parity, *level, count);
             }
             #[cfg(feature = "isal")]
-            (Engine::IsalRaid, Operation::Rebuild(lost)) => {
+            (Engine::IsalRaid(level), Operation::Rebuild(lost)) => {
                 let (lost, left) = columns.split_at_mut(lost);
-                crate::ffi::isal::raid(left, lost, count);
+                ffi::isal::raid(left, lost, *level, count);
             }
             #[cfg(feature = "isal")]
             (Engine::IsalCode(code), Operation::Generate(_)) => {

@@ -30,6 +30,46 @@ pub fn ask_for_huge_pages(start: *const u8, size: usize) {
     }
 }
 
+/// Reads columns, a few lines of each in turn, as fast as the processor can.
+pub fn read(columns: &[&[u8]]) {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the instructions are there.
+        return unsafe { read_avx512(columns) };
+    } else if std::is_x86_feature_detected!("avx2") {
+        // SAFETY: as above.
+        return unsafe { read_avx2(columns) };
+    }
+    read_any(columns);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn read_avx512(columns: &[&[u8]]) {
+    read_any(columns);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn read_avx2(columns: &[&[u8]]) {
+    read_any(columns);
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "compiled for the instructions of its callers")]
+fn read_any(columns: &[&[u8]]) {
+    const CHUNK: usize = 256;
+    let mut sum = [0u64; CHUNK / 8];
+    for start in (0..columns[0].len() / CHUNK * CHUNK).step_by(CHUNK) {
+        for column in columns {
+            for (sum, word) in sum.iter_mut().zip(column[start..start + CHUNK].as_chunks().0) {
+                *sum ^= u64::from_ne_bytes(*word);
+            }
+        }
+    }
+    std::hint::black_box(sum);
+}
+
 #[cfg(feature = "isal")]
 pub mod isal {
     //! Intel's Intelligent Storage Acceleration Library.
@@ -42,6 +82,8 @@ pub mod isal {
     unsafe extern "C" {
         fn xor_gen(vectors: c_int, length: c_int, array: *mut *mut c_void) -> c_int;
         fn pq_gen(vectors: c_int, length: c_int, array: *mut *mut c_void) -> c_int;
+        fn xor_gen_avx(vectors: c_int, length: c_int, array: *mut *mut c_void) -> c_int;
+        fn pq_gen_avx2(vectors: c_int, length: c_int, array: *mut *mut c_void) -> c_int;
         fn gf_gen_cauchy1_matrix(matrix: *mut u8, rows: c_int, columns: c_int);
         fn gf_invert_matrix(matrix: *mut u8, inverse: *mut u8, size: c_int) -> c_int;
         fn ec_init_tables(columns: c_int, rows: c_int, matrix: *mut u8, tables: *mut u8);
@@ -53,10 +95,27 @@ pub mod isal {
             data: *mut *mut u8,
             coding: *mut *mut u8,
         );
+        fn ec_encode_data_avx2(
+            length: c_int,
+            columns: c_int,
+            rows: c_int,
+            tables: *mut u8,
+            data: *mut *mut u8,
+            coding: *mut *mut u8,
+        );
+    }
+
+    /// Which of the library's functions.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Level {
+        /// Those that it chooses for this processor.
+        Best,
+        /// Those that it chooses where there is AVX2 and no AVX-512; the caller has seen to it that there is AVX2.
+        Avx2,
     }
 
     /// P by `xor_gen` or P+Q by `pq_gen`, `count` times. Columns must be 32-byte aligned, the length a multiple of 32.
-    pub fn raid(data: &[&mut [u8]], parity: &mut [&mut [u8]], count: u32) {
+    pub fn raid(data: &[&mut [u8]], parity: &mut [&mut [u8]], level: Level, count: u32) {
         let length = data[0].len();
         assert!(data.iter().chain(parity.iter()).all(|column| column.len() == length));
         assert!(length.is_multiple_of(32) && (1..=2).contains(&parity.len()));
@@ -68,10 +127,13 @@ pub mod isal {
             // SAFETY: all columns are valid for `length` bytes and aligned as the library asks; only the last one or
             // two are written, and those are borrowed mutably.
             let status = unsafe {
-                match parity.len() {
-                    1 => xor_gen(array.len() as c_int, length as c_int, array.as_mut_ptr()),
-                    _ => pq_gen(array.len() as c_int, length as c_int, array.as_mut_ptr()),
-                }
+                let function = match (parity.len(), level) {
+                    (1, Level::Best) => xor_gen,
+                    (1, Level::Avx2) => xor_gen_avx,
+                    (_, Level::Best) => pq_gen,
+                    (_, Level::Avx2) => pq_gen_avx2,
+                };
+                function(array.len() as c_int, length as c_int, array.as_mut_ptr())
             };
             assert_eq!(status, 0);
         }
@@ -81,24 +143,25 @@ pub mod isal {
     pub struct Code {
         tables: Vec<u8>,
         rows: usize,
+        level: Level,
     }
 
     impl Code {
         /// For making `rows` parity columns.
-        pub fn generate(columns: usize, rows: usize) -> Self {
+        pub fn generate(columns: usize, rows: usize, level: Level) -> Self {
             let mut matrix = Self::matrix(columns, rows);
-            Self::from_matrix(columns, rows, &mut matrix[columns * columns..])
+            Self::from_matrix(columns, rows, level, &mut matrix[columns * columns..])
         }
 
         /// For rebuilding the first `rows` data columns out of the other ones and all parity columns.
-        pub fn rebuild(columns: usize, rows: usize) -> Self {
+        pub fn rebuild(columns: usize, rows: usize, level: Level) -> Self {
             let mut left = Self::matrix(columns, rows)[rows * columns..].to_vec();
             let mut inverse = vec![0; columns * columns];
             // SAFETY: both are square matrices of `columns` rows.
             let status =
                 unsafe { gf_invert_matrix(left.as_mut_ptr(), inverse.as_mut_ptr(), columns as c_int) };
             assert_eq!(status, 0);
-            Self::from_matrix(columns, rows, &mut inverse)
+            Self::from_matrix(columns, rows, level, &mut inverse)
         }
 
         fn matrix(columns: usize, rows: usize) -> Vec<u8> {
@@ -110,14 +173,14 @@ pub mod isal {
             matrix
         }
 
-        fn from_matrix(columns: usize, rows: usize, matrix: &mut [u8]) -> Self {
+        fn from_matrix(columns: usize, rows: usize, level: Level, matrix: &mut [u8]) -> Self {
             assert!(matrix.len() >= columns * rows);
             let mut tables = vec![0; 32 * columns * rows];
             // SAFETY: the library reads `columns * rows` factors and writes 32 bytes for each.
             unsafe {
                 ec_init_tables(columns as c_int, rows as c_int, matrix.as_mut_ptr(), tables.as_mut_ptr());
             };
-            Self { tables, rows }
+            Self { tables, rows, level }
         }
 
         /// Makes the output columns, `count` times.
@@ -132,7 +195,11 @@ pub mod isal {
                 // SAFETY: the tables fit the numbers of columns, which are all valid for `length` bytes; only the
                 // outputs are written.
                 unsafe {
-                    ec_encode_data(
+                    let function = match self.level {
+                        Level::Best => ec_encode_data,
+                        Level::Avx2 => ec_encode_data_avx2,
+                    };
+                    function(
                         length as c_int,
                         columns,
                         self.rows as c_int,

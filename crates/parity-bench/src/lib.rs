@@ -1,7 +1,7 @@
 //! What the comparison in `benches/compare.rs` is made of.
 //!
 //! A [`Case`] is an operation on a stripe; each [`Contender`] does it on the same [`Arena`]; [`measure`] lets them take
-//! turns and reports the median of each by the thread's CPU clock. Rates are gigabytes of *data* per second: bytes of
+//! turns and keeps the rates of each by the thread's CPU clock. Rates are gigabytes of *data* per second: bytes of
 //! all data columns, parity not counted, whatever the operation.
 
 pub mod arena;
@@ -9,6 +9,8 @@ pub mod contenders;
 #[allow(unsafe_code, reason = "the C library's functions and the system's clock")]
 pub mod ffi;
 pub mod snapraid;
+
+use std::fmt;
 
 pub use arena::Arena;
 pub use contenders::Contender;
@@ -66,7 +68,48 @@ impl Case {
     }
 }
 
-/// Median rates of the contenders, GB/s of data, in their order.
+/// The rates of contenders that took turns, GB/s of data: for each its samples, the same round at the same index.
+pub struct Rates(Vec<Vec<f64>>);
+
+/// A median with the least and the largest sample.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    /// The middle sample.
+    pub median: f64,
+    /// The least sample.
+    pub least: f64,
+    /// The largest sample.
+    pub most: f64,
+}
+
+impl Spread {
+    /// Of samples, of which there is at least one; else nothing is a number.
+    pub fn of(mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        let at = |index: usize| samples.get(index).copied().unwrap_or(f64::NAN);
+        Self { median: at(samples.len() / 2), least: at(0), most: at(samples.len().saturating_sub(1)) }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2} [{:.2}..{:.2}]", self.median, self.least, self.most)
+    }
+}
+
+impl Rates {
+    /// Median rate of a contender.
+    pub fn median(&self, contender: usize) -> f64 {
+        Spread::of(self.0[contender].clone()).median
+    }
+
+    /// How much faster one contender was than another in the same round.
+    pub fn ratio(&self, contender: usize, other: usize) -> Spread {
+        Spread::of(self.0[contender].iter().zip(&self.0[other]).map(|(a, b)| a / b).collect())
+    }
+}
+
+/// Lets the contenders take turns.
 ///
 /// Each gets an iteration count that lasts about `slice_s` seconds; then all of them run `rounds` times in turn, so that
 /// what the machine's other users do meets all alike.
@@ -76,7 +119,7 @@ pub fn measure(
     contenders: &mut [Contender],
     rounds: usize,
     slice_s: f64,
-) -> Vec<f64> {
+) -> Rates {
     let mut time = |contender: &mut Contender, count: u32| {
         let start = ffi::thread_cpu_seconds();
         contender.run(arena, case, count);
@@ -103,11 +146,5 @@ pub fn measure(
             samples.push(f64::from(count) * case.data_bytes() as f64 / seconds / 1e9);
         }
     }
-    samples.into_iter().map(median).collect()
-}
-
-/// The middle one of the samples, of which there is at least one.
-pub fn median(mut samples: Vec<f64>) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
+    Rates(samples)
 }

@@ -1,5 +1,7 @@
 //! The configuration as readable text in every label, and what labels tell without an import.
 
+use std::collections::BTreeMap;
+
 use device::BlockDevice;
 use serde::{Deserialize, Serialize};
 
@@ -93,14 +95,29 @@ impl Config {
 }
 
 impl ConfigVdev {
+    /// Says where devices are now instead of where they were when the text was written.
+    pub(crate) fn relocate(&mut self, paths: &BTreeMap<Guid, String>) {
+        if let Some(path) = paths.get(&self.guid) {
+            self.name.clone_from(path);
+        }
+        self.children.iter_mut().for_each(|child| child.relocate(paths));
+    }
+
     fn report(&self, there: &dyn Fn(Guid) -> bool) -> VdevReport {
         let children: Vec<VdevReport> = self.children.iter().map(|child| child.report(there)).collect();
         let state = if children.is_empty() {
             if there(self.guid) { State::Online } else { State::Unavail }
         } else {
-            children.iter().map(|child| child.state).max().map_or(State::Online, |worst| {
-                if worst == State::Online { State::Online } else { State::Degraded }
-            })
+            let tolerance = match (self.kind.as_str(), self.kind.strip_prefix("raidz")) {
+                (_, Some(parity)) => parity.parse().unwrap_or(1),
+                _ => children.len() - 1,
+            };
+            let gone = children.iter().filter(|child| child.state == State::Unavail).count();
+            match children.iter().all(|child| child.state == State::Online) {
+                true => State::Online,
+                false if gone <= tolerance => State::Degraded,
+                false => State::Unavail,
+            }
         };
         let missing = children.is_empty() && state == State::Unavail;
         VdevReport {

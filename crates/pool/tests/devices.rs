@@ -384,7 +384,7 @@ fn chunks_have_one_class_and_are_made_and_reclaimed_as_needed() {
     for class in ["System", "Metadata", "Data"] {
         assert!(pool.map().iter().any(|chunk| chunk.class == class));
     }
-    assert!(pool.map().iter().all(|chunk| chunk.class == "Data" || chunk.profile == "2-copies"));
+    assert!(pool.map().iter().all(|chunk| chunk.class == "Data" || chunk.profile == "RAID1"));
     pool.volume_destroy("vol").unwrap();
     settle(&mut pool);
     for round in 0..5 {

@@ -377,7 +377,8 @@ fn sides_that_went_separate_ways_are_not_mixed() {
             pool.flush().unwrap();
         }
     }
-    let mut pool = import(guid, sims.without(&[]));
+    let force = pool::spec::ImportOptions { force: true, ..options() };
+    let (mut pool, _) = Pool::import(&env(2), guid, sims.without(&[]), &force).unwrap();
     assert!(pool.events(0).iter().any(|event| event.class == "resync"));
     settle(&mut pool);
     sims.0[1].pull();
@@ -413,4 +414,43 @@ fn older_roots_can_be_imported_as_long_as_they_are_whole() {
     let id = pool.open("vol").unwrap();
     assert!(read(&mut pool, id, 0, MIB as usize) == noise(5, MIB as usize));
     assert_sound(&mut pool);
+}
+
+#[test]
+fn two_histories_are_not_chosen_between() {
+    let sims = Sims::new(3, 64);
+    let mut pool = create(&spec(vec![sims.group(GroupKind::Mirror, 0..3)]));
+    volume(&mut pool, "vol", 32 * MIB);
+    let guid = pool.guid();
+    pool.export().unwrap();
+    // Two hosts, or one with a loose cable, each with a part of the disks.
+    let sides = [vec![0], vec![1, 2]];
+    for side in &sides {
+        let away: Vec<usize> = (0..3).filter(|disk| !side.contains(disk)).collect();
+        let seed = side.len() as u64;
+        let (mut pool, _) = Pool::import(&env(seed), guid, sims.without(&away), &options()).unwrap();
+        let id = pool.open("vol").unwrap();
+        pool.write(id, 0, &noise(seed, 65536)).unwrap();
+        pool.export().unwrap();
+    }
+    for read_only in [false, true] {
+        let look = pool::spec::ImportOptions { read_only, ..options() };
+        let error = Pool::import(&env(5), guid, sims.without(&[]), &look).unwrap_err().to_string();
+        assert!(error.contains("apart") && error.contains("-f"), "{error}");
+        for path in ["/sims/s0", "/sims/s1, /sims/s2"] {
+            assert!(error.contains(path), "{error}");
+        }
+    }
+    // Whoever leaves a side out has decided, as has who insists.
+    let force = pool::spec::ImportOptions { force: true, read_only: true, ..options() };
+    assert!(Pool::import(&env(6), guid, sims.without(&[]), &force).is_ok());
+    let mut pool = import(guid, sims.without(&[0]));
+    assert!(pool.device_returned(&sims.new_device(0)).unwrap());
+    settle(&mut pool);
+    let id = pool.open("vol").unwrap();
+    assert!(read(&mut pool, id, 0, 65536) == noise(2, 65536));
+    pool.export().unwrap();
+    let mut pool = import(guid, sims.without(&[1, 2]));
+    let id = pool.open("vol").unwrap();
+    assert!(read(&mut pool, id, 0, 65536) == noise(2, 65536));
 }

@@ -1,6 +1,6 @@
 //! Which pools there are on a heap of devices, by their labels alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::newest_config;
 use crate::label;
@@ -22,9 +22,12 @@ impl Pool {
         pools
             .into_iter()
             .map(|(guid, members)| {
-                let config = newest_config(&members);
-                let there: BTreeSet<Guid> = members.iter().map(|member| member.guid).collect();
-                let vdevs = config.report(&|guid| there.contains(&guid));
+                let mut config = newest_config(&members);
+                let there: BTreeMap<Guid, String> =
+                    members.iter().map(|member| (member.guid, member.new.path.clone())).collect();
+                config.vdevs.iter_mut().for_each(|vdev| vdev.relocate(&there));
+                let vdevs = config.report(&|guid| there.contains_key(&guid));
+                let lost = vdevs.iter().any(|vdev| vdev.state == State::Unavail && !vdev.children.is_empty());
                 let newest = members
                     .iter()
                     .filter_map(|member| member.labels.uberblocks.first())
@@ -34,10 +37,16 @@ impl Pool {
                 FoundPool {
                     name: config.name,
                     guid,
-                    state: if whole { State::Online } else { State::Degraded },
+                    state: match (whole, lost) {
+                        (true, _) => State::Online,
+                        (_, true) => State::Unavail,
+                        _ => State::Degraded,
+                    },
                     status: (!whole).then(|| "One or more devices are missing from the system.".to_owned()),
                     action: Some(if whole {
                         "The pool can be imported using its name or numeric identifier.".to_owned()
+                    } else if lost {
+                        "The pool cannot be imported. Attach the missing devices and try again.".to_owned()
                     } else {
                         "The pool can be imported if what is missing is within its redundancy.".to_owned()
                     }),

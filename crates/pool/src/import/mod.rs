@@ -2,6 +2,7 @@
 //!
 //! - this file: which root, which devices, and the trees behind it
 //! - `find`: which pools there are on a heap of devices
+//! - `split`: two histories of one pool
 //! - `space`: what is free, and what only older roots still know
 //!
 //! Nothing is repaired on the way: the newest uberblock is a root that was complete when it was written. Devices
@@ -10,6 +11,7 @@
 
 mod find;
 mod space;
+mod split;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -198,7 +200,10 @@ impl Pool {
             .take(txg::ROOTS_KEPT)
             .collect::<VecDeque<_>>();
         pool.roots.make_contiguous().sort_unstable();
-        pool.judge_members(members, uberblock);
+        let strangers = pool.judge_members(members, uberblock);
+        if !options.force {
+            pool.refuse_two_histories(&strangers, uberblock, &past, &config)?;
+        }
         pool.check_enough(&config)?;
         let mut plan = Plan::default();
         pool.load_meta()?;
@@ -321,8 +326,9 @@ impl Pool {
         Ok(())
     }
 
-    /// Decides what of each device can be believed, by the roots that it knows.
-    fn judge_members(&mut self, members: &[Member], uberblock: &Uberblock) {
+    /// Decides what of each device can be believed, by the roots that it knows; gives those that know another history.
+    fn judge_members<'a>(&mut self, members: &'a [Member], uberblock: &Uberblock) -> Vec<&'a Member> {
+        let mut strangers = Vec::new();
         for member in members {
             let known = &member.labels.uberblocks;
             // What went on after the root did not touch what the root knows as long as it could be gone back to.
@@ -332,8 +338,10 @@ impl Pool {
                 known.first().is_some_and(|newest| self.is_history(newest.session, newest.txg, uberblock));
             if !went_on && !is_behind {
                 self.distrust(member.guid);
+                strangers.push(member);
             }
         }
+        strangers
     }
 
     /// Whether a root is one that this pool went through.
