@@ -193,6 +193,7 @@ fn spare_named(pool: &mut Pool, word: &str) -> Option<String> {
 
 /// Takes a device back: opened anew at its path if it is not open.
 fn online(pool: &mut Pool, device: &str, expand: bool) -> Outcome<Plan> {
+    pool.let_go_of_dead();
     let opened = match known(pool, device) {
         Some(known) if !known.is_open => open::member(Path::new(&known.path), Access::ReadWrite)?,
         _ => None,
@@ -201,7 +202,8 @@ fn online(pool: &mut Pool, device: &str, expand: bool) -> Outcome<Plan> {
 }
 
 /// Takes back what is missing and has come back. What can't be opened or does not belong here stays missing.
-pub(crate) fn reopen(pool: &mut Pool) {
+fn reopen(pool: &mut Pool) {
+    pool.let_go_of_dead();
     for known in pool.device_paths() {
         if !known.is_open
             && known.state != pool::report::State::Offline

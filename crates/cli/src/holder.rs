@@ -230,7 +230,14 @@ impl Shared {
 
     /// Looks for devices that are missing. They are opened outside of the lock, as that may take long.
     fn look_for_missing(&self) {
-        let paths = self.engine(|pool| pool.device_paths()).unwrap_or_default();
+        let paths = self.engine(|pool| {
+            // While requests wait, a device that is open and dead must not hide that it is there again.
+            if pool.suspended() {
+                pool.let_go_of_dead();
+            }
+            pool.device_paths()
+        });
+        let paths = paths.unwrap_or_default();
         for known in paths.iter().filter(|known| !known.is_open && known.state != Health::Offline) {
             if let Ok(Some(device)) = open::member(known.path.as_ref(), Access::ReadWrite) {
                 // One that does not belong here, or not any more, is left alone: `status` goes on telling that it is missing.

@@ -587,6 +587,28 @@ impl Pool {
         self.commit()
     }
 
+    /// Lets go of devices that are open and don't answer any more, or not with our label, as when a disk was pulled and
+    /// plugged in again, or a file was cut short: whoever opens them anew gives them back with [`Pool::device_returned`].
+    pub fn let_go_of_dead(&mut self) {
+        let pool = self.core.guid;
+        let is_ours = |device: &crate::core::Device| {
+            let labels = device.handle.as_ref().map(|handle| label::read(&**handle));
+            labels.is_none_or(|labels| {
+                let label = labels.ok().and_then(|labels| labels.label);
+                label.is_some_and(|label| label.pool == pool && label.device == device.guid)
+            })
+        };
+        let dead: Vec<DeviceId> =
+            self.core.devices.values().filter(|device| !is_ours(device)).map(|device| device.id).collect();
+        for id in dead {
+            if let Some(device) = self.core.devices.get_mut(&id) {
+                device.handle = None;
+                device.removed = true;
+            }
+            self.core.state_changed(id, State::Removed, "it does not answer with its label any more");
+        }
+    }
+
     /// A device was opened that may be one of ours that was away: its label tells. True when it was taken back.
     ///
     /// What it missed is known region by region; a device that was written to by somebody else meanwhile is

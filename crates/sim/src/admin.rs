@@ -59,6 +59,7 @@ impl Run {
         device.clear_errors(0..u64::MAX);
         self.world.impaired.remove(&disk);
         self.world.blamable.remove(&disk);
+        self.world.apart.remove(&disk);
     }
 
     pub(crate) fn scrub(&mut self, rng: &mut Rng) -> Result<(), Failure> {

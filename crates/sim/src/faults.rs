@@ -92,12 +92,6 @@ impl Run {
     }
 
     pub(crate) fn return_disk(&mut self, disk: usize) -> Result<(), Failure> {
-        if self.world.split.remove(&disk) {
-            // EXCLUDED: power failing before the pool noted whom it believes. The next import finds two histories then
-            // and takes the one with the higher transaction group, whoever has it (seeds 21 and 280).
-            self.world.supply.restore();
-            self.fuse = None;
-        }
         self.world.disks[disk].device.plug_in();
         let new = self.world.new_device(disk);
         let result = self.pool().device_returned(&new);
@@ -249,7 +243,7 @@ impl Run {
         let device = copy.disks[disk].device.fork();
         device.pull();
         self.world.swap_device(disk, device);
-        self.world.split.insert(disk);
+        self.world.apart.insert(disk);
         Ok(())
     }
 
@@ -301,6 +295,7 @@ impl Run {
             return Ok(());
         }
         self.world.impaired.clear();
+        self.world.apart.clear();
         self.clear()?;
         if self.world.supply.is_on() {
             // A crash takes back nothing of a `clear` that was acknowledged.

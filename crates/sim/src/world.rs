@@ -85,8 +85,8 @@ pub struct World {
     pub heap_tolerance: usize,
     /// The pool.
     pub guid: Guid,
-    /// Disks that were used as a pool of their own meanwhile.
-    pub split: BTreeSet<usize>,
+    /// Disks that were used as a pool of their own, and may still have that history.
+    pub apart: BTreeSet<usize>,
     /// Told of every request, instead of the log.
     pub watch: Option<Watch>,
     /// The disks that whoever watches looks at.
@@ -107,7 +107,7 @@ impl World {
             blamable: BTreeSet::new(),
             heap_tolerance: 0,
             guid: Guid(0),
-            split: BTreeSet::new(),
+            apart: BTreeSet::new(),
             watch: None,
             watched: None,
             seed: Rng::new(seed),
@@ -211,6 +211,7 @@ impl World {
         world.guid = self.guid;
         world.heap_tolerance = self.heap_tolerance;
         world.impaired.clone_from(&self.impaired);
+        world.apart.clone_from(&self.apart);
         world.blamable.clone_from(&self.blamable);
         for (index, disk) in self.disks.iter().enumerate() {
             let device = disk.device.fork();
@@ -230,14 +231,25 @@ impl World {
             .collect()
     }
 
-    /// Imports the pool from the disks that are there.
+    /// Imports the pool from the disks that are there. Disks that were used apart from the others are left out when
+    /// they have a history of their own.
     ///
     /// # Errors
     /// As `Pool::import`.
     pub fn import(&mut self, options: &ImportOptions) -> Result<Pool, pool::PoolError> {
         let env = self.env();
         let devices = self.present();
-        Pool::import(&env, self.guid, devices, options).map(|(pool, _)| pool)
+        match Pool::import(&env, self.guid, devices, options).map(|(pool, _)| pool) {
+            Err(pool::PoolError::Refused(why)) if why.contains("used apart") && !self.apart.is_empty() => {
+                self.note(|| format!("not imported: {why}"));
+                for disk in std::mem::take(&mut self.apart) {
+                    self.disks[disk].device.pull();
+                }
+                let devices = self.present();
+                Pool::import(&env, self.guid, devices, options).map(|(pool, _)| pool)
+            }
+            other => other,
+        }
     }
 
     /// Which disk has a path.

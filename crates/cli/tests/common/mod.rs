@@ -151,7 +151,12 @@ impl Bench {
 
     /// Creates a pool and a sparse volume in it with some data; returns the data.
     pub(crate) fn pool_with_data(&self, vdevs: &str, bytes: usize) -> Vec<u8> {
-        self.ok(&format!("create tank {vdevs}"));
+        // Options stand before the name of the pool.
+        let (options, vdevs) = match vdevs.strip_prefix("-o ").and_then(|rest| rest.split_once(' ')) {
+            Some((setting, vdevs)) => (format!("-o {setting}"), vdevs),
+            None => (String::new(), vdevs),
+        };
+        self.ok(&format!("create {options} tank {vdevs}"));
         self.ok("volume create -s -V 64M tank/vol");
         let data = noise(7, bytes);
         let ran = self.feed("volume write tank/vol", &data);

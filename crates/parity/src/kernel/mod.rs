@@ -18,6 +18,7 @@ mod x86;
 
 pub(crate) use pass::{Pass, Rows};
 
+use crate::field::Coefficient;
 use std::cell::Cell;
 use std::fmt;
 use std::ptr;
@@ -115,6 +116,7 @@ pub(crate) fn copy(from: &[u8], to: &mut [u8], streaming: bool) {
     let target = to.as_mut_ptr();
     current().run(&sweep::Work {
         columns: &[from.as_ptr()],
+        scale: [Coefficient::of(1); 3],
         rows: 1,
         fold: [ptr::null(); 3],
         length: from.len().min(to.len()),

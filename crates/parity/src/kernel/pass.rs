@@ -6,7 +6,7 @@
 use super::sweep::{LINE, Sink, Work};
 use super::{current, fence};
 use crate::MAX_DATA_COLUMNS;
-use crate::field::Coefficient;
+use crate::field::{self, Coefficient, GENERATORS};
 use std::marker::PhantomData;
 use std::ptr;
 
@@ -93,11 +93,17 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Stores products: output `i` becomes the sum over the rows `r` of `matrix[i][r]` times the sum of row `r`.
-    pub(crate) fn combine<'b>(&self, outputs: impl Iterator<Item = &'b mut [u8]>, matrix: &[[u8; 3]; 3]) {
+    /// Stores products: output `i` becomes the sum over the rows `r` of `matrix[i][r]` times the sum of row `r`. With
+    /// `rest` the caller says that the last output is also the sum of P's row and all other outputs.
+    pub(crate) fn combine<'b>(
+        &self,
+        outputs: impl Iterator<Item = &'b mut [u8]>,
+        matrix: &[[u8; 3]; 3],
+        rest: bool,
+    ) {
         let (targets, count, length) = self.targets(outputs);
         let matrix = matrix.map(|row| row.map(Coefficient::of));
-        self.run(Sink::Combine { targets: &targets[..count], matrix: &matrix }, length);
+        self.run(Sink::Combine { targets: &targets[..count], matrix: &matrix, rest }, length);
     }
 
     /// Pointers to up to three outputs, how many there are, and the bytes that they and the columns all have.
@@ -118,9 +124,15 @@ impl<'a> Pass<'a> {
             Sink::Combine { targets, .. } => targets,
             Sink::Check => &[],
         };
+        // Missing columns at the end of the sums cost nothing, those at the beginning one product for all of them.
+        let columns = &self.columns[..self.count];
+        let end = columns.iter().rposition(|column| !column.is_null()).map_or(0, |last| last + 1);
+        let start = columns[..end].iter().take_while(|column| column.is_null()).count();
+        let start = if start > 1 { start } else { 0 };
         let large = || length.saturating_mul(self.count + targets.len()) >= STREAM_FROM;
         let work = Work {
-            columns: &self.columns[..self.count],
+            columns: &columns[start..end],
+            scale: GENERATORS.map(|generator| Coefficient::of(field::power(generator, start))),
             rows: self.rows.0,
             fold: self.fold,
             length,

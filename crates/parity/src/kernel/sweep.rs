@@ -34,6 +34,8 @@ pub(super) enum Sink<'a> {
         targets: &'a [*mut u8],
         /// Factors by target and row.
         matrix: &'a [[&'static Coefficient; 3]; 3],
+        /// Whether the last target is also what is left of P's sum when the other targets are taken from it.
+        rest: bool,
     },
     /// Nothing is stored; the result says whether all sums were zero.
     Check,
@@ -47,6 +49,8 @@ pub(super) enum Sink<'a> {
 pub(super) struct Work<'a> {
     /// Data columns in the order of their powers; null is a column of zeroes.
     pub(super) columns: &'a [*const u8],
+    /// What each row's sum of the columns is multiplied by: the powers of columns that were left out before the first.
+    pub(super) scale: [&'static Coefficient; 3],
     /// Bit set of the rows to sum.
     pub(super) rows: u8,
     /// Stored parity to add to a row's sum, or null.
@@ -66,6 +70,8 @@ pub(super) struct Work<'a> {
 /// bytes at the pointer, of any alignment.
 pub(super) trait Vector: Copy {
     const BYTES: usize;
+    /// Whether a product is one instruction, so that saving some is not worth the registers.
+    const ONE_STEP_PRODUCT: bool = false;
     unsafe fn zero() -> Self;
     unsafe fn load(from: *const u8) -> Self;
     unsafe fn store(self, to: *mut u8);
@@ -198,9 +204,10 @@ unsafe fn add_one<V: Vector, const U: usize, const ROWS: u8>(
 /// As [`sweep`], and `at` plus the vectors is within the target.
 #[inline(always)]
 unsafe fn put<V: Vector, const U: usize>(work: &Work<'_>, target: *mut u8, at: usize, results: &[V; U]) {
-    // SAFETY: passed on. The last chunk may start anywhere, so it is not streamed unless it is aligned.
+    // SAFETY: passed on. The last chunk may start anywhere, so it is not streamed unless it is aligned. Parts of lines
+    // never are: that is ten times slower than not streaming at all.
     unsafe {
-        if work.streaming && at.is_multiple_of(LINE) {
+        if work.streaming && (U * V::BYTES).is_multiple_of(LINE) && at.is_multiple_of(LINE) {
             for u in 0..U {
                 results[u].stream(target.add(at + u * V::BYTES));
             }
@@ -244,6 +251,13 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
                 add_two::<V, U, ROWS>(&mut sums, *a, *b, at);
             }
         }
+        for row in 1..3 {
+            if ROWS >> row & 1 != 0 && work.scale[row].value != 1 {
+                for u in 0..U {
+                    sums[row][u] = sums[row][u].multiply(work.scale[row]);
+                }
+            }
+        }
         for row in 0..3 {
             if ROWS >> row & 1 != 0 && !work.fold[row].is_null() {
                 for u in 0..U {
@@ -259,7 +273,12 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
                     }
                 }
             }
-            Sink::Combine { targets, matrix } if SINK == COMBINE => {
+            Sink::Combine { targets, matrix, rest } if SINK == COMBINE => {
+                let (last, targets) = match targets {
+                    [targets @ .., last] if *rest && !V::ONE_STEP_PRODUCT => (Some(*last), targets),
+                    _ => (None, *targets),
+                };
+                let mut left = sums[0];
                 for (target, factors) in targets.iter().zip(matrix.iter()) {
                     let mut output = [V::zero(); U];
                     for row in 0..3 {
@@ -274,6 +293,14 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
                         }
                     }
                     put(work, *target, at, &output);
+                    if last.is_some() {
+                        for u in 0..U {
+                            left[u] = left[u].xor(output[u]);
+                        }
+                    }
+                }
+                if let Some(target) = last {
+                    put(work, target, at, &left);
                 }
             }
             _ => {

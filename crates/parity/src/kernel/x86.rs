@@ -182,6 +182,8 @@ vector! {
     /// 32 elements, with GFNI.
     YmmAffine, __m256i, 32, _mm256_setzero_si256, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_stream_si256, _mm256_xor_si256,
     _mm256_or_si256, {
+        const ONE_STEP_PRODUCT: bool = true;
+
         #[inline(always)]
         unsafe fn double(self) -> Self {
             // SAFETY: the caller vouches for the instruction set.
@@ -224,6 +226,8 @@ vector! {
     /// 64 elements, with GFNI and AVX-512.
     Zmm, __m512i, 64, _mm512_setzero_si512, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_stream_si512, _mm512_xor_si512,
     _mm512_or_si512, {
+        const ONE_STEP_PRODUCT: bool = true;
+
         #[inline(always)]
         unsafe fn double(self) -> Self {
             // SAFETY: the caller vouches for the instruction set.
@@ -286,8 +290,8 @@ kernel!(
     ssse3,
     Xmm,
     4,
-    2,
-    2
+    4,
+    4
 );
 kernel!(
     #[target_feature(enable = "avx2")]
@@ -302,8 +306,8 @@ kernel!(
     gfni256,
     YmmAffine,
     4,
-    2,
-    2
+    4,
+    4
 );
 kernel!(
     #[target_feature(enable = "avx512f,avx512bw,gfni")]
