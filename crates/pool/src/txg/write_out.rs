@@ -381,7 +381,7 @@ impl Core {
         w.raw(&item[..item.len().min(3900)]);
         let mut bytes = w.finish();
         bytes.resize(COLUMN_HEADER as usize - 16, 0);
-        let checksum = xxhash_rust::xxh3::xxh3_128(&bytes);
+        let checksum = twox_hash::XxHash3_128::oneshot(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         if let Err(error) = handle.write(offset, &bytes) {
             self.device_failed(device, &error);
