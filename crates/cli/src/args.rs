@@ -136,6 +136,9 @@ pub(crate) enum Command {
     Check(Check),
     /// Show on files in a temporary folder what a pool survives
     Demo(Demo),
+    /// RAID sets: the options of raidctl(8), or one of nbd, fuse, hold, read, write, scrub and list
+    #[command(disable_help_flag = true)]
+    Raid(Raid),
     /// Print a shell's completions
     Completions(Completions),
     /// Write the manual pages into a folder
@@ -580,6 +583,14 @@ pub(crate) struct Demo {
     /// Number from which everything that looks random is drawn
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+/// `raid`.
+#[derive(Args, Debug)]
+pub(crate) struct Raid {
+    /// As for raidctl(8)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<std::ffi::OsString>,
 }
 
 /// `completions`.

@@ -6,16 +6,15 @@ use device::Access;
 use pool::report::Plan;
 use pool::spec::VolumeSpec;
 use pool::{DevicePath, Pool, PoolError, ReplaceOptions, ScrubAction};
+use protocol::MAX_TRANSFER;
+use protocol::request::{Reply, Request, Scrub};
 
 use crate::error::{Failure, Outcome};
 use crate::eventlog;
 use crate::open;
-use crate::request::{Reply, Request, Scrub};
 use crate::state::State;
 use crate::vdevs;
 
-/// Most bytes of one read or write.
-pub(crate) const MAX_TRANSFER: usize = 8 << 20;
 /// Most runs told at once.
 const MAX_RUNS: usize = 4096;
 
@@ -125,7 +124,11 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             pool.clear(device.as_deref()).map(done)?
         }
         Request::Scrub { action } => pool.scrub(scrub_action(*action)).map(done)?,
-        Request::Read { .. } | Request::Export | Request::Destroy { .. } | Request::Serve { .. } => {
+        Request::Read { .. }
+        | Request::Export
+        | Request::Destroy { .. }
+        | Request::Serve { .. }
+        | Request::Raid { .. } => {
             return Err(Failure::refused("this request is not for the engine"));
         }
     })

@@ -15,6 +15,7 @@ use device::Access;
 use pool::report::State as Health;
 use pool::types::DatasetId;
 use pool::{Guard, Held, Pool, PoolError};
+use protocol::request::{Call, Reply, Request};
 
 use crate::control::{Connection, ControlServer, Handler};
 use crate::error::{Failure, Outcome};
@@ -22,7 +23,6 @@ use crate::eventlog;
 use crate::execute::execute;
 use crate::open;
 use crate::progress::Progress;
-use crate::request::{Call, Reply, Request};
 use crate::serve;
 use crate::session::{self, LocalPool};
 use crate::state::{PoolLock, Record, State};
@@ -67,9 +67,6 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared").field("name", &self.name).finish_non_exhaustive()
     }
 }
-
-/// Exporting or destroying a pool: the pool comes back if it fails.
-type Farewell = fn(Pool) -> Result<(), Box<(Pool, PoolError)>>;
 
 /// A pool was given up while somebody wanted it.
 fn given_up(name: &str) -> Failure {
@@ -136,9 +133,14 @@ impl Shared {
     /// Carries out a request, logs it, and remembers what is new about the devices.
     pub(crate) fn call(&self, request: &Request, payload: &[u8], command: &str) -> Outcome<(Reply, Vec<u8>)> {
         match request {
-            Request::Export => return self.give_up(false, Pool::export).map(|()| (Reply::Done, Vec::new())),
+            Request::Export => {
+                let export = |pool| Pool::export(pool).map_err(session::engine);
+                return self.give_up(false, export).map(|()| (Reply::Done, Vec::new()));
+            }
             Request::Destroy { force } => {
-                return self.give_up(*force, Pool::destroy).map(|()| (Reply::Done, Vec::new()));
+                let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let destroy = |pool| session::destroy(pool, &mut record, &self.state);
+                return self.give_up(*force, destroy).map(|()| (Reply::Done, Vec::new()));
             }
             Request::Flush => {
                 self.flush().ok_or_else(|| given_up(&self.name))??;
@@ -153,10 +155,12 @@ impl Shared {
             return Err(Failure::refused(format!("{name}/{dataset} is busy: process {pid} serves it")));
         }
         self.with(|pool| {
+            let record = || self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            session::before_change(request, &mut record(), &self.state)?;
             let answer = execute(pool, request, payload, &self.state)?;
             if request.is_administrative() {
                 self.changes.fetch_add(1, Ordering::Relaxed);
-                let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut record = record();
                 session::after_change(pool, &mut record, &self.state, command)?;
             }
             Ok(answer)
@@ -164,7 +168,7 @@ impl Shared {
     }
 
     /// Exports or destroys the pool, after which the holder ends.
-    fn give_up(&self, force: bool, how: Farewell) -> Outcome {
+    fn give_up(&self, force: bool, how: impl FnOnce(Pool) -> Result<(), Box<(Pool, Failure)>>) -> Outcome {
         let served: Vec<String> = self.served().keys().cloned().collect();
         if !served.is_empty() && !force {
             let pid = std::process::id();
@@ -184,7 +188,7 @@ impl Shared {
             Err(failed) => {
                 let (pool, error) = *failed;
                 *guard = Some(pool);
-                Err(error.into())
+                Err(error)
             }
         }
     }

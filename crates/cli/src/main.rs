@@ -9,9 +9,10 @@
 //! - `args`: what can be typed; `names`, `sizes`, `vdevs`: what the words mean
 //! - `open`: devices by name; `state`: pools that are remembered; `host`: time, identity, randomness
 //! - `eventlog`: what happened, kept for later commands
-//! - `request`: what a pool can be asked; `execute`: how it is done; `session`: who does it
+//! - `execute`: how what a pool is asked (`protocol::request`) is done; `session`: who does it
 //! - `holder`: holding a pool for longer, with its background work; `control`: how others reach the holder
 //! - `serve`, `targets`: volumes for other programs; `progress`, `signals`: for commands that take their time
+//! - `raid`: RAID sets, which are not pools: `raidctl`
 //! - `commands`: one function each; `render`, `json`: the answers; `manual`: completions and pages; `demo`
 
 #![allow(
@@ -34,8 +35,8 @@ mod manual;
 mod names;
 mod open;
 mod progress;
+mod raid;
 mod render;
-mod request;
 mod serve;
 mod session;
 mod signals;
@@ -56,6 +57,9 @@ use crate::state::State;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
+    if raid::is_raidctl(words.first()) {
+        return ExitCode::from(raid::main("raidctl", &words[1..], false, &State::from_env()));
+    }
     let matches = Cli::command().get_matches_from(&words);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context {
@@ -64,6 +68,9 @@ fn main() -> ExitCode {
         command_line: command_line(&words),
         state: State::from_env(),
     };
+    if let args::Command::Raid(raid) = &cli.command {
+        return ExitCode::from(raid::main("coffer raid", &raid.words, cli.json, &context.state));
+    }
     match commands::run(&context, cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -10,11 +10,10 @@ use std::sync::Arc;
 
 use device::{Access, BlockDevice, FileDevice, Identity, Lock, identity, stable_name};
 use pool::spec::{GroupSpec, NewDevice};
-use pool::types::Guid;
 use pool::{LabelInfo, Pool};
 
 use crate::error::{Failure, Outcome};
-use crate::state::State;
+use crate::state::{Record, State};
 
 /// Folders in which a bare name is looked for, in this order.
 const NAME_FOLDERS: [&str; 5] =
@@ -249,16 +248,18 @@ pub(crate) fn member(path: &Path, access: Access) -> Outcome<Option<NewDevice>> 
 ///
 /// # Errors
 /// Another process holds one.
-pub(crate) fn known_members(
-    guid: Guid,
-    paths: &[PathBuf],
-    folders: &[PathBuf],
-    access: Access,
-) -> Outcome<Vec<NewDevice>> {
+pub(crate) fn known_members(record: &Record, access: Access) -> Outcome<Vec<NewDevice>> {
+    let guid = record.guid;
+    let belongs = |path: &Path| {
+        let label = FileDevice::open(path, Access::ReadOnly).ok().map(|device| Pool::examine(&device));
+        matches!(label, Some(Ok(Some(label))) if label.pool_guid == guid)
+    };
     let mut devices = Vec::new();
     let mut identities = Vec::new();
     let mut complete = true;
-    for path in paths {
+    // A command that was killed may have brought these in, or not have come to it.
+    let joined = record.joining.iter().filter(|path| !record.devices.contains(path) && belongs(path));
+    for path in record.devices.iter().chain(joined) {
         match member(path, access)? {
             Some(device) => {
                 complete &= Pool::examine(&*device.device)
@@ -272,7 +273,7 @@ pub(crate) fn known_members(
     if complete {
         return Ok(devices);
     }
-    let mut places: Vec<PathBuf> = folders.iter().filter(|folder| folder.is_dir()).cloned().collect();
+    let mut places: Vec<PathBuf> = record.folders.iter().filter(|folder| folder.is_dir()).cloned().collect();
     if rustix::process::geteuid().is_root() && Path::new(BY_ID).is_dir() {
         places.push(PathBuf::from(BY_ID));
     }

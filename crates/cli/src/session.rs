@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use device::Access;
-use pool::Pool;
 use pool::spec::ImportOptions;
+use pool::{Pool, PoolError};
+use protocol::request::{Reply, Request};
 
 use crate::control::{Client, Connected, connect};
 use crate::error::{Failure, Outcome};
@@ -14,7 +15,6 @@ use crate::eventlog;
 use crate::execute::execute;
 use crate::host;
 use crate::open;
-use crate::request::{Reply, Request};
 use crate::state::{PoolLock, Record, State};
 
 /// How long a pool that another command has for a moment is waited for.
@@ -64,8 +64,7 @@ impl LocalPool {
     fn open(record: Record, lock: PoolLock, state: State, mode: Mode, cache_bytes: u64) -> Outcome<Self> {
         let read_only = mode == Mode::Look || record.read_only;
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-        let devices = open::known_members(record.guid, &record.devices, &record.folders, access)
-            .map_err(|error| in_use(&record.name, error))?;
+        let devices = open::known_members(&record, access).map_err(|error| in_use(&record.name, error))?;
         let here = record.boot == host::boot();
         let offline = if here { record.offline.clone() } else { Vec::new() };
         let options = ImportOptions { read_only, host: host::host(), offline, ..ImportOptions::default() };
@@ -90,6 +89,21 @@ fn in_use(name: &str, error: Failure) -> Failure {
     }
 }
 
+/// What precedes an administrative change: a note of the devices that it brings in, so that they are found
+/// should this process be killed between the change and [`after_change`].
+///
+/// # Errors
+/// The state folder's.
+pub(crate) fn before_change(request: &Request, record: &mut Record, state: &State) -> Outcome {
+    let joining: Vec<PathBuf> =
+        request.brings_in().iter().filter_map(|word| open::resolve(word).ok()).collect();
+    if joining.is_empty() {
+        return Ok(());
+    }
+    record.joining = joining;
+    state.save(record)
+}
+
 /// What follows an administrative change: the history, and the record of where the devices are.
 ///
 /// # Errors
@@ -99,14 +113,43 @@ pub(crate) fn after_change(pool: &mut Pool, record: &mut Record, state: &State, 
     let devices = paths(pool);
     let known = pool.device_paths();
     let offline: Vec<_> = known.iter().filter(|known| known.temporary).map(|known| known.guid).collect();
-    if devices != record.devices || record.name != pool.name() || offline != record.offline {
+    let same = devices == record.devices && record.name == pool.name() && offline == record.offline;
+    if !same || !record.joining.is_empty() {
         record.devices = devices;
+        record.joining.clear();
         record.boot = host::boot();
         record.offline = offline;
         pool.name().clone_into(&mut record.name);
         state.save(record)?;
     }
     Ok(())
+}
+
+/// Destroys a pool: it is once its record says so, and its labels go after that. Gives it back on failure.
+///
+/// # Errors
+/// The engine's, or the state folder's.
+pub(crate) fn destroy(pool: Pool, record: &mut Record, state: &State) -> Result<(), Box<(Pool, Failure)>> {
+    if pool.read_only() {
+        return Pool::destroy(pool).map_err(engine);
+    }
+    record.devices = paths(&pool);
+    record.destroyed = true;
+    if let Err(error) = state.save(record) {
+        record.destroyed = false;
+        return Err(Box::new((pool, error)));
+    }
+    Pool::destroy(pool).map_err(|failed| {
+        record.destroyed = false;
+        let saved = state.save(record);
+        let (pool, error) = *engine(failed);
+        Box::new((pool, saved.err().unwrap_or(error)))
+    })
+}
+
+/// A failure of the engine that gives the pool back.
+pub(crate) fn engine(failed: Box<(Pool, PoolError)>) -> Box<(Pool, Failure)> {
+    Box::new((failed.0, failed.1.into()))
 }
 
 /// Where the devices of a pool are.
@@ -177,6 +220,7 @@ impl Session {
         match self {
             Self::Remote(client) => client.call(request, payload),
             Self::Local(local) => {
+                before_change(request, &mut local.record, &local.state)?;
                 let mut answer = execute(&mut local.pool, request, payload, &local.state)?;
                 // Opened read-only to look at it, it is not therefore a read-only pool.
                 if let Reply::Properties(rows) = &mut answer.0
@@ -202,9 +246,12 @@ impl Session {
         match self {
             Self::Remote(mut client) => client.call(request, &[]).map(drop),
             Self::Local(local) => {
-                let (pool, _lock, _, _) = local.into_parts();
-                let how = if *request == Request::Export { Pool::export } else { Pool::destroy };
-                how(pool).map_err(|failed| failed.1.into())
+                let (pool, _lock, mut record, state) = local.into_parts();
+                let done = match request {
+                    Request::Export => Pool::export(pool).map_err(engine),
+                    _ => destroy(pool, &mut record, &state),
+                };
+                done.map_err(|failed| failed.1)
             }
         }
     }

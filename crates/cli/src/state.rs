@@ -9,6 +9,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use device::{Access, FileDevice};
+use pool::Pool;
 use pool::types::Guid;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -33,12 +35,18 @@ pub(crate) struct Record {
     pub(crate) guid: Guid,
     /// Where its devices were last seen.
     pub(crate) devices: Vec<PathBuf>,
+    /// Devices that a command is just adding: should it be killed, they may belong to the pool already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) joining: Vec<PathBuf>,
     /// Folders that were searched for it.
     pub(crate) folders: Vec<PathBuf>,
     /// It was exported: kept only so that it can be found again.
     pub(crate) exported: bool,
     /// It was imported read-only.
     pub(crate) read_only: bool,
+    /// It is destroyed: whoever reads this and finds nobody at it clears what labels are left, and forgets it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) destroyed: bool,
     /// Devices that were taken out with `offline -t`, for as long as the host is not started anew.
     #[serde(default)]
     pub(crate) offline: Vec<Guid>,
@@ -56,9 +64,11 @@ impl Record {
             name,
             guid,
             devices,
+            joining: Vec::new(),
             folders: Vec::new(),
             exported: false,
             read_only: false,
+            destroyed: false,
             offline: Vec::new(),
             boot: String::new(),
         }
@@ -91,6 +101,11 @@ impl State {
     /// The folder at `dir`, which need not exist yet.
     pub(crate) fn at(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
+    }
+
+    /// Where it is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.dir
     }
 
     /// The control socket of a pool's holder.
@@ -135,11 +150,29 @@ impl State {
     /// # Errors
     /// As [`State::records`].
     pub(crate) fn in_use(&self) -> Outcome<Vec<Record>> {
-        let (records, problems) = self.records()?;
+        let (mut records, problems) = self.records()?;
         for problem in problems {
             eprintln!("coffer: {problem}");
         }
+        for record in records.extract_if(.., |record| record.destroyed) {
+            self.finish_destroying(&record)?;
+        }
         Ok(records.into_iter().filter(|record| !record.exported).collect())
+    }
+
+    /// Ends what a process began that was killed while it destroyed a pool.
+    fn finish_destroying(&self, record: &Record) -> Outcome {
+        let Ok(_lock) = self.lock_pool(record.guid)? else { return Ok(()) };
+        for path in &record.devices {
+            // One that is not there or can't be written keeps its labels, as it would have from the start.
+            if let Ok(device) = FileDevice::open(path, Access::ReadWrite)
+                && let Ok(Some(label)) = Pool::examine(&device)
+                && label.pool_guid == record.guid
+            {
+                Pool::label_clear(&device, true)?;
+            }
+        }
+        self.forget(record.guid)
     }
 
     /// The pool in use of that name, or of that number.

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_resize_is_seen_by_who_has_it_open() {
         let bench = bench("wait");
-        let request = crate::request::Request::VolumeResize { name: "vol".into(), size: 32 << 20 };
+        let request = protocol::request::Request::VolumeResize { name: "vol".into(), size: 32 << 20 };
         bench.holder.shared().call(&request, &[], "test").unwrap();
         assert_eq!(bench.volume.size(), 32 << 20);
     }

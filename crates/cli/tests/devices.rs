@@ -195,6 +195,28 @@ fn vdevs_are_added_as_planned() {
     bench.holds("tank/vol", &data);
 }
 
+/// A command was killed after its change was committed and before it was noted where the new device is.
+#[test]
+fn a_device_that_a_killed_command_brought_in_is_found() {
+    let bench = Bench::new();
+    let d = bench.disks(3);
+    let data = bench.pool_with_data(&format!("mirror {} {}", d[0], d[1]), 1 << 20);
+    let guid = bench.run("list --json").data()["pools"][0]["guid"].as_u64().unwrap();
+    let record = bench.path(&format!("state/{guid}.json"));
+    let before = std::fs::read_to_string(&record).unwrap();
+    bench.ok(&format!("attach -w tank {} {}", d[0], d[2]));
+    std::fs::write(&record, &before).unwrap();
+    assert_eq!(bench.state("tank"), "DEGRADED");
+    let noted = before.replacen('{', &format!("{{\"joining\": [\"{}\"],", d[2]), 1);
+    std::fs::write(&record, noted).unwrap();
+    assert_eq!(bench.state("tank"), "ONLINE");
+    // From now on it is one of them.
+    bench.ok(&format!("detach tank {}", d[0]));
+    bench.ok(&format!("detach tank {}", d[1]));
+    bench.holds("tank/vol", &data);
+    assert!(!std::fs::read_to_string(&record).unwrap().contains("joining"));
+}
+
 #[test]
 fn a_device_taken_out_for_a_while_stays_out_until_the_next_import() {
     let bench = Bench::new();

@@ -149,7 +149,12 @@ fn interrupted_jobs_go_on() {
     let data = bench.pool_with_data(&format!("raidz1 {}", d.join(" ")), 32 << 20);
     let new = bench.disk("new", DISK);
     let mut child = bench.command(&format!("replace tank {} {new}", d[0])).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    // Its control socket is there once the device is in the pool and the work begins.
+    let holds = || {
+        let state = std::fs::read_dir(bench.path("state")).unwrap();
+        state.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "sock"))
+    };
+    eventually("the work begins", || holds() || child.try_wait().unwrap().is_some());
     let _ = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     child.wait().unwrap();
     bench.ok("wait tank");
@@ -240,4 +245,25 @@ fn an_export_ends_with_its_holder() {
     let export = bench.start(&format!("nbd tank/vol --socket {}", bench.path("nbd.sock")));
     assert_eq!(holder.interrupt(), 0);
     assert_eq!(export.wait(), 1);
+}
+
+/// A process was killed when it had cleared some of the labels of a pool to be destroyed.
+#[test]
+fn a_destruction_that_was_begun_is_ended() {
+    let bench = Bench::new();
+    let d = bench.disks(4);
+    bench.pool_with_data(&format!("raidz1 {}", d.join(" ")), 1 << 20);
+    let guid = bench.run("list --json").data()["pools"][0]["guid"].as_u64().unwrap();
+    let record = bench.path(&format!("state/{guid}.json"));
+    let noted = std::fs::read_to_string(&record).unwrap().replacen('{', "{\"destroyed\": true,", 1);
+    for disk in &d[..2] {
+        common::damage(disk, 0, &vec![0; 512 << 10]);
+        common::damage(disk, DISK - (512 << 10), &vec![0; 512 << 10]);
+    }
+    assert!(bench.fails("list tank").contains("tank"));
+    std::fs::write(&record, noted).unwrap();
+    assert_eq!(bench.ok("list"), "no pools available\n");
+    assert!(!std::fs::exists(&record).unwrap());
+    assert!(bench.ok(&format!("import -d {}", bench.path(""))).contains("no pools available"));
+    bench.ok(&format!("create tank raidz1 {}", d.join(" ")));
 }

@@ -67,9 +67,9 @@ impl ChecksumKind {
 }
 
 impl Checksum {
-    /// Whether `data` is what the checksum was made of.
+    /// Whether `data` is what the checksum was made of. A fuzzer is believed.
     pub fn matches(&self, data: &[u8]) -> bool {
-        self.kind.of(data).bytes == self.bytes
+        cfg!(fuzzing) || self.kind.of(data).bytes == self.bytes
     }
 
     /// The checksum in a tree node pointer.

@@ -31,6 +31,9 @@ mod core;
 mod create;
 mod dataset;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(test)]
 mod golden;
 mod held;

@@ -51,6 +51,26 @@ fn replacements_are_filled_with_what_is_right() {
     [114, 117, 302, 1312, 1644].into_iter().for_each(passes);
 }
 
+/// A replacement took dead bytes over that had rotted, and parity, which knew better, was left as it was: it gave
+/// wrong bytes for other columns of the row (200711), or was blamed (202194).
+#[test]
+fn rows_agree_after_a_resilver() {
+    [200_711, 202_194].into_iter().for_each(passes);
+}
+
+/// A rotten copy beside a stale one hid the good one of striped mirrors (201699).
+#[test]
+fn one_good_copy_is_found_among_bad_and_stale_ones() {
+    passes(201_699);
+}
+
+/// A disk that was used as a pool of its own had the newer root, and the others were resilvered from it (21, 280,
+/// 300955, 301814).
+#[test]
+fn a_disk_with_another_history_does_not_win() {
+    [21, 280, 300_955, 301_814].into_iter().for_each(passes);
+}
+
 #[test]
 fn equal_seeds_give_equal_traces() {
     for seed in [1, 2, 3] {

@@ -218,7 +218,8 @@ impl Node {
         check.equal("format version", get_u16(&*page, 8), VERSION)?;
         if let Some(pointer) = expected.pointer {
             let found = XxHash3_128::oneshot(&*page).to_le_bytes();
-            if found != pointer.checksum {
+            // A fuzzer is believed.
+            if found != pointer.checksum && !cfg!(fuzzing) {
                 return Err(check.error("checksum", hex(&found), hex(&pointer.checksum)));
             }
             check.equal("level", header.level, pointer.level)?;
@@ -235,7 +236,9 @@ impl Node {
         put_u64(&mut *page, CHECKSUM_AT, 0);
         let computed = XxHash3_64::oneshot(&*page);
         put_u64(&mut *page, CHECKSUM_AT, stored);
-        check.equal("self checksum", stored, computed)?;
+        if !cfg!(fuzzing) {
+            check.equal("self checksum", stored, computed)?;
+        }
 
         check.at_most("level", header.level.into(), MAX_LEVEL.into())?;
         check.at_least("birth", header.birth, 1)?;

@@ -35,11 +35,19 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Throw damaged bytes at every decoder, many more of them than `test` does
+    /// Throw damaged bytes at every decoder, longer than `test` does
     Fuzz {
-        /// Cases for each property
-        #[arg(default_value_t = 20_000)]
-        cases: u32,
+        /// For all targets without their name together, or for the one that is named
+        #[arg(long, default_value_t = 300)]
+        seconds: u32,
+        /// One of the targets in `fuzz`, by libFuzzer: needs cargo-fuzz; without it, mutations of the corpus of all
+        target: Option<String>,
+    },
+    /// Kill the server under load and commands at work, and look at what is left; without arguments 100 rounds
+    Crash {
+        /// `--rounds N`, `--seed S`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Show what the program does, on files in a temporary folder
     Demo {
@@ -50,7 +58,12 @@ enum Task {
 }
 
 /// What the simulator is asked for by `test`.
-const SIM_SHORT: [&str; 4] = ["--seeds", "40", "--jobs", "2"];
+const SIM_SHORT: [&[&str]; 4] = [
+    &["--seed", "1", "--seeds", "300", "--jobs", "2"],
+    &["--crash-states", "10000", "--jobs", "2"],
+    &["--nth-faults", "3"],
+    &["--erasures", "2"],
+];
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
@@ -69,9 +82,9 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test => {
             lint()?;
             cargo(&["test", "--workspace"])?;
-            if simulator_is_there() { sim(&SIM_SHORT) } else { Ok(()) }
+            if simulator_is_there() { sim_short() } else { Ok(()) }
         }
-        Task::Sim { arguments } if arguments.is_empty() => sim(&SIM_SHORT),
+        Task::Sim { arguments } if arguments.is_empty() => sim_short(),
         Task::Sim { arguments } => sim(&strs(&arguments)),
         Task::Bench { arguments } if arguments.first().is_some_and(|word| word == "parity") => {
             cargo(&[&["bench", "-p", "parity-bench"][..], &strs(&arguments[1..])].concat())
@@ -79,11 +92,24 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench { arguments } => {
             cargo(&[&["run", "--release", "-p", "bench", "--"][..], &strs(&arguments)].concat())
         }
-        Task::Fuzz { cases } => {
-            let decoders = ["-p", "tree", "-p", "formats", "-p", "pool", "-p", "device", "-p", "export"];
+        Task::Fuzz { seconds, target: None } => {
             let mut command = Command::new(env!("CARGO"));
-            command.args(["test", "--release"]).args(decoders).env("PROPTEST_CASES", cases.to_string());
-            launch(&mut command)
+            command.args(["test", "--release", "-p", "fuzzing", "--", "--nocapture"]);
+            launch(command.env("FUZZ_SECONDS", seconds.to_string()))
+        }
+        Task::Fuzz { seconds, target: Some(target) } => {
+            let mut command = Command::new(env!("CARGO"));
+            // What is found while it runs goes to a folder of its own, not into the committed corpus.
+            let (found, corpus) = (format!("fuzz/found/{target}"), format!("fuzz/corpus/{target}"));
+            std::fs::create_dir_all(&found).with_context(|| format!("cannot make {found}"))?;
+            command.args(["fuzz", "run", "--sanitizer", "none", &target, &found, &corpus, "--"]);
+            command.arg(format!("-max_total_time={seconds}"));
+            // libFuzzer needs flags that the stable toolchain keeps to itself otherwise.
+            launch(command.args(["-rss_limit_mb=1024", "-malloc_limit_mb=256"]).env("RUSTC_BOOTSTRAP", "1"))
+        }
+        Task::Crash { arguments } => {
+            cargo(&["build", "--release", "--bin", "coffer"])?;
+            cargo(&[&["run", "--release", "-p", "trials", "--", "crash"][..], &strs(&arguments)].concat())
         }
         Task::Demo { arguments } => {
             cargo(&[&["run", "--release", "--bin", "coffer", "--", "demo"][..], &strs(&arguments)].concat())
@@ -98,6 +124,11 @@ fn lint() -> anyhow::Result<()> {
 
 fn sim(arguments: &[&str]) -> anyhow::Result<()> {
     cargo(&[&["run", "--release", "-p", "sim", "--"], arguments].concat())
+}
+
+/// The simulator's short run.
+fn sim_short() -> anyhow::Result<()> {
+    SIM_SHORT.iter().try_for_each(|arguments| sim(arguments))
 }
 
 /// A crate whose main function does nothing yet is no simulator.

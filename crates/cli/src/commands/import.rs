@@ -7,6 +7,7 @@ use pool::Pool;
 use pool::report::FoundPool;
 use pool::spec::{ImportOptions, NewDevice};
 use pool::types::Txg;
+use protocol::request::Request;
 
 use super::Context;
 use crate::args;
@@ -16,7 +17,6 @@ use crate::host;
 use crate::names;
 use crate::open::{self, Member};
 use crate::render;
-use crate::request::Request;
 use crate::session::{self, Mode};
 use crate::state::Record;
 

@@ -11,11 +11,11 @@ mod volume;
 use std::io::{self, Write};
 
 use pool::report::Plan;
+use protocol::request::{Reply, Request};
 use serde::Serialize;
 
 use crate::args::{Command, VolumeCommand};
 use crate::error::{Failure, Outcome};
-use crate::request::{Reply, Request};
 use crate::session::{self, Mode};
 use crate::state::State;
 use crate::{demo, json, manual, render, serve};
@@ -151,5 +151,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Demo(args) => demo::run(context, &args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
+        // It has its own texts and exit codes, and is run before anything else.
+        Command::Raid(_) => Ok(()),
     }
 }

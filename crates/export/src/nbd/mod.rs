@@ -157,6 +157,17 @@ impl NbdServer {
     }
 }
 
+/// Serves one client on a connected socket until it leaves, on this thread.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn serve_one(fd: OwnedFd, exports: &dyn Exports) {
+    let socket = Socket::new(fd);
+    if let Ok(Some(session)) = handshake::negotiate(&socket, exports) {
+        connection::serve(&socket, &session);
+    }
+    socket.close();
+}
+
 /// Whether a failed accept says nothing about the next one.
 fn passing(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;

@@ -133,8 +133,8 @@ impl Vector for u8 {
     }
 }
 
-kernel!(scalar, u64, 4, 2, 2);
-kernel!(bytes, u8, 1, 1, 1);
+kernel!(scalar, u64, 8, 4, 2, 2);
+kernel!(bytes, u8, 1, 1, 1, 1);
 
 /// Runs an order that is shorter than the caller's vectors.
 ///

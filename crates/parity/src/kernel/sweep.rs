@@ -22,7 +22,7 @@ const AHEAD: usize = 1024;
 
 /// Up to how many columns the lines of results are fetched: with more of them stores have the time to wait, and fetching
 /// only evicts.
-const FEW_COLUMNS: usize = 8;
+const FEW_COLUMNS: usize = 4;
 
 /// What becomes of the sums.
 pub(super) enum Sink<'a> {
@@ -319,10 +319,10 @@ unsafe fn one_chunk<V: Vector, const U: usize, const ROWS: u8, const SINK: u8>(
 
 /// Makes the entry point of a kernel: picks the compiled loop for the rows and the sink.
 ///
-/// The attributes enable the instructions. The numbers say how many vectors are in flight with one or two rows, with three
-/// rows, and with three rows whose sums are combined.
+/// The attributes enable the instructions. The numbers say how many vectors are in flight with P alone, with one or two other
+/// rows, with three rows, and with three rows whose sums are combined.
 macro_rules! kernel {
-    ($(#[$attribute:meta])* $name:ident, $vector:ty, $two:literal, $three:literal, $solve:literal) => {
+    ($(#[$attribute:meta])* $name:ident, $vector:ty, $one:literal, $two:literal, $three:literal, $solve:literal) => {
         /// Runs an order.
         ///
         /// # Safety
@@ -334,7 +334,9 @@ macro_rules! kernel {
             unsafe fn rows<const ROWS: u8, const SINK: u8>(work: &sweep::Work<'_>) -> bool {
                 // SAFETY: passed on.
                 unsafe {
-                    if ROWS != 7 && work.length >= $two * <$vector>::BYTES {
+                    if ROWS == 1 && work.length >= $one * <$vector>::BYTES {
+                        sweep::sweep::<$vector, $one, ROWS, SINK>(work)
+                    } else if ROWS != 1 && ROWS != 7 && work.length >= $two * <$vector>::BYTES {
                         sweep::sweep::<$vector, $two, ROWS, SINK>(work)
                     } else if ROWS == 7 && SINK != COMBINE && work.length >= $three * <$vector>::BYTES {
                         sweep::sweep::<$vector, $three, ROWS, SINK>(work)

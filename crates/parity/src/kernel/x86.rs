@@ -289,6 +289,7 @@ kernel!(
     #[target_feature(enable = "ssse3")]
     ssse3,
     Xmm,
+    8,
     4,
     4,
     4
@@ -297,6 +298,7 @@ kernel!(
     #[target_feature(enable = "avx2")]
     avx2,
     Ymm,
+    8,
     4,
     2,
     2
@@ -305,6 +307,7 @@ kernel!(
     #[target_feature(enable = "avx2,gfni")]
     gfni256,
     YmmAffine,
+    8,
     4,
     4,
     4
@@ -313,6 +316,7 @@ kernel!(
     #[target_feature(enable = "avx512f,avx512bw,gfni")]
     gfni512,
     Zmm,
+    8,
     8,
     8,
     4

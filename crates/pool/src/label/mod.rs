@@ -43,7 +43,7 @@ pub(crate) fn data_end(size: u64) -> u64 {
     (size / LABEL_BYTES * LABEL_BYTES).saturating_sub(TAIL_BYTES)
 }
 
-fn label_at(size: u64, index: u64) -> u64 {
+pub(crate) fn label_at(size: u64, index: u64) -> u64 {
     if index < 2 { index * LABEL_BYTES } else { data_end(size) + (index - 2) * LABEL_BYTES }
 }
 

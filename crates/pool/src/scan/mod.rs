@@ -69,7 +69,7 @@ impl Progress {
     }
 
     /// `limit`: bytes per second at most, 0 for no limit.
-    fn report(&self, kind: ScanKind, limit: u64) -> ScanReport {
+    pub(crate) fn report(&self, kind: ScanKind, limit: u64) -> ScanReport {
         let rate =
             if self.ran_ms > 0 { (u128::from(self.done) * 1000 / u128::from(self.ran_ms)) as u64 } else { 0 };
         // The time that is waited for the limit's sake is no time that it ran.
@@ -90,7 +90,7 @@ impl Progress {
         }
     }
 
-    fn encode(&self, w: &mut Writer) {
+    pub(crate) fn encode(&self, w: &mut Writer) {
         w.u8(match self.state {
             ScanState::Running => 1,
             ScanState::Paused => 2,
@@ -110,7 +110,7 @@ impl Progress {
         numbers.iter().for_each(|&number| w.u64(number));
     }
 
-    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+    pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let state = match r.u8("state")? {
             1 => ScanState::Running,
             2 => ScanState::Paused,

@@ -1,0 +1,130 @@
+//! Waiting for jobs: with the meter where `-v` or `-S` want it, and by doing them where nobody else does.
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use protocol::raid::{Jobs, Part};
+use protocol::told::{Told, Wait};
+use raidset::raidctl::{Invocation, meter};
+use raidset::set::Progress;
+
+use super::unit::Reach;
+use crate::commands::print_bytes;
+use crate::error::{Failure, Outcome};
+use crate::signals::Interrupt;
+
+/// How often the meter is drawn.
+const DRAW_EVERY: Duration = Duration::from_secs(2);
+/// How often a holder is asked.
+const LOOK: Duration = Duration::from_millis(100);
+
+type Select = fn(&Jobs) -> Option<Part>;
+
+const ALL: [(&str, Select); 3] = [
+    ("Reconstruction status:\n", |jobs| jobs.reconstruction),
+    ("Parity Re-write status:\n", |jobs| jobs.rewrite),
+    ("Copyback status:\n", |jobs| jobs.copyback),
+];
+
+/// Follows what a command has started. Another exit code, if that changes it.
+///
+/// # Errors
+/// The connection, standard output, or an interruption: jobs that this process does are to be resumed.
+pub(crate) fn follow(reach: &mut Reach, told: &Told, invocation: &Invocation) -> Outcome<Option<u8>> {
+    let Some(wait) = told.wait else { return Ok(None) };
+    let interrupt = Interrupt::catch()?;
+    let shown = invocation.verbose || wait == Wait::All;
+    if !shown && !reach.is_local() && wait != Wait::RewriteToTheEnd {
+        return Ok(None);
+    }
+    let selected = match wait {
+        Wait::Reconstruction => &ALL[..1],
+        Wait::Rewrite | Wait::RewriteToTheEnd => &ALL[1..2],
+        Wait::Copyback => &ALL[2..],
+        Wait::All => &ALL[..],
+    };
+    let mut trouble = None;
+    for (title, select) in selected {
+        trouble = wait_for(reach, *select, shown.then_some(*title), &interrupt)?.or(trouble);
+    }
+    print_bytes(told.last.as_bytes())?;
+    // As RAIDframe's, which starts jobs and does not learn of their end: what fails is told, and the exit code is of the start.
+    // In the foreground the end is known.
+    match trouble {
+        Some(_) if reach.is_local() => Ok(Some(1)),
+        _ => Ok(None),
+    }
+}
+
+/// Waits until a job has ended; returns why it failed, if it did.
+fn wait_for(
+    reach: &mut Reach,
+    select: Select,
+    title: Option<&str>,
+    interrupt: &Interrupt,
+) -> Outcome<Option<String>> {
+    let began = Instant::now();
+    let mut first: Option<Part> = None;
+    let mut drawn: Option<Instant> = None;
+    let mut tick = 0;
+    loop {
+        let jobs = reach.progress()?;
+        let Some(part) = select(&jobs) else {
+            if drawn.is_some() {
+                print_bytes(b"\n")?;
+            }
+            return Ok(jobs.trouble);
+        };
+        let start = *first.get_or_insert(part);
+        if let Some(title) = title
+            && drawn.is_none_or(|last| last.elapsed() >= DRAW_EVERY)
+        {
+            if drawn.is_none() {
+                print_bytes(title.as_bytes())?;
+            }
+            let done = part.done.saturating_sub(start.done);
+            let left = part.total.saturating_sub(part.done);
+            let seconds = if done == 0 {
+                0
+            } else {
+                (began.elapsed().as_secs_f64() * left as f64 / done as f64) as u64
+            };
+            print_bytes(meter(Progress { done: part.done, total: part.total }, seconds, tick).as_bytes())?;
+            tick += 1;
+            drawn = Some(Instant::now());
+        }
+        if interrupt.is_set() {
+            let _ = std::io::stdout().flush();
+            return Err(Failure::Interrupted(if reach.is_local() {
+                "interrupted; the job goes on from here with -S, or while the unit is served".to_owned()
+            } else {
+                "interrupted; the job goes on in the process that holds the unit".to_owned()
+            }));
+        }
+        if !reach.is_local() {
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Waits for a scrub and tells how it went: 1 if something did not match.
+///
+/// # Errors
+/// As [`follow`].
+pub(crate) fn scrub(reach: &mut Reach) -> Outcome<u8> {
+    let interrupt = Interrupt::catch()?;
+    let trouble = wait_for(reach, |jobs| jobs.scrub, Some("Scrub status:\n"), &interrupt)?;
+    let jobs = reach.progress()?;
+    print_bytes(
+        format!(
+            "{} stripes did not match\n{} unreadable places were written anew\n",
+            jobs.mismatches, jobs.repairs
+        )
+        .as_bytes(),
+    )?;
+    match trouble {
+        Some(why) => Err(Failure::refused(why)),
+        None => Ok(u8::from(jobs.mismatches > 0)),
+    }
+}

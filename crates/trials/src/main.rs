@@ -1,0 +1,59 @@
+//! The built program in real life: `trials crash` kills it.
+//!
+//! - `lab`: folder, disk files, processes; `nbd`, `ledger`: a client, and what must be there after a crash
+//! - `crash`: kills
+
+mod crash;
+mod lab;
+mod ledger;
+mod nbd;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Parser, Subcommand};
+
+/// Try the built program in real life.
+#[derive(Parser)]
+#[command(name = "trials", arg_required_else_help = true)]
+struct Cli {
+    /// The program under test
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/coffer"))]
+    coffer: PathBuf,
+    /// Folder for a folder of disk files
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+    #[command(subcommand)]
+    trial: Trial,
+}
+
+#[derive(Subcommand)]
+enum Trial {
+    /// Kill the server under load and commands at work, and look at what is left
+    Crash {
+        /// Servers to kill; as many commands are killed
+        #[arg(long, default_value_t = 100)]
+        rounds: u64,
+        /// What is done is drawn from this number; without it, from the clock
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.trial {
+        Trial::Crash { rounds, seed } => {
+            let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+            crash::run(&cli.coffer, &cli.dir, rounds, seed.unwrap_or_else(clock))
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
