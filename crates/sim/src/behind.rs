@@ -6,8 +6,8 @@ use pool::CommitWork;
 use crate::run::{Failure, Run};
 
 impl Run {
-    /// Begins a commit; volumes are used before and after its work is done, or something else ends it; then it is
-    /// finished, and what was accepted before it began is durable.
+    /// Begins a commit; volumes are used and disks fail before and after its work is done, or something else ends it;
+    /// then it is finished, and what was accepted before it began is durable.
     ///
     /// Power may fail at any request of it, as at any other.
     pub(crate) fn behind(&mut self, rng: &mut Rng) -> Result<(), Failure> {
@@ -26,7 +26,7 @@ impl Run {
             if step == before && promised {
                 work.take().map(CommitWork::run);
             }
-            match rng.below(16) {
+            match rng.below(20) {
                 0..7 => self.write(rng)?,
                 7..10 => self.read(rng)?,
                 10..12 => self.discard(rng)?,
@@ -34,7 +34,12 @@ impl Run {
                 13 => self.tick(rng)?,
                 // These can't share the commit: they end it first.
                 14 => self.flush()?,
-                _ => self.snapshot(rng)?,
+                15 => self.snapshot(rng)?,
+                // What fails now is known only when the commit is to be finished.
+                16 => self.pull(rng)?,
+                17 => self.give_back(rng)?,
+                18 => self.write_errors(rng)?,
+                _ => self.effect(rng)?,
             }
             if !self.world.supply.is_on() {
                 return Ok(());

@@ -247,6 +247,14 @@ pub(crate) struct WriteOutcome {
     errors: Vec<(DeviceId, DeviceError)>,
 }
 
+impl WriteOutcome {
+    /// Nothing went wrong, it says.
+    pub(crate) fn forget_failures(&mut self) {
+        self.missed.clear();
+        self.errors.clear();
+    }
+}
+
 impl Writer {
     /// Writes pieces, no two of which overlap.
     pub(crate) fn write(&self, pieces: &[Piece]) -> WriteOutcome {
