@@ -54,6 +54,11 @@ impl ArrayDevice {
         Self { info: info(name), size, section: old, reshaped: Some((done, new)) }
     }
 
+    /// The map; the old one while reshaping.
+    pub fn geometry(&self) -> &Geometry {
+        &self.section.geometry
+    }
+
     /// Reads what can be had: fills `buffer` from `offset` on except for the returned ranges of the array,
     /// which are lost. Their bytes in the buffer mean nothing.
     ///

@@ -34,6 +34,22 @@ pub enum RescueError {
         /// The empty slot.
         slot: usize,
     },
+    /// The plan has no such candidate.
+    #[error("the plan has {count} candidates, and none with number {number}")]
+    Candidate {
+        /// The number asked for, from 1.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A volume can't be put together.
+    #[error("the volume {name} can't be read: {why}")]
+    Volume {
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
     /// A plan file is not one.
     #[error("this is not a plan: {0}")]
     Plan(#[from] serde_json::Error),

@@ -11,7 +11,7 @@ use geometry::md::{Geometry, MdError, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
 
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
-use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, raid6, score};
+use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, infer, raid6, score};
 
 /// Candidates, best first. As a file it is JSON that people can edit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,7 +150,12 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
         .filter(|(number, _)| !spoken_for(*number))
         .map(|(_, image)| image)
         .collect();
-    candidates.extend(raid6::infer(&left));
+    // Parity alone tells all of a whole RAID 6; other levels need contents that tell their place.
+    let solved = raid6::infer(&left);
+    if solved.iter().all(|candidate| candidate.score < 90) {
+        candidates.extend(infer::infer(&left));
+    }
+    candidates.extend(solved);
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
     Plan { candidates }
 }

@@ -3,7 +3,7 @@
 use device::BlockDevice;
 use geometry::md::Shape;
 
-use crate::{ArrayDevice, Candidate, witness};
+use crate::{ArrayDevice, Candidate, content};
 
 /// Rows of one sector whose parity is looked at.
 const SAMPLES: u64 = 512;
@@ -37,17 +37,20 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
             candidate.reasons.push(error.to_string());
         }
         Ok(array) => {
-            let (gain, reason) = content(&array);
+            let (gain, reason) = held(&array);
             score += gain;
             candidate.reasons.push(reason);
-            let copies = witness::copies(&array);
-            let all = copies.right + copies.wrong;
+            let checks = content::check(&array);
+            let all = checks.right + checks.wrong;
             if all > 0 {
-                let right = copies.right;
-                candidate
-                    .reasons
-                    .push(format!("{right} of {all} copies of its superblock are in their places"));
-                score += if copies.wrong == 0 { 5 } else { -50 };
+                let right = checks.right;
+                candidate.reasons.push(format!("{right} of {all} structures of its file system fit"));
+                // A few may have been torn by a crash.
+                score += match checks.wrong {
+                    0 => 5,
+                    wrong if wrong * 20 <= right => 0,
+                    _ => -50,
+                };
             }
             if let Some((right, wrong)) = array.sample_parity(SAMPLES) {
                 candidate.reasons.push(format!("parity fits in {right} of {} sampled rows", right + wrong));
@@ -67,8 +70,8 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
 }
 
 /// What the array holds: worth how much, and in words.
-fn content(array: &ArrayDevice) -> (i32, String) {
-    match formats::probe(array as &dyn BlockDevice) {
+fn held(array: &ArrayDevice) -> (i32, String) {
+    match formats::probe_damaged(array as &dyn BlockDevice).map(|(found, _)| found) {
         Ok(found) if found.iter().any(|found| !found.damaged) => {
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             (25, format!("it holds {}", found.join(" and ")))

@@ -220,14 +220,25 @@ impl Pool {
             extent_root: self.extents.root(),
             system_chunks: system,
             devices: devices.into_iter().collect(),
+            took_part: core.devices.values().filter(|d| d.open().is_some()).map(|d| d.guid).collect(),
         }
     }
 
-    /// Writes the uberblock to every device and flushes.
+    /// Writes the uberblock to every device and flushes. It names the devices that it is written to, so that it is
+    /// known of each that has it and each that has not whether it was acknowledged; so where one of them did not take
+    /// it, it is written once more, without that one.
     ///
     /// # Errors
     /// [`PoolError::Suspended`] when so few devices took it that it could be lost with those that may be lost.
     pub(crate) fn write_uberblock(&mut self, exported: bool) -> Result<()> {
+        let mut missed = 0;
+        while !self.try_uberblock(exported, &mut missed)? {}
+        Ok(())
+    }
+
+    /// One round of it; false when it has to be written again. `missed_before`: devices that did not take it so far,
+    /// and are still there.
+    fn try_uberblock(&mut self, exported: bool, missed_before: &mut usize) -> Result<bool> {
         let uberblock = self.uberblock(exported);
         let Some(bytes) = uberblock.encode() else {
             return Err(PoolError::Corrupt(format!(
@@ -290,13 +301,15 @@ impl Pool {
         }
         // Those that went away just now are as those that were away before: the pool is degraded, no more.
         let there = |id: &&DeviceId| self.core.devices.get(id).is_some_and(|device| device.handle.is_some());
-        let missed = missed.iter().filter(there).count();
+        let is_complete = missed.is_empty();
+        let missed = missed.iter().filter(there).count() + *missed_before;
+        *missed_before = missed;
         if written.is_empty() || (missed > tolerance && written.len() <= tolerance) {
             // Some device may hold this root already: its number is used up.
             self.core.txg = self.core.txg.next();
             return Err(PoolError::Suspended);
         }
-        Ok(())
+        Ok(is_complete)
     }
 
     /// The open transaction group is safe: forget what was kept for it, and open the next one.

@@ -329,8 +329,12 @@ impl RaidSet {
         Ok(())
     }
 
-    /// Whether new labels say that a parity map is in use.
+    /// What new labels say about the parity map: its parameters are kept while it is disabled.
     pub(super) fn map_flags(&self) -> u32 {
-        if self.map.is_some() { map_flags::VALID | map_flags::WAS_USED } else { 0 }
+        match (&self.map, self.layout.redundant()) {
+            (Some(_), _) => map_flags::VALID | map_flags::WAS_USED,
+            (None, true) => map_flags::VALID,
+            (None, false) => 0,
+        }
     }
 }

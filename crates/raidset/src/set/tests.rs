@@ -7,6 +7,8 @@ use crate::layout::Level;
 use device::sim::{Cut, Healing};
 use device::{Inline, MemoryDevice, Rng, SimDevice};
 
+mod power;
+
 const SECTOR: u64 = 512;
 const UNIT: u32 = 4;
 const ROWS: u64 = 24;
