@@ -86,6 +86,11 @@ impl Uberblock {
         Some(bytes)
     }
 
+    /// Whether a slot holds an uberblock, whole or not.
+    pub(crate) fn is_one(slot: &[u8]) -> bool {
+        slot.starts_with(MAGIC)
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("uberblock", bytes);
         let body = r.raw("body", SLOT_BYTES - 16)?;
