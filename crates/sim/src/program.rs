@@ -45,6 +45,7 @@ pub enum Kind {
     Settle,
     Wait,
     DropCaches,
+    Behind,
     // What goes wrong.
     PowerCut,
     Kill,
@@ -62,7 +63,7 @@ pub enum Kind {
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 44] = [
+pub const WEIGHTS: [(Kind, u64); 45] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -107,6 +108,7 @@ pub const WEIGHTS: [(Kind, u64); 44] = [
     (Kind::Split, 8),
     (Kind::Heal, 10),
     (Kind::Overload, 4),
+    (Kind::Behind, 50),
 ];
 
 /// One step.
@@ -146,9 +148,8 @@ pub struct Program {
     pub steps: Vec<Step>,
 }
 
-/// How often small pools are filled up. EXCLUDED (0 instead of 10): what was accepted is dropped when the pool is
-/// nearly full (seeds 1288, 2036, 3689).
-const FILL_WEIGHT: u64 = 0;
+/// How often pools that are small enough are filled up, in the runs that do so.
+const FILL_WEIGHT: u64 = 10;
 
 const SIZES: [u64; 6] = [64, 64, 65, 72, 80, 100];
 

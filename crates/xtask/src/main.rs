@@ -63,13 +63,9 @@ enum Task {
     },
 }
 
-/// What the simulator is asked for by `test`.
-const SIM_SHORT: [&[&str]; 4] = [
-    &["--seed", "1", "--seeds", "300", "--jobs", "2"],
-    &["--crash-states", "10000", "--jobs", "2"],
-    &["--nth-faults", "3"],
-    &["--erasures", "2"],
-];
+/// What the simulator is asked for by `test`, beside seeds that nobody has tried yet.
+const SIM_SHORT: [&[&str]; 3] =
+    [&["--crash-states", "10000", "--jobs", "2"], &["--nth-faults", "3"], &["--erasures", "2"]];
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
@@ -138,6 +134,9 @@ fn sim(arguments: &[&str]) -> anyhow::Result<()> {
 
 /// The simulator's short run.
 fn sim_short() -> anyhow::Result<()> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let first = (now.as_secs() * 1000).to_string();
+    sim(&["--seed", &first, "--seeds", "300", "--jobs", "2"])?;
     SIM_SHORT.iter().try_for_each(|arguments| sim(arguments))
 }
 

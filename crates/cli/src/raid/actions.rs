@@ -60,6 +60,8 @@ fn change(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Told, SetError> {
             let present = status.columns.iter().chain(&status.spares);
             all.extend(present.filter_map(|component| parts::part(&component.name).ok()));
             parts::distinct(&all).map_err(unfit)?;
+            let free = parts::free(unit.units(), unit.number(), std::slice::from_ref(&part));
+            free.map_err(|error| unfit(error.to_string()))?.map_err(unfit)?;
             let opened = parts::open(&part, unit.below()).map_err(unfit)?;
             set.add_spare(Slot { name: name.clone(), device: Some(opened) })?;
             Told::nothing()

@@ -109,6 +109,9 @@ pub(crate) fn configure(
     if let Err(why) = parts::distinct(&[columns.clone(), spares.clone()].concat()) {
         return Ok(configure_failed(why));
     }
+    if let Err(why) = parts::free(&context.units, number, &[columns.clone(), spares.clone()].concat())? {
+        return Ok(configure_failed(why));
+    }
     let right = match new_unit(&context.units, number)? {
         Ok(right) => right,
         Err(told) => return Ok(told),

@@ -134,6 +134,11 @@ impl Unit {
         self.number
     }
 
+    /// All units that are remembered.
+    pub(crate) const fn units(&self) -> &Units {
+        &self.units
+    }
+
     /// The set.
     pub(crate) const fn set(&self) -> &Arc<RaidSet> {
         &self.set
