@@ -258,9 +258,14 @@ impl Pool {
             .filter(|other| pool.is_history(other.session, other.txg, uberblock))
             .cloned()
             .collect();
+        // What came after this root may have used the space of some that were whole when it was written.
+        let holders = members.iter().map(|member| &member.labels.uberblocks);
+        let holders = holders.filter(|known| known.iter().any(|root| is_same(root, uberblock)));
+        let later = holders.filter_map(|known| known.first()).map(|newest| newest.oldest);
+        let oldest = later.filter(|oldest| *oldest <= uberblock.txg).fold(uberblock.oldest, Txg::max);
         pool.roots = past
             .iter()
-            .filter(|other| other.txg <= uberblock.txg && other.txg >= uberblock.oldest)
+            .filter(|other| other.txg <= uberblock.txg && other.txg >= oldest)
             .map(|other| other.txg)
             .take(txg::ROOTS_KEPT)
             .collect::<VecDeque<_>>();
