@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use device::BlockDevice;
 use device::rng::Rng;
@@ -16,6 +17,7 @@ use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
 use crate::report::Plan;
 use crate::scan::Scan;
 use crate::spec::{CreateSpec, GroupKind, GroupSpec, Host, NewDevice};
+use crate::txg::Claims;
 use crate::types::{DeviceId, GroupId, Guid, Millis, Session, Txg};
 
 /// The most devices of one group: a chunk has as many columns at most.
@@ -32,7 +34,7 @@ impl Core {
         Self {
             clock: env.clock.clone(),
             runner: env.runner.clone(),
-            workers: Workers::new(env.runner.parallelism()),
+            workers: Arc::new(Workers::new(env.runner.parallelism())),
             rng,
             name,
             guid,
@@ -47,6 +49,7 @@ impl Core {
             data: HashMap::new(),
             cache: Cache::new(env.cache_bytes),
             buffers: Buffers::default(),
+            spare: Arc::default(),
             unwritten_nodes: BTreeMap::new(),
             unwritten_extents: BTreeMap::new(),
             dirty_devices: BTreeSet::new(),
@@ -93,10 +96,15 @@ impl Pool {
             dirty_bytes: 0,
             last_commit: Millis(0),
             syncing: None,
+            commits_begun: 0,
+            commits_done: 0,
             committed_slots: BTreeMap::new(),
             unsettled_bitmaps: BTreeSet::new(),
             room_bytes: 0,
+            room_piece: 0,
+            room_blocks: 0,
             room_stamp: Txg(0),
+            claims: Claims::default(),
             scan: Scan::default(),
             host,
         }

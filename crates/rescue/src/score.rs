@@ -10,7 +10,11 @@ const SAMPLES: u64 = 512;
 
 /// The candidate with its score, and the reasons for it. `unproven` says that its superblocks were never used.
 pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
-    let empty = candidate.slots.iter().filter(|slot| slot.is_none()).count();
+    let empty = candidate
+        .slots
+        .iter()
+        .filter(|slot| slot.as_ref().is_none_or(|slot| slot.clean_by.is_some()))
+        .count();
     let shape = Shape::from_codes(candidate.level, candidate.layout);
     let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
     let tolerated = shape.as_ref().map_or(0, |shape| usize::from(shape.tolerates(members)));

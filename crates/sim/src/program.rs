@@ -45,6 +45,7 @@ pub enum Kind {
     Settle,
     Wait,
     DropCaches,
+    Behind,
     // What goes wrong.
     PowerCut,
     Kill,
@@ -64,7 +65,7 @@ pub enum Kind {
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 46] = [
+pub const WEIGHTS: [(Kind, u64); 47] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -109,6 +110,7 @@ pub const WEIGHTS: [(Kind, u64); 46] = [
     (Kind::Split, 8),
     (Kind::Heal, 10),
     (Kind::Overload, 4),
+    (Kind::Behind, 50),
     (Kind::Latency, 8),
     (Kind::Rewind, 8),
 ];
@@ -157,9 +159,8 @@ pub struct Program {
     pub steps: Vec<Step>,
 }
 
-/// How often small pools are filled up. EXCLUDED (0 instead of 10): what was accepted is dropped when the pool is
-/// nearly full (seeds 1288, 2036, 3689).
-const FILL_WEIGHT: u64 = 0;
+/// How often pools that are small enough are filled up, in the runs that do so.
+const FILL_WEIGHT: u64 = 10;
 
 const SIZES: [u64; 6] = [64, 64, 65, 72, 80, 100];
 

@@ -12,7 +12,7 @@ mod uberblock;
 pub(crate) use uberblock::{SYSTEM_CHUNKS_MAX, Uberblock};
 
 use device::{BlockDevice, DeviceError};
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::types::{DeviceId, Guid, Txg};
@@ -88,10 +88,10 @@ impl Label {
         w.u32(config.len() as u32);
         w.u64(self.txg.0);
         w.u64(self.size);
-        w.raw(&xxh3_128(config).to_le_bytes());
+        w.raw(&XxHash3_128::oneshot(config).to_le_bytes());
         let mut header = w.finish();
         header.resize(HEADER_BYTES - 16, 0);
-        let checksum = xxh3_128(&header);
+        let checksum = XxHash3_128::oneshot(&header);
         header.extend_from_slice(&checksum.to_le_bytes());
         header.extend_from_slice(config);
         header
@@ -105,7 +105,7 @@ impl Label {
         if h.raw("magic", 16)? != MAGIC {
             return Err(h.error("magic", "is not there".to_owned()));
         }
-        if xxh3_128(body).to_le_bytes() != checksum {
+        if XxHash3_128::oneshot(body).to_le_bytes() != checksum {
             return Err(h.error("checksum", "does not match".to_owned()));
         }
         let version = h.u32("version")?;
@@ -131,7 +131,7 @@ impl Label {
         }
         // A configuration that was torn does not make the identity above it less true.
         let config = r.raw("configuration", length)?;
-        let config = if xxh3_128(config).to_le_bytes() == config_checksum {
+        let config = if XxHash3_128::oneshot(config).to_le_bytes() == config_checksum {
             String::from_utf8_lossy(config).into_owned()
         } else {
             String::new()

@@ -1,7 +1,7 @@
 //! The uberblock: the root of everything, written last in each transaction group.
 
 use tree::NodePtr;
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use super::SLOT_BYTES;
 use crate::chunk::Chunk;
@@ -95,7 +95,7 @@ impl Uberblock {
         w.u64(txg.0);
         let mut bytes = w.finish();
         bytes.resize(SLOT_BYTES - 16, 0);
-        let checksum = xxh3_128(&bytes);
+        let checksum = XxHash3_128::oneshot(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         Some(bytes)
     }
@@ -108,7 +108,7 @@ impl Uberblock {
         if r.raw("magic", 8)? != MAGIC {
             return Err(r.error("magic", "is not there".to_owned()));
         }
-        if xxh3_128(body).to_le_bytes() != checksum {
+        if XxHash3_128::oneshot(body).to_le_bytes() != checksum {
             return Err(r.error("checksum", "does not match".to_owned()));
         }
         let version = r.u32("version")?;

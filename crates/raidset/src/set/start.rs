@@ -639,6 +639,7 @@ impl RaidSet {
             parity_good: AtomicBool::new(parity_good || !layout.redundant()),
             locks: StripeLocks::default(),
             repairs: AtomicU64::new(0),
+            scratch: Mutex::default(),
         })
     }
 }

@@ -248,6 +248,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
             size: if matches!(fit.shape, Shape::Raid0(_)) { sizes[image] - data_offset } else { size },
             valid: None,
             new_data_offset: None,
+            clean_by: None,
         })
     };
     let placed: BTreeSet<usize> = fit.slots.iter().flatten().map(|(image, _)| *image).collect();
