@@ -35,6 +35,10 @@ pub(crate) const CONFIG_BYTES_MAX: usize = 108 << 10;
 const RING_AT: u64 = 128 << 10;
 const SLOT_BYTES: usize = 8192;
 const SLOTS: u64 = 16;
+/// Magic of a column header.
+pub(crate) const COLUMN_MAGIC: &[u8; 8] = b"CDCOLUMN";
+/// Where a column header tells the size of its device; its checksum follows.
+pub(crate) const COLUMN_SIZE_AT: usize = 4096 - 16 - 8;
 const MAGIC: &[u8; 16] = b"COFFERDAM-LABEL\0";
 const VERSION: u32 = 1;
 
@@ -145,11 +149,32 @@ impl Label {
 /// # Errors
 /// Only when the device can't even tell its size.
 pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
-    let mut size = device.size()?;
-    let mut found = Labels::default();
+    let size = device.size()?;
     if size < DEVICE_BYTES_MIN {
+        return Ok(Labels::default());
+    }
+    let found = read_as(device, size);
+    if found.label.is_some() {
         return Ok(found);
     }
+    // One that has grown and lost its first labels has others where it ended before: its first column tells where.
+    let before = size_in_column(device).filter(|before| (DEVICE_BYTES_MIN..size).contains(before));
+    Ok(before.map_or(found, |before| read_as(device, before)))
+}
+
+/// The size that a device had when it got its first column, bytes.
+fn size_in_column(device: &dyn BlockDevice) -> Option<u64> {
+    let mut header = [0; 4096];
+    device.read(DATA_START, &mut header).ok()?;
+    let (body, checksum) = header.split_at(4096 - 16);
+    let is_whole = body.starts_with(COLUMN_MAGIC) && XxHash3_128::oneshot(body).to_le_bytes() == *checksum;
+    let size = body[COLUMN_SIZE_AT..].try_into().map(u64::from_le_bytes).ok()?;
+    is_whole.then_some(size)
+}
+
+/// Reads the labels of a device that is, or was, of this size.
+fn read_as(device: &dyn BlockDevice, mut size: u64) -> Labels {
+    let mut found = Labels::default();
     let mut labels: Vec<Label> = Vec::new();
     let mut uberblocks: Vec<Uberblock> = Vec::new();
     let mut bytes = vec![0; LABEL_BYTES as usize];
@@ -185,7 +210,7 @@ pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
         uberblocks.dedup_by_key(|uberblock| (uberblock.txg, uberblock.session));
         found.uberblocks = uberblocks;
     }
-    Ok(found)
+    found
 }
 
 /// Writes the header and configuration into the labels `which`.
