@@ -6,16 +6,15 @@ use device::Access;
 use pool::report::Plan;
 use pool::spec::VolumeSpec;
 use pool::{DevicePath, Pool, PoolError, ReplaceOptions, ScrubAction};
+use protocol::MAX_TRANSFER;
+use protocol::request::{Reply, Request, Scrub};
 
 use crate::error::{Failure, Outcome};
 use crate::eventlog;
 use crate::open;
-use crate::request::{Reply, Request, Scrub};
 use crate::state::State;
 use crate::vdevs;
 
-/// Most bytes of one read or write.
-pub(crate) const MAX_TRANSFER: usize = 8 << 20;
 /// Most runs told at once.
 const MAX_RUNS: usize = 4096;
 

@@ -9,7 +9,7 @@
 //! - `args`: what can be typed; `names`, `sizes`, `vdevs`: what the words mean
 //! - `open`: devices by name; `state`: pools that are remembered; `host`: time, identity, randomness
 //! - `eventlog`: what happened, kept for later commands
-//! - `request`: what a pool can be asked; `execute`: how it is done; `session`: who does it
+//! - `execute`: how what a pool is asked (`protocol::request`) is done; `session`: who does it
 //! - `holder`: holding a pool for longer, with its background work; `control`: how others reach the holder
 //! - `serve`, `targets`: volumes for other programs; `progress`, `signals`: for commands that take their time
 //! - `raid`: RAID sets, which are not pools: `raidctl`
@@ -38,7 +38,6 @@ mod open;
 mod progress;
 mod raid;
 mod render;
-mod request;
 mod rescue;
 mod serve;
 mod session;

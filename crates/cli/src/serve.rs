@@ -7,13 +7,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use export::{ExportTable, Exports, FuseOptions, Listen, NbdServer, StopHandle, Target};
+use protocol::request::{Place, Reply, Request};
 
 use crate::args;
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
 use crate::holder::{Holder, Served, Shared};
 use crate::names;
-use crate::request::{Place, Reply, Request};
 use crate::session::{self, Mode, Session};
 use crate::signals::Interrupt;
 use crate::targets::Volume;

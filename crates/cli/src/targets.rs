@@ -53,9 +53,13 @@ impl Volume {
 
     /// Does something with the pool. While it is suspended, waits for devices to return if `failmode` says so.
     fn run<T>(&self, mut step: impl FnMut(&mut Pool) -> Result<T, PoolError>) -> Result<T, TargetError> {
+        self.try_on(|| self.shared.engine(&mut step))
+    }
+
+    /// As [`Self::run`] for what takes the lock by itself.
+    fn try_on<T>(&self, mut step: impl FnMut() -> Option<Result<T, PoolError>>) -> Result<T, TargetError> {
         loop {
-            let outcome = self.shared.engine(&mut step);
-            match outcome {
+            match step() {
                 None => return Err(TargetError::Io("the pool is no longer in use".to_owned())),
                 Some(Ok(value)) => return Ok(value),
                 Some(Err(error)) if is_suspended(&error) && self.waits() && !self.shared.has_ended() => {
@@ -124,14 +128,14 @@ impl Target for Volume {
         if self.read_only {
             return Err(TargetError::ReadOnly);
         }
-        self.run(|pool| pool.write(self.id, offset, data))
+        self.try_on(|| self.shared.write(self.id, offset, data))
     }
 
     fn flush(&self) -> Result<(), TargetError> {
         if self.read_only {
             return Ok(());
         }
-        self.run(Pool::flush)
+        self.try_on(|| self.shared.flush())
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), TargetError> {
@@ -232,7 +236,7 @@ mod tests {
     #[test]
     fn a_resize_is_seen_by_who_has_it_open() {
         let bench = bench("wait");
-        let request = crate::request::Request::VolumeResize { name: "vol".into(), size: 32 << 20 };
+        let request = protocol::request::Request::VolumeResize { name: "vol".into(), size: 32 << 20 };
         bench.holder.shared().call(&request, &[], "test").unwrap();
         assert_eq!(bench.volume.size(), 32 << 20);
     }

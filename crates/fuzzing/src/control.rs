@@ -1,11 +1,7 @@
-//! The control protocol, from the program's own sources: a program can't be linked.
+//! The control protocol.
 
-#![allow(dead_code, unused_imports, unreachable_pub, reason = "the program uses the rest")]
-
-#[path = "../../cli/src/control/frame.rs"]
-mod frame;
-
-use crate::request::{Answer, Call};
+use protocol::frame;
+use protocol::request::{Answer, Call};
 
 /// A frame as a holder reads it, and as a command does.
 #[allow(clippy::missing_panics_doc, reason = "a panic is how a failure is told")]

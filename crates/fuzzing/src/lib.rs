@@ -9,19 +9,11 @@
 //! - what others wrote: [`md`], [`foreign`], [`raid`]; what people edit: [`texts`]
 
 pub mod control;
-/// Where the control protocol's sources look for what they need of the program.
-mod execute {
-    /// As in the program.
-    pub(crate) const MAX_TRANSFER: usize = 8 << 20;
-}
 pub mod foreign;
 pub mod image;
 pub mod md;
 pub mod nbd;
 pub mod raid;
-#[path = "../../cli/src/request.rs"]
-#[allow(dead_code, reason = "the program uses the rest")]
-mod request;
 pub mod texts;
 pub mod tree_nodes;
 

@@ -561,6 +561,7 @@ impl Pool {
         if self.core.read_only {
             return Err(PoolError::ReadOnly);
         }
+        self.settle_or_suspend()?;
         let ids: Vec<DeviceId> = match name {
             Some(name) => vec![self.device_named(name)?],
             None => self.core.devices.keys().copied().collect(),
@@ -618,6 +619,7 @@ impl Pool {
     pub fn device_returned(&mut self, new: &NewDevice) -> Result<bool> {
         let labels = label::read(&*new.device)?;
         let Some(label) = labels.label.filter(|label| label.pool == self.core.guid) else { return Ok(false) };
+        self.settle_or_suspend()?;
         let Some(device) = self.core.devices.values_mut().find(|device| device.guid == label.device) else {
             return Ok(false);
         };
@@ -682,7 +684,7 @@ impl Pool {
     ///
     /// # Errors
     /// A device can't be written; the pool is given back, what was cleared is cleared.
-    pub fn destroy(self) -> Result<(), Box<(Self, PoolError)>> {
+    pub fn destroy(mut self) -> Result<(), Box<(Self, PoolError)>> {
         if let Err(error) = self.writable() {
             return Err(Box::new((self, error)));
         }

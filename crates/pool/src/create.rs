@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use device::BlockDevice;
 use device::rng::Rng;
@@ -32,7 +33,7 @@ impl Core {
         Self {
             clock: env.clock.clone(),
             runner: env.runner.clone(),
-            workers: Workers::new(env.runner.parallelism()),
+            workers: Arc::new(Workers::new(env.runner.parallelism())),
             rng,
             name,
             guid,
@@ -47,6 +48,7 @@ impl Core {
             data: HashMap::new(),
             cache: Cache::new(env.cache_bytes),
             buffers: Buffers::default(),
+            spare: Arc::default(),
             unwritten_nodes: BTreeMap::new(),
             unwritten_extents: BTreeMap::new(),
             dirty_devices: BTreeSet::new(),
@@ -92,6 +94,9 @@ impl Pool {
             dirty_bytes: 0,
             last_commit: Millis(0),
             syncing: None,
+            commits_begun: 0,
+            commits_done: 0,
+            dropped: false,
             committed_slots: BTreeMap::new(),
             unsettled_bitmaps: BTreeSet::new(),
             room_bytes: 0,

@@ -43,6 +43,11 @@ pub struct Pool {
     pub(crate) dirty_bytes: u64,
     pub(crate) last_commit: Millis,
     pub(crate) syncing: Option<Syncing>,
+    /// Commits begun and done since the import.
+    pub(crate) commits_begun: u64,
+    pub(crate) commits_done: u64,
+    /// Blocks found no room in a commit for which nobody waited.
+    pub(crate) dropped: bool,
     /// Which bitmap slot of each chunk the last root uses.
     pub(crate) committed_slots: BTreeMap<Logical, u8>,
     /// Chunks whose bitmap the commit under way wrote.

@@ -118,26 +118,38 @@ pub struct Cell {
     pub within: u32,
 }
 
-/// What one parity protects: some columns at one row.
+/// What one parity protects: one stripe unit of each of some columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stripe {
     /// Its number in the set.
     pub index: u64,
-    /// The stripe unit that it takes of each of its columns.
-    pub row: u64,
     columns: [u8; MAX_COLUMNS as usize],
+    rows: [u64; MAX_COLUMNS as usize],
     data: u8,
     all: u8,
 }
 
 impl Stripe {
-    fn new(index: u64, row: u64, data: u16, columns: impl IntoIterator<Item = u64>) -> Self {
-        let mut stripe = Self { index, row, columns: [0; MAX_COLUMNS as usize], data: data as u8, all: 0 };
-        for (slot, column) in stripe.columns.iter_mut().zip(columns) {
-            *slot = column as u8;
+    /// A stripe of units (column, row).
+    fn of_units(index: u64, data: u16, units: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        const NONE: [u64; MAX_COLUMNS as usize] = [0; MAX_COLUMNS as usize];
+        let mut stripe =
+            Self { index, columns: [0; MAX_COLUMNS as usize], rows: NONE, data: data as u8, all: 0 };
+        for ((column, row), unit) in stripe.columns.iter_mut().zip(&mut stripe.rows).zip(units) {
+            (*column, *row) = (unit.0 as u8, unit.1);
             stripe.all += 1;
         }
         stripe
+    }
+
+    /// A stripe all of whose units lie in one row.
+    fn new(index: u64, row: u64, data: u16, columns: impl IntoIterator<Item = u64>) -> Self {
+        Self::of_units(index, data, columns.into_iter().map(|column| (column, row)))
+    }
+
+    /// The row of its `unit`-th unit, in stripe units of its column.
+    pub fn row(&self, unit: usize) -> u64 {
+        self.rows[unit]
     }
 
     /// How many of the columns are data; the others are parity or copies.
@@ -320,19 +332,19 @@ impl Layout {
         }
     }
 
-    /// The stripe of `row` that uses `column`.
-    pub const fn stripe_of(&self, row: u64, column: usize) -> u64 {
-        match self.level {
+    /// The stripe that has its unit of `column` in `row`; none if nothing is kept there.
+    pub const fn stripe_of(&self, row: u64, column: usize) -> Option<u64> {
+        Some(match self.level {
             Level::Raid1 => row * self.stripes_per_row() + column as u64 / 2,
             _ => row,
-        }
+        })
     }
 
     /// Where a sector of the set lies (its first copy).
     pub fn place(&self, sector: u64) -> Place {
         let cell = self.cell(sector);
         let stripe = self.stripe(cell.stripe);
-        let start = stripe.row * u64::from(self.unit);
+        let start = stripe.row(cell.unit) * u64::from(self.unit);
         Place { column: stripe.column(cell.unit), sector: start + u64::from(cell.within) }
     }
 
@@ -361,7 +373,7 @@ mod tests {
         let mut cells = vec![String::new(); layout.columns()];
         for stripe in row * layout.stripes_per_row()..(row + 1) * layout.stripes_per_row() {
             let stripe = layout.stripe(stripe);
-            assert_eq!(stripe.row, row);
+            assert!((0..stripe.width()).all(|unit| stripe.row(unit) == row));
             let data = stripe.data_columns();
             for (unit, column) in stripe.columns().enumerate() {
                 assert!(cells[column].is_empty(), "column {column} used twice");
@@ -449,12 +461,12 @@ mod tests {
             }
             for index in 0..layout.stripes() {
                 let stripe = layout.stripe(index);
-                for column in stripe.columns() {
-                    prop_assert_eq!(layout.stripe_of(stripe.row, column), index);
+                for (unit, column) in stripe.columns().enumerate() {
+                    prop_assert_eq!(layout.stripe_of(stripe.row(unit), column), Some(index));
                 }
-                for column in stripe.columns().skip(stripe.data_columns()) {
+                for (unit, column) in stripe.columns().enumerate().skip(stripe.data_columns()) {
                     for within in 0..u64::from(layout.unit()) {
-                        let sector = stripe.row * u64::from(layout.unit()) + within;
+                        let sector = stripe.row(unit) * u64::from(layout.unit()) + within;
                         let fresh = taken.insert(Place { column, sector });
                         prop_assert!(fresh);
                     }

@@ -5,6 +5,7 @@
 //! each crash and at the end `verify` looks at everything. [`shrink`] makes a failing program short.
 
 mod admin;
+mod behind;
 pub mod erasure;
 mod faults;
 pub mod model;

@@ -204,12 +204,13 @@ impl State {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     states: Vec<State>,
+    acknowledgements: u64,
 }
 
 impl Model {
     /// An empty pool.
     pub fn new() -> Self {
-        Self { states: vec![State::default()] }
+        Self { states: vec![State::default()], acknowledgements: 0 }
     }
 
     /// The state in memory.
@@ -230,6 +231,17 @@ impl Model {
     /// The state in memory is durable: no earlier one may come back.
     pub fn acknowledge(&mut self) {
         self.states.drain(..self.states.len() - 1);
+        self.acknowledgements += 1;
+    }
+
+    /// How often everything was durable.
+    pub fn acknowledgements(&self) -> u64 {
+        self.acknowledgements
+    }
+
+    /// State number `index` is durable: no earlier one may come back.
+    pub fn acknowledge_at(&mut self, index: usize) {
+        self.states.drain(..index.min(self.states.len() - 1));
     }
 
     /// Forgets the states from number `count` on.

@@ -45,6 +45,7 @@ pub enum Kind {
     Settle,
     Wait,
     DropCaches,
+    Behind,
     // What goes wrong.
     PowerCut,
     Kill,
@@ -62,7 +63,7 @@ pub enum Kind {
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 44] = [
+pub const WEIGHTS: [(Kind, u64); 45] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -107,6 +108,7 @@ pub const WEIGHTS: [(Kind, u64); 44] = [
     (Kind::Split, 8),
     (Kind::Heal, 10),
     (Kind::Overload, 4),
+    (Kind::Behind, 50),
 ];
 
 /// One step.

@@ -241,6 +241,7 @@ impl Run {
             Kind::Settle => self.settle(),
             Kind::Wait => self.wait(rng),
             Kind::DropCaches => self.drop_caches(),
+            Kind::Behind => self.behind(rng),
             Kind::PowerCut => self.arm(rng),
             Kind::Kill => self.kill(rng),
             Kind::Pull => self.pull(rng),

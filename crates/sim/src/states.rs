@@ -38,6 +38,12 @@ pub enum Letter {
     Rollback,
     /// A smaller volume.
     Shrink,
+    /// A commit begun and written, and volumes used beside it; what comes next meets it.
+    Begin,
+    /// The same commit, but for its writing nobody is there: what comes next has to do it.
+    Promise,
+    /// The same commit, and a flush that ends it.
+    Behind,
     /// Background work.
     Tick,
     /// A scrub.
@@ -51,7 +57,7 @@ pub enum Letter {
 }
 
 /// All letters.
-pub const LETTERS: [Letter; 15] = [
+pub const LETTERS: [Letter; 18] = [
     Letter::Write,
     Letter::Patch,
     Letter::Discard,
@@ -62,6 +68,9 @@ pub const LETTERS: [Letter; 15] = [
     Letter::SnapshotDestroy,
     Letter::Rollback,
     Letter::Shrink,
+    Letter::Begin,
+    Letter::Promise,
+    Letter::Behind,
     Letter::Tick,
     Letter::Scrub,
     Letter::Replace,
@@ -134,6 +143,21 @@ impl Run {
                 self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10), "discard")
             }
             (Letter::Flush, _) => self.flush(),
+            (Letter::Begin | Letter::Promise | Letter::Behind, _) => {
+                self.letter(Letter::Write)?;
+                let begun = self.pool().begin_commit().map_err(|error| format!("begin: {error}"))?;
+                self.letter(Letter::Patch)?;
+                self.letter(Letter::Discard)?;
+                if letter != Letter::Promise {
+                    begun.map(pool::CommitWork::run);
+                }
+                self.letter(Letter::Write)?;
+                if letter == Letter::Behind {
+                    // Ends it, and commits what was written beside it.
+                    self.flush()?;
+                }
+                Ok(())
+            }
             (Letter::Create, _) => {
                 let spec =
                     VolumeSpec { size: 16 << 10, block_size: 8192, sparse: false, properties: Vec::new() };

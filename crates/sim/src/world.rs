@@ -240,9 +240,10 @@ impl World {
         let env = self.env();
         let devices = self.present();
         match Pool::import(&env, self.guid, devices, options).map(|(pool, _)| pool) {
-            Err(pool::PoolError::Refused(why)) if why.contains("used apart") && !self.apart.is_empty() => {
+            Err(pool::PoolError::Refused(why)) if self.is_apart(&why) => {
                 self.note(|| format!("not imported: {why}"));
-                for disk in std::mem::take(&mut self.apart) {
+                // They keep their history until they have a root of the pool again.
+                for &disk in &self.apart {
                     self.disks[disk].device.pull();
                 }
                 let devices = self.present();
@@ -250,6 +251,15 @@ impl World {
             }
             other => other,
         }
+    }
+
+    /// Whether a refusal is about two histories, and one side is nothing but disks that were used apart.
+    fn is_apart(&self, why: &str) -> bool {
+        let Some((_, sides)) = why.split_once("each side has what the other has not: ") else { return false };
+        sides.split(" up to ").take(2).any(|side| {
+            let paths = side.rsplit_once("and ").map_or(side, |(_, paths)| paths);
+            paths.split(", ").all(|path| self.by_path(path).is_some_and(|disk| self.apart.contains(&disk)))
+        })
     }
 
     /// Which disk has a path.

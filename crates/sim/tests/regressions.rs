@@ -71,6 +71,13 @@ fn a_disk_with_another_history_does_not_win() {
     [21, 280, 300_955, 301_814].into_iter().for_each(passes);
 }
 
+/// A root that a power cut had left on one disk, and one that belonged to a disk with another history, kept a pool or
+/// its older roots from being imported (400050, 400078, 400188, 400208, 300543).
+#[test]
+fn a_history_is_what_was_acknowledged() {
+    [400_050, 400_078, 400_188, 400_208, 300_543].into_iter().for_each(passes);
+}
+
 #[test]
 fn equal_seeds_give_equal_traces() {
     for seed in [1, 2, 3] {

@@ -1,10 +1,11 @@
 //! Volumes and snapshots as such: create, resize, destroy, snapshot, rollback, set.
 
+use protocol::request::Request;
+
 use super::{Context, jobs};
 use crate::args;
 use crate::error::Outcome;
 use crate::names;
-use crate::request::Request;
 use crate::session::{self, Mode};
 
 /// `coffer volume create`.

@@ -1,10 +1,11 @@
 //! Devices of a pool: add, attach, detach, remove, replace, offline, online, clear.
 
+use protocol::request::{Reply, Request};
+
 use super::{Context, jobs, mismatch};
 use crate::args;
 use crate::error::{Failure, Outcome};
 use crate::names;
-use crate::request::{Reply, Request};
 use crate::session::Mode;
 use crate::vdevs;
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pool::PoolError;
 use pool::report::{Plan, ScanKind, ScanReport, ScanState};
+use protocol::request::{self, Reply, Request};
 use serde::Serialize;
 
 use super::{Context, mismatch};
@@ -17,7 +18,6 @@ use crate::holder::Holder;
 use crate::names;
 use crate::progress::{self, Progress};
 use crate::render;
-use crate::request::{self, Reply, Request};
 use crate::session::{self, LocalPool, Mode, Session};
 use crate::signals::Interrupt;
 

@@ -11,11 +11,11 @@ mod volume;
 use std::io::{self, Write};
 
 use pool::report::Plan;
+use protocol::request::{Reply, Request};
 use serde::Serialize;
 
 use crate::args::{Command, VolumeCommand};
 use crate::error::{Failure, Outcome};
-use crate::request::{Reply, Request};
 use crate::session::{self, Mode};
 use crate::state::State;
 use crate::{demo, json, manual, render, rescue, serve};

@@ -9,6 +9,7 @@ use pool::Pool;
 use pool::report::{DatasetRow, Event, PoolRow, PropertyRow, State as Health, StatusReport};
 use pool::spec::ImportOptions;
 use pool::types::Guid;
+use protocol::request::{Reply, Request};
 use serde::Serialize;
 
 use super::{Context, mismatch};
@@ -20,7 +21,6 @@ use crate::host;
 use crate::names;
 use crate::open;
 use crate::render::{self, Style};
-use crate::request::{Reply, Request};
 use crate::session::{self, Mode, Session};
 use crate::signals::Interrupt;
 

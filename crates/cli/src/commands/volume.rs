@@ -4,11 +4,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use protocol::request::{Reply, Request};
+
 use super::{Context, mismatch};
 use crate::args;
 use crate::error::{Failure, Outcome};
 use crate::names;
-use crate::request::{Reply, Request};
 use crate::session::{self, Mode, Session};
 
 /// Bytes moved at a time.

@@ -4,9 +4,10 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::{VERSION, frame};
+use protocol::request::{Answer, Call, Reply, Request};
+use protocol::{VERSION, frame};
+
 use crate::error::{Failure, Outcome};
-use crate::request::{Answer, Call, Reply, Request};
 
 /// A connection to the process that holds a pool.
 #[derive(Debug)]

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::{VERSION, frame};
+use protocol::request::{Answer, Call, Reply};
+use protocol::{VERSION, frame};
+
 use crate::error::{Failure, Outcome};
-use crate::request::{Answer, Call, Reply};
 
 /// Clients at a time.
 const MAX_CLIENTS: usize = 128;
@@ -183,7 +184,7 @@ mod tests {
 
     use super::*;
     use crate::control::{Connected, connect};
-    use crate::request::Request;
+    use protocol::request::Request;
 
     /// Answers everything with "done", and refuses flushes.
     struct Echo;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use protocol::raid::Jobs;
+use protocol::told::{Errno, Told, Wait};
 use raidset::label::Label;
 use raidset::raidctl::{self, Action, Invocation};
 use raidset::set::{ComponentStatus, Progress, RebuildKind, SetError, SetStatus, Slot, Status};
@@ -9,8 +11,7 @@ use serde_json::{Value, json};
 
 use super::parts;
 use super::record::device_name;
-use super::request::Jobs;
-use super::told::{Errno, Told, Wait, request_name};
+use super::told::request_name;
 use super::unit::Unit;
 
 /// Carries out a command line.
@@ -59,6 +60,8 @@ fn change(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Told, SetError> {
             let present = status.columns.iter().chain(&status.spares);
             all.extend(present.filter_map(|component| parts::part(&component.name).ok()));
             parts::distinct(&all).map_err(unfit)?;
+            let free = parts::free(unit.units(), unit.number(), std::slice::from_ref(&part));
+            free.map_err(|error| unfit(error.to_string()))?.map_err(unfit)?;
             let opened = parts::open(&part, unit.below()).map_err(unfit)?;
             set.add_spare(Slot { name: name.clone(), device: Some(opened) })?;
             Told::nothing()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use device::{Access, BlockDevice, FileDevice};
+use protocol::told::{Errno, Told};
 use raidset::config::{ABSENT, Config, MAX_NAME};
 use raidset::extension::Extension;
 use raidset::judge::{Candidate, FoundSet, Member, complete, group};
@@ -13,7 +14,6 @@ use raidset::raidctl::Invocation;
 use raidset::set::{ConfigureError, Parameters, RaidSet, Slot, Status};
 
 use super::record::{Part, Record, Units, unit_number};
-use super::told::{Errno, Told};
 use super::unit::Unit;
 use super::{Context, parts};
 use crate::control::{Connected, connect};
@@ -107,6 +107,9 @@ pub(crate) fn configure(
     let columns = config.disks.iter().map(|name| parts::part(name)).collect::<Outcome<Vec<Part>>>()?;
     let spares = config.spares.iter().map(|name| parts::part(name)).collect::<Outcome<Vec<Part>>>()?;
     if let Err(why) = parts::distinct(&[columns.clone(), spares.clone()].concat()) {
+        return Ok(configure_failed(why));
+    }
+    if let Err(why) = parts::free(&context.units, number, &[columns.clone(), spares.clone()].concat())? {
         return Ok(configure_failed(why));
     }
     let right = match new_unit(&context.units, number)? {

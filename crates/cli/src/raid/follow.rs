@@ -4,11 +4,11 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use protocol::raid::{Jobs, Part};
+use protocol::told::{Told, Wait};
 use raidset::raidctl::{Invocation, meter};
 use raidset::set::Progress;
 
-use super::request::{Jobs, Part};
-use super::told::{Told, Wait};
 use super::unit::Reach;
 use crate::commands::print_bytes;
 use crate::error::{Failure, Outcome};

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::request::{RaidReply, RaidRequest};
+use protocol::raid::{RaidReply, RaidRequest};
+use protocol::request::{Call, Reply, Request};
+use protocol::told::Told;
+
 use super::serve;
-use super::told::Told;
 use super::unit::Unit;
 use crate::control::{Connection, ControlServer, Handler};
 use crate::error::{Failure, Outcome};
-use crate::request::{Call, Reply, Request};
 
 /// Pause of a worker that has nothing to do.
 const IDLE: Duration = Duration::from_millis(50);

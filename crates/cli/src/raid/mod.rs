@@ -17,7 +17,6 @@ mod follow;
 mod holder;
 mod parts;
 mod record;
-pub(crate) mod request;
 mod serve;
 mod told;
 mod transfer;
@@ -27,6 +26,8 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::{Parser, Subcommand};
+use protocol::raid::RaidRequest;
+use protocol::told::Told;
 use raidset::raidctl::{Action, Invocation};
 
 use crate::commands::print_bytes;
@@ -34,8 +35,6 @@ use crate::error::{Failure, Outcome};
 use crate::sizes;
 use crate::state::State;
 use record::Units;
-use request::RaidRequest;
-use told::Told;
 use unit::Reach;
 
 /// How the program was called, and where units are remembered.
@@ -138,13 +137,13 @@ fn raidctl(context: &Context, words: &[String]) -> Outcome<u8> {
         Action::Unconfigure => configure::unconfigure(context, &invocation)?,
         _ => {
             let Some(number) = record::unit_number(&invocation.device) else {
-                return Told::no_device(&invocation.device).print(context);
+                return told::print(&Told::no_device(&invocation.device), context);
             };
             let Some(mut reach) = Reach::open(context, number)? else {
-                return Told::not_configured(&invocation.action).print(context);
+                return told::print(&told::not_configured(&invocation.action), context);
             };
             let told = match reach.run(&invocation, words) {
-                Ok(told) => told.print(context).and_then(|code| {
+                Ok(told) => told::print(&told, context).and_then(|code| {
                     follow::follow(&mut reach, &told, &invocation).map(|late| late.unwrap_or(code))
                 }),
                 Err(error) => Err(error),
@@ -153,7 +152,7 @@ fn raidctl(context: &Context, words: &[String]) -> Outcome<u8> {
             return told.and_then(|code| closed.map(|()| code));
         }
     };
-    told.print(context)
+    told::print(&told, context)
 }
 
 /// The commands that are words.
@@ -174,7 +173,7 @@ fn ours(context: &Context, words: &[String]) -> Outcome<u8> {
         OurCommand::Scrub { repair, unit } => {
             let mut reach = context.reach(number(&unit)?)?;
             let told = reach.ask(&RaidRequest::Scrub { repair })?;
-            told.print(context)?;
+            told::print(&told, context)?;
             let end = follow::scrub(&mut reach);
             let closed = reach.close();
             end.and_then(|code| closed.map(|()| code))

@@ -9,7 +9,7 @@ use device::{Access, BlockDevice, FileDevice, Identity, identity};
 use raidset::config::ABSENT;
 use raidset::set::Slot;
 
-use super::record::{Part, unit_number};
+use super::record::{Part, Units, unit_number};
 use super::unit::Unit;
 use crate::error::{Failure, Outcome};
 
@@ -97,6 +97,27 @@ pub(crate) fn distinct(parts: &[Part]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// That no component belongs to a unit other than `unit` already.
+///
+/// # Errors
+/// One does, or the state folder can't be read.
+pub(crate) fn free(units: &Units, unit: u32, parts: &[Part]) -> Outcome<Result<(), String>> {
+    let places =
+        |parts: &[Part]| -> Vec<PathBuf> { parts.iter().filter_map(|part| part.path.clone()).collect() };
+    let key = |path: &Path| (identity(path).ok().filter(|_| path.exists()), unit_below(path));
+    for record in units.all()?.into_iter().filter(|record| record.unit != unit) {
+        let taken = [places(&record.columns), places(&record.spares)].concat();
+        for part in parts {
+            let Some(path) = &part.path else { continue };
+            let mine = key(path);
+            if (mine.0.is_some() || mine.1.is_some()) && taken.iter().any(|other| key(other) == mine) {
+                return Ok(Err(format!("{} is a component of raid{} already", part.name, record.unit)));
+            }
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// Devices and files that may be components: all of the kernel's disks and partitions, and the files in `folders`.

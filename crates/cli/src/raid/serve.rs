@@ -12,15 +12,16 @@ use device::{BlockDevice, DeviceError};
 use export::{
     ExportTable, FuseOptions, FuseSession, Listen, NbdServer, Run, StopHandle, Target, TargetError,
 };
+use protocol::raid::RaidRequest;
+use protocol::request::Place;
 use raidset::set::RaidSet;
 
 use super::Context;
 use super::holder::Holder;
-use super::request::RaidRequest;
+use super::told;
 use super::unit::{Reach, Unit};
 use crate::commands::print_bytes;
 use crate::error::{Failure, Outcome};
-use crate::request::Place;
 use crate::signals::Interrupt;
 
 /// How often it is looked whether to end.
@@ -238,7 +239,7 @@ fn serve(context: &Context, number: u32, place: Option<&Place>) -> Outcome<u8> {
         }
         (mut reach @ Reach::Remote(_), Some(place)) => {
             let told = reach.ask(&RaidRequest::Serve { place: place.clone() })?;
-            told.print(context)?;
+            told::print(&told, context)?;
             let Reach::Remote(client) = &reach else { return Ok(0) };
             // The holder ends the export when this connection ends, in whatever way.
             let mut stream = client.stream()?;

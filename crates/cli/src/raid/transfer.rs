@@ -5,8 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
+use protocol::raid::{RaidReply, RaidRequest};
 
-use super::request::{RaidReply, RaidRequest};
 use super::unit::Reach;
 use super::{Context, size};
 use crate::commands::print_bytes;

@@ -5,17 +5,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use device::BlockDevice;
+use protocol::raid::{self, RaidReply, RaidRequest};
+use protocol::request::{Reply, Request};
+use protocol::told::Told;
 use raidset::raidctl::Invocation;
 use raidset::set::{ConfigureError, RaidSet, RebuildKind, SetError};
 
 use super::record::{Part, Record, Units};
-use super::request::{self, RaidReply, RaidRequest};
-use super::told::Told;
 use super::{Context, actions, parts};
 use crate::control::{Client, Connected, connect};
 use crate::error::{Failure, Outcome};
 use crate::host;
-use crate::request::{Reply, Request};
 use crate::state::PoolLock;
 
 /// How long a unit that another command has for a moment is waited for.
@@ -134,6 +134,11 @@ impl Unit {
         self.number
     }
 
+    /// All units that are remembered.
+    pub(crate) const fn units(&self) -> &Units {
+        &self.units
+    }
+
     /// The set.
     pub(crate) const fn set(&self) -> &Arc<RaidSet> {
         &self.set
@@ -197,15 +202,15 @@ impl Unit {
     }
 
     /// How far jobs have come.
-    pub(crate) fn progress(&self) -> request::Jobs {
+    pub(crate) fn progress(&self) -> raid::Jobs {
         let jobs = lock(&self.jobs);
         let stripes = self.set.layout().stripes();
-        let part = |done: u64| request::Part { done, total: stripes };
+        let part = |done: u64| raid::Part { done, total: stripes };
         let rebuild = |kind| {
             let (_, _, progress) = self.set.rebuild_progress().filter(|(running, ..)| *running == kind)?;
-            Some(request::Part { done: progress.done, total: progress.total })
+            Some(raid::Part { done: progress.done, total: progress.total })
         };
-        request::Jobs {
+        raid::Jobs {
             reconstruction: rebuild(RebuildKind::Reconstruction),
             rewrite: jobs.rewrite.map(part),
             copyback: rebuild(RebuildKind::Copyback),
@@ -297,7 +302,7 @@ impl Unit {
             RaidRequest::Progress => done(RaidReply::Jobs(self.progress())),
             RaidRequest::Size => done(RaidReply::Size(self.set.size()?)),
             RaidRequest::Read { offset, length } => {
-                if *length as usize > crate::execute::MAX_TRANSFER {
+                if *length as usize > protocol::MAX_TRANSFER {
                     return Err(Failure::refused(format!("a read of {length} bytes is too long")));
                 }
                 let mut data = vec![0; *length as usize];
@@ -385,7 +390,7 @@ impl Reach {
     ///
     /// # Errors
     /// The connection.
-    pub(crate) fn progress(&mut self) -> Outcome<request::Jobs> {
+    pub(crate) fn progress(&mut self) -> Outcome<raid::Jobs> {
         if let Self::Local(unit) = self {
             for unit in unit.tree() {
                 unit.step();

@@ -24,7 +24,7 @@ pub(crate) use workers::Workers;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ::device::rng::Rng;
 use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Env {
 }
 
 /// Errors of one kind within [`ERROR_PERIOD_MS`] after which a device is degraded or faulted, as in `zed`'s defaults.
-const ERRORS_ACCEPTABLE: u64 = 10;
+pub(crate) const ERRORS_ACCEPTABLE: u64 = 10;
 const ERROR_PERIOD_MS: u64 = 600_000;
 
 /// How many places with permanent errors are remembered.
@@ -76,7 +76,7 @@ const ERROR_PLACES_MAX: usize = 256;
 pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) runner: Arc<dyn Runner>,
-    pub(crate) workers: Workers,
+    pub(crate) workers: Arc<Workers>,
     pub(crate) rng: Rng,
     pub(crate) name: String,
     pub(crate) guid: Guid,
@@ -94,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) data: HashMap<Logical, DataSpace>,
     pub(crate) cache: Cache,
     pub(crate) buffers: Buffers,
+    /// As `buffers`, for writers.
+    pub(crate) spare: Arc<Mutex<Buffers>>,
     /// Nodes and extents that have an address and are not on the devices yet.
     pub(crate) unwritten_nodes: BTreeMap<u64, Arc<Node>>,
     pub(crate) unwritten_extents: BTreeMap<Logical, Bytes>,

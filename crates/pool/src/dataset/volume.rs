@@ -269,7 +269,7 @@ impl Pool {
     /// # Errors
     /// Beyond the end, a snapshot, no space, or an old block that must be read first and can't.
     pub fn write(&mut self, id: DatasetId, offset: u64, data: &[u8]) -> Result<()> {
-        self.writable()?;
+        self.accepts_writes()?;
         let (block_size, _) = self.check_range(id, offset, data.len() as u64)?;
         if self.dataset(id)?.is_snapshot() {
             return Err(PoolError::refused("a snapshot can't be written to"));
@@ -307,7 +307,7 @@ impl Pool {
     /// # Errors
     /// As [`Pool::write`].
     pub fn discard(&mut self, id: DatasetId, offset: u64, length: u64) -> Result<()> {
-        self.writable()?;
+        self.accepts_writes()?;
         let (block_size, size) = self.check_range(id, offset, length)?;
         if self.dataset(id)?.is_snapshot() {
             return Err(PoolError::refused("a snapshot can't be written to"));

@@ -39,6 +39,23 @@ pub(crate) struct Member {
     pub(crate) labels: Labels,
 }
 
+/// A root did not open; `others` are the newest roots of devices with another history, where that is why.
+struct NotOpened {
+    error: PoolError,
+    others: Vec<Uberblock>,
+}
+
+impl From<PoolError> for NotOpened {
+    fn from(error: PoolError) -> Self {
+        Self { error, others: Vec::new() }
+    }
+}
+
+/// Whether two are the same root.
+fn is_same(one: &Uberblock, other: &Uberblock) -> bool {
+    (one.session, one.txg) == (other.session, other.txg)
+}
+
 impl Pool {
     /// Imports the pool `guid` from a heap of devices, of which only its own are used.
     ///
@@ -70,34 +87,45 @@ impl Pool {
                 config.name, config.host_name
             )));
         }
-        let candidates: Vec<&Uberblock> = match options.txg {
-            Some(txg) => uberblocks.iter().filter(|uberblock| uberblock.txg == txg).collect(),
-            None if options.rewind => {
-                uberblocks.iter().filter(|uberblock| uberblock.txg >= newest.oldest).collect()
+        // What a root knows is whole as long as no device that has it went on to a root from which on its space is free.
+        let is_whole = |uberblock: &Uberblock| {
+            members.iter().map(|member| &member.labels.uberblocks).any(|known| {
+                known.iter().any(|root| is_same(root, uberblock))
+                    && known.first().is_some_and(|last| last.oldest <= uberblock.txg)
+            })
+        };
+        let mut candidates: VecDeque<Uberblock> = match options.txg {
+            Some(txg) => {
+                uberblocks.iter().filter(|root| root.txg == txg && is_whole(root)).cloned().collect()
             }
-            None => vec![&newest],
+            None if options.rewind => uberblocks.iter().filter(|root| is_whole(root)).cloned().collect(),
+            None => VecDeque::from([newest.clone()]),
         };
         if candidates.is_empty() {
-            let known: Vec<String> =
-                uberblocks.iter().filter(|u| u.txg >= newest.oldest).map(|u| u.txg.to_string()).collect();
-            return Err(PoolError::refused(format!(
-                "there is no root of transaction group {}; those that can be imported are {}",
-                options.txg.unwrap_or_default(),
-                known.join(", ")
-            )));
+            let txg = options.txg.unwrap_or_default();
+            let known: Vec<Txg> =
+                uberblocks.iter().filter(|root| is_whole(root)).map(|root| root.txg).collect();
+            return Err(PoolError::refused(match known.last() {
+                Some(oldest) if uberblocks.iter().any(|root| root.txg == txg) => format!(
+                    "the space of transaction group {txg} has been used again; the oldest that can be imported is {oldest}"
+                ),
+                _ => format!(
+                    "there is no root of transaction group {txg}; those that can be imported are {}",
+                    known.iter().map(Txg::to_string).collect::<Vec<_>>().join(", ")
+                ),
+            }));
         }
-        if options.txg.is_some_and(|txg| txg < newest.oldest) {
-            return Err(PoolError::refused(format!(
-                "the space of transaction group {} has been used again; the oldest that can be imported is {}",
-                options.txg.unwrap_or_default(),
-                newest.oldest
-            )));
-        }
+        let is_default = options.txg.is_none() && !options.rewind;
+        let open = |uberblock: &Uberblock, anyway: bool| {
+            Self::open_root(env, &members, uberblock, &uberblocks, options, anyway)
+        };
+        let mut tried = 0;
         let mut first_error = None;
-        for uberblock in candidates {
-            match Self::open_root(env, &members, uberblock, &uberblocks, options) {
+        while let Some(uberblock) = candidates.get(tried).cloned() {
+            tried += 1;
+            match open(&uberblock, options.force && !is_default) {
                 Ok((pool, mut plan)) => {
-                    if uberblock.txg < newest.txg {
+                    if !is_default && uberblock.txg < newest.txg {
                         let lost = newest.time.0.saturating_sub(uberblock.time.0) / 1000;
                         plan.notices.insert(0, format!(
                             "went back from transaction group {} to {}: what was written in the last {lost} seconds before \
@@ -107,16 +135,27 @@ impl Pool {
                     }
                     return Ok((pool, plan));
                 }
-                Err(error) => {
-                    first_error.get_or_insert(error);
+                Err(failed) => {
+                    // Devices that have another history may have all that counts.
+                    for other in failed.others.into_iter().filter(|_| is_default) {
+                        if !candidates.contains(&other) {
+                            candidates.push_back(other);
+                        }
+                    }
+                    first_error.get_or_insert(failed.error);
+                }
+            }
+        }
+        if is_default && options.force {
+            for uberblock in &candidates {
+                if let Ok(opened) = open(uberblock, true) {
+                    return Ok(opened);
                 }
             }
         }
         let error = first_error.unwrap_or(PoolError::NoSpace);
         Err(match error {
-            PoolError::Unreadable { .. } | PoolError::Corrupt(_)
-                if !options.rewind && options.txg.is_none() =>
-            {
+            PoolError::Unreadable { .. } | PoolError::Corrupt(_) if is_default => {
                 PoolError::refused(format!(
                     "the newest root of pool '{}' (transaction group {}) does not open: {error}; \
                      'import -F' goes back to the newest one that does",
@@ -127,24 +166,26 @@ impl Pool {
         })
     }
 
+    /// Opens the pool at a root; `anyway`: also where devices have another history with something in it.
     fn open_root(
         env: &Env,
         members: &[Member],
         uberblock: &Uberblock,
         all: &[Uberblock],
         options: &ImportOptions,
-    ) -> Result<(Self, Plan)> {
+        anyway: bool,
+    ) -> Result<(Self, Plan), NotOpened> {
         if !uberblock.readable() {
-            return Err(PoolError::refused(format!(
+            return Err(NotOpened::from(PoolError::refused(format!(
                 "the pool uses features that are not known here (incompatible features {:#x}); use a newer coffer",
                 uberblock.incompatible
-            )));
+            ))));
         }
         if !uberblock.writable() && !options.read_only {
-            return Err(PoolError::refused(format!(
+            return Err(NotOpened::from(PoolError::refused(format!(
                 "the pool uses features with which it can only be read here (features {:#x}); import it with -o readonly=on",
                 uberblock.read_only_compatible
-            )));
+            ))));
         }
         let config = newest_config(members);
         let mut core = Core::new(env, config.name.clone(), uberblock.pool);
@@ -157,7 +198,7 @@ impl Pool {
             if uberblock.devices.iter().any(other) {
                 continue;
             }
-            let size = member.new.device.size()?;
+            let size = member.new.device.size().map_err(PoolError::from)?;
             let mut device = Device::new(
                 member.id,
                 member.guid,
@@ -200,11 +241,19 @@ impl Pool {
             .take(txg::ROOTS_KEPT)
             .collect::<VecDeque<_>>();
         pool.roots.make_contiguous().sort_unstable();
-        let strangers = pool.judge_members(members, uberblock);
-        if !options.force {
-            pool.refuse_two_histories(&strangers, uberblock, &past, &config)?;
+        let is_back = options.txg.is_some() || options.rewind;
+        let strangers = pool.judge_members(members, uberblock, is_back);
+        let judged = if anyway {
+            Ok(())
+        } else {
+            pool.refuse_two_histories(members, &strangers, uberblock, is_back, &config)
+        };
+        if let Err(error) = judged.and_then(|()| pool.check_enough(&config)) {
+            let others = strangers.iter().filter_map(|member| member.labels.uberblocks.first().cloned());
+            let mut others: Vec<Uberblock> = others.collect();
+            others.sort_by_key(|root| std::cmp::Reverse((root.txg, root.session)));
+            return Err(NotOpened { error, others });
         }
-        pool.check_enough(&config)?;
         let mut plan = Plan::default();
         pool.load_meta()?;
         pool.load_space(uberblock, &past)?;
@@ -327,13 +376,20 @@ impl Pool {
     }
 
     /// Decides what of each device can be believed, by the roots that it knows; gives those that know another history.
-    fn judge_members<'a>(&mut self, members: &'a [Member], uberblock: &Uberblock) -> Vec<&'a Member> {
+    /// `is_back`: the root is an older one on purpose, and devices may have gone on from it.
+    fn judge_members<'a>(
+        &mut self,
+        members: &'a [Member],
+        uberblock: &Uberblock,
+        is_back: bool,
+    ) -> Vec<&'a Member> {
         let mut strangers = Vec::new();
         for member in members {
             let known = &member.labels.uberblocks;
             // What went on after the root did not touch what the root knows as long as it could be gone back to.
-            let went_on = known.first().is_some_and(|newest| newest.oldest <= uberblock.txg)
-                && known.iter().any(|root| (root.session, root.txg) == (uberblock.session, uberblock.txg));
+            let went_on = is_back
+                && known.first().is_some_and(|newest| newest.oldest <= uberblock.txg)
+                && known.iter().any(|root| is_same(root, uberblock));
             let is_behind =
                 known.first().is_some_and(|newest| self.is_history(newest.session, newest.txg, uberblock));
             if !went_on && !is_behind {

@@ -12,7 +12,7 @@ mod uberblock;
 pub(crate) use uberblock::{SYSTEM_CHUNKS_MAX, Uberblock};
 
 use device::{BlockDevice, DeviceError};
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::types::{DeviceId, Guid, Txg};
@@ -67,7 +67,7 @@ pub struct Label {
 /// Everything that the labels of one device say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Labels {
-    /// The newest valid header.
+    /// The newest valid header of the device that most valid headers speak of.
     pub(crate) label: Option<Label>,
     /// Every valid uberblock of that pool, newest first, once each.
     pub(crate) uberblocks: Vec<Uberblock>,
@@ -88,10 +88,10 @@ impl Label {
         w.u32(config.len() as u32);
         w.u64(self.txg.0);
         w.u64(self.size);
-        w.raw(&xxh3_128(config).to_le_bytes());
+        w.raw(&XxHash3_128::oneshot(config).to_le_bytes());
         let mut header = w.finish();
         header.resize(HEADER_BYTES - 16, 0);
-        let checksum = xxh3_128(&header);
+        let checksum = XxHash3_128::oneshot(&header);
         header.extend_from_slice(&checksum.to_le_bytes());
         header.extend_from_slice(config);
         header
@@ -105,7 +105,7 @@ impl Label {
         if h.raw("magic", 16)? != MAGIC {
             return Err(h.error("magic", "is not there".to_owned()));
         }
-        if xxh3_128(body).to_le_bytes() != checksum {
+        if XxHash3_128::oneshot(body).to_le_bytes() != checksum {
             return Err(h.error("checksum", "does not match".to_owned()));
         }
         let version = h.u32("version")?;
@@ -131,7 +131,7 @@ impl Label {
         }
         // A configuration that was torn does not make the identity above it less true.
         let config = r.raw("configuration", length)?;
-        let config = if xxh3_128(config).to_le_bytes() == config_checksum {
+        let config = if XxHash3_128::oneshot(config).to_le_bytes() == config_checksum {
             String::from_utf8_lossy(config).into_owned()
         } else {
             String::new()
@@ -173,7 +173,12 @@ pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
             uberblocks.extend(ring.chunks_exact(SLOT_BYTES).filter_map(|slot| Uberblock::decode(slot).ok()));
         }
     }
-    found.label = labels.into_iter().max_by_key(|label| (label.txg, !label.config.is_empty()));
+    // Whose device this is, most labels decide: one that was written here by mistake, whatever its age, hides nothing.
+    let alike = |label: &Label| {
+        labels.iter().filter(|other| (other.pool, other.device) == (label.pool, label.device)).count()
+    };
+    let best = labels.iter().max_by_key(|label| (alike(label), label.txg, !label.config.is_empty()));
+    found.label = best.cloned();
     if let Some(label) = &found.label {
         uberblocks.retain(|uberblock| uberblock.pool == label.pool);
         uberblocks.sort_by_key(|uberblock| std::cmp::Reverse((uberblock.txg, uberblock.session)));
@@ -249,6 +254,24 @@ mod tests {
             let found = read(&device).unwrap();
             assert_eq!(found.label, Some(label()));
             assert_eq!(found.damaged.len(), 3);
+        }
+    }
+
+    /// A label of another pool, of a later txg, was found in one place and hid the pool that the device belonged to.
+    #[test]
+    fn a_single_foreign_label_decides_nothing() {
+        let foreign = Label { pool: Guid(8), txg: Txg(900), ..label() };
+        let sibling = Label { device: Guid(9), txg: Txg(900), ..label() };
+        for other in [foreign, sibling] {
+            for index in 0..LABELS {
+                let device = MemoryDevice::new("d", DEVICE_BYTES_MIN + 4096);
+                write(&device, &label(), &[0, 1, 2, 3]).unwrap();
+                write(&device, &other, &[index]).unwrap();
+                assert_eq!(read(&device).unwrap().label, Some(label()));
+                // In as many places as the first, the newer one is believed.
+                write(&device, &other, &[(index + 1) % LABELS]).unwrap();
+                assert_eq!(read(&device).unwrap().label, Some(other.clone()));
+            }
         }
     }
 

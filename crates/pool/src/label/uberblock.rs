@@ -1,7 +1,7 @@
 //! The uberblock: the root of everything, written last in each transaction group.
 
 use tree::NodePtr;
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use super::SLOT_BYTES;
 use crate::chunk::Chunk;
@@ -45,6 +45,9 @@ pub(crate) struct Uberblock {
     pub(crate) system_chunks: Vec<Chunk>,
     /// (number, guid) of every device that the system chunks name.
     pub(crate) devices: Vec<(u32, Guid)>,
+    /// The devices that this root is written to: it is acknowledged when all of them took it. Empty where it is not
+    /// told: roots did not tell once, and there may be no room.
+    pub(crate) took_part: Vec<Guid>,
 }
 
 impl Uberblock {
@@ -76,12 +79,18 @@ impl Uberblock {
             w.u16(u16::try_from(item.len()).ok()?);
             w.raw(&item);
         }
-        if w.len() > SLOT_BYTES - 16 || self.system_chunks.len() > SYSTEM_CHUNKS_MAX {
+        let room = (SLOT_BYTES - 16).checked_sub(w.len() + 2)?;
+        if self.system_chunks.len() > SYSTEM_CHUNKS_MAX {
             return None;
+        }
+        let took_part = if 8 * self.took_part.len() <= room { self.took_part.as_slice() } else { &[] };
+        w.u16(took_part.len() as u16);
+        for guid in took_part {
+            w.u64(guid.0);
         }
         let mut bytes = w.finish();
         bytes.resize(SLOT_BYTES - 16, 0);
-        let checksum = xxh3_128(&bytes);
+        let checksum = XxHash3_128::oneshot(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         Some(bytes)
     }
@@ -94,7 +103,7 @@ impl Uberblock {
         if r.raw("magic", 8)? != MAGIC {
             return Err(r.error("magic", "is not there".to_owned()));
         }
-        if xxh3_128(body).to_le_bytes() != checksum {
+        if XxHash3_128::oneshot(body).to_le_bytes() != checksum {
             return Err(r.error("checksum", "does not match".to_owned()));
         }
         let version = r.u32("version")?;
@@ -129,6 +138,10 @@ impl Uberblock {
             let length = usize::from(r.u16("system chunk length")?);
             system_chunks.push(Chunk::decode(r.raw("system chunk", length)?)?);
         }
+        let mut took_part = Vec::new();
+        for _ in 0..r.u16("devices that took part")? {
+            took_part.push(Guid(r.u64("guid of a device that took part")?));
+        }
         let [chunk_root, meta_root, extent_root] = roots;
         Ok(Self {
             pool,
@@ -145,6 +158,7 @@ impl Uberblock {
             extent_root,
             system_chunks,
             devices,
+            took_part,
         })
     }
 

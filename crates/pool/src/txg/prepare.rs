@@ -254,10 +254,14 @@ impl Pool {
     }
 
     fn commit_meta(&mut self) -> Result<()> {
-        let item = self.encode_pool_item();
-        self.meta.insert(&mut self.core, super::POOL_KEY, &item)?;
-        let job = self.encode_scan();
-        self.meta.insert(&mut self.core, super::job_key(0), &job)?;
+        // A commit that changes nothing here leaves the root as it is: an import tells by it who wrote something.
+        for (key, item) in
+            [(super::POOL_KEY, self.encode_pool_item()), (super::job_key(0), self.encode_scan())]
+        {
+            if self.meta.get(&mut self.core, key)?.as_deref() != Some(&item) {
+                self.meta.insert(&mut self.core, key, &item)?;
+            }
+        }
         for address in self.core.lost.clone() {
             let key = super::lost_key(address);
             if self.meta.get(&mut self.core, key)?.is_none() {

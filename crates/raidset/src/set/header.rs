@@ -36,6 +36,8 @@ pub(super) struct Header {
     pub(super) sequence: u64,
     pub(super) autospare: bool,
     pub(super) missed: Vec<Missed>,
+    /// All labels are known to have the counter.
+    pub(super) caught_up: bool,
 }
 
 impl Header {
@@ -110,6 +112,15 @@ impl Header {
             && label.num_blocks == set.layout().column_sectors()
     }
 
+    /// Whether the label on some device in use does not have the set's counter yet.
+    fn lags(&self, members: &Members) -> bool {
+        let whole = (0..members.columns.len()).filter_map(|column| members.whole(column));
+        whole.filter(|component| component.label.is_some()).any(|component| {
+            let stored = component.device.as_ref().map(|device| Label::read(&**device));
+            !matches!(stored, Some(Ok(Ok(label))) if label.mod_counter == self.mod_counter)
+        })
+    }
+
     /// Brings what lost columns miss in line with the columns that are lost now. `in_doubt`: regions in which a write may not have
     /// reached all components yet; `counter`: that of the labels which newly lost components were left with.
     fn follow(&mut self, members: &Members, counter: i32, in_doubt: &Bits) {
@@ -136,6 +147,14 @@ impl RaidSet {
     /// Publishes a change of the set and writes it to all labels with a new counter, so that whoever misses it is known to have.
     /// Components that cannot take their label are failed as well, as long as the set can do without them.
     pub(super) fn commit(&self, header: &mut Header, mut members: Members) {
+        if !std::mem::replace(&mut header.caught_up, true) {
+            let mut before = (*self.members()).clone();
+            if header.lags(&before) {
+                // A power cut has left some labels one step behind. They catch up first: after another cut they would be two
+                // behind, which nothing undoes. Whoever cannot take its label now can't take it below either.
+                self.write_labels(header, &mut before);
+            }
+        }
         loop {
             let before = header.mod_counter;
             header.mod_counter = before.wrapping_add(1);

@@ -187,16 +187,14 @@ impl RaidSet {
         let rebuild = self.members().rebuild.clone().ok_or(SetError::NoRebuild)?;
         self.open();
         let total = self.layout.rows();
-        for _ in 0..rows {
-            let row = rebuild.rows.load(Ordering::Acquire);
-            if row >= total {
-                break;
-            }
-            let done = || rebuild.rows.store(row + 1, Ordering::Release);
-            if let Err(error) = self.rebuild_row(row, rebuild.column, &rebuild.target, rebuild.partial, done)
-            {
-                self.give_up(&rebuild);
-                return Err(error.into());
+        let mut left = rows;
+        while left > 0 && rebuild.rows.load(Ordering::Acquire) < total {
+            match self.rebuild_rows(&rebuild, left) {
+                Ok(done) => left -= done,
+                Err(error) => {
+                    self.give_up(&rebuild);
+                    return Err(error.into());
+                }
             }
             // A write may have failed the target meanwhile.
             if self.members().rebuild.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &rebuild)) {
@@ -265,8 +263,7 @@ impl RaidSet {
         let mut wrong = 0;
         let end = cursor.saturating_add(stripes).min(self.layout.stripes());
         while *cursor < end {
-            wrong += u64::from(!self.check_stripe(&self.layout.stripe(*cursor), repair)?);
-            *cursor += 1;
+            wrong += self.check_stripes(cursor, end, repair)?;
         }
         Ok(wrong)
     }
@@ -292,17 +289,20 @@ impl RaidSet {
             self.require_whole()?;
             let mut left = stripes;
             while left > 0 && *cursor < total {
+                let mut end = total.min(cursor.saturating_add(left));
                 if let Some(map) = &self.map {
                     let map = lock(map);
                     let region = map.region(*cursor);
+                    let region_end = (u64::from(region) + 1).saturating_mul(map.region_stripes()).min(total);
                     if !map.needs_rewrite(region) {
-                        *cursor = (u64::from(region) + 1).saturating_mul(map.region_stripes()).min(total);
+                        *cursor = region_end;
                         continue;
                     }
+                    end = end.min(region_end);
                 }
-                self.check_stripe(&self.layout.stripe(*cursor), true)?;
-                *cursor += 1;
-                left -= 1;
+                let before = *cursor;
+                self.check_stripes(cursor, end, true)?;
+                left -= *cursor - before;
                 self.region_done(*cursor)?;
             }
         } else {
@@ -329,8 +329,12 @@ impl RaidSet {
         Ok(())
     }
 
-    /// Whether new labels say that a parity map is in use.
+    /// What new labels say about the parity map: its parameters are kept while it is disabled.
     pub(super) fn map_flags(&self) -> u32 {
-        if self.map.is_some() { map_flags::VALID | map_flags::WAS_USED } else { 0 }
+        match (&self.map, self.layout.redundant()) {
+            (Some(_), _) => map_flags::VALID | map_flags::WAS_USED,
+            (None, true) => map_flags::VALID,
+            (None, false) => 0,
+        }
     }
 }

@@ -415,7 +415,12 @@ impl RaidSet {
             let ours = all.filter(|label| stamps.iter().any(|(serial, _)| *serial == label.serial_number));
             complete(ours, &extensions);
         }
-        let is_ours = |label: &Label| stamps.contains(&(label.serial_number, label.column));
+        // What is remembered may be older than the last failure or rebuild: any column may have a label by now. Of two halves of a
+        // mirror that were used apart, the one with the greater counter counts, as with RAIDframe.
+        let is_ours = |label: &Label| {
+            (label.column as usize) < columns.len()
+                && stamps.iter().any(|(serial, _)| *serial == label.serial_number)
+        };
         let labels = of_columns.iter().chain(&of_spares).filter_map(|(label, _)| label.as_ref());
         let mod_counter =
             labels.filter(|label| is_ours(label)).map(|label| label.mod_counter).max().unwrap_or(0);
@@ -599,6 +604,7 @@ impl RaidSet {
             sequence: plan.sequence,
             autospare: known.autospare,
             missed,
+            caught_up: false,
         };
         let degraded = (0..columns.len()).any(lost);
         let rebuild = plan.rebuild.map(|(known, target)| {
@@ -633,6 +639,7 @@ impl RaidSet {
             parity_good: AtomicBool::new(parity_good || !layout.redundant()),
             locks: StripeLocks::default(),
             repairs: AtomicU64::new(0),
+            scratch: Mutex::default(),
         })
     }
 }

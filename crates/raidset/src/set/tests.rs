@@ -7,6 +7,8 @@ use crate::layout::Level;
 use device::sim::{Cut, Healing};
 use device::{Inline, MemoryDevice, Rng, SimDevice};
 
+mod power;
+
 const SECTOR: u64 = 512;
 const UNIT: u32 = 4;
 const ROWS: u64 = 24;
@@ -457,11 +459,12 @@ fn a_rebuild_goes_on_from_its_checkpoint() {
     crashed[2] = new.clone();
     let set = configure(Level::Raid5, &crashed, false).unwrap();
     assert_eq!(set.status().columns[2].status, Status::Failed);
-    let before = new.counts().writes;
+    let before = new.counts().bytes_written;
     set.reconstruct_in_place(2, None, rows).unwrap();
     finish_rebuild(&set);
     // The rows that were left, the parity map, the label, which is written once, and the extension area, twice.
-    assert_eq!(new.counts().writes - before, ROWS - rows + 4);
+    let others = 512 + 1024 + 2 * 4096;
+    assert_eq!(new.counts().bytes_written - before, (ROWS - rows) * u64::from(UNIT) * SECTOR + others);
     assert!(contents(&set) == model);
     set.check_parity(&mut 0, u64::MAX, false).unwrap();
     assert_eq!(mismatches(&set), 0);

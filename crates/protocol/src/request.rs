@@ -1,6 +1,8 @@
 //! What can be asked of a pool, and what it answers: the same values are executed in this process or sent to
 //! the process that holds the pool.
 
+#![allow(missing_docs, reason = "the comment of a variant says what its fields are")]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,12 +12,12 @@ use pool::report::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::raid::request::{RaidReply, RaidRequest};
+use crate::raid::{RaidReply, RaidRequest};
 
 /// What to do with a scrub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Scrub {
+pub enum Scrub {
     /// Begin, or go on with a paused one.
     Start,
     /// Pause.
@@ -27,7 +29,7 @@ pub(crate) enum Scrub {
 /// Where a holder is to serve volumes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Place {
+pub enum Place {
     /// NBD on a unix socket.
     NbdSocket(PathBuf),
     /// NBD on a TCP port.
@@ -39,7 +41,7 @@ pub(crate) enum Place {
 /// A request to a pool. Names of volumes and snapshots are without the pool: `vol`, `vol@snap`; the pool itself is "".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
-pub(crate) enum Request {
+pub enum Request {
     /// Health.
     Status,
     /// Space.
@@ -114,7 +116,7 @@ pub(crate) enum Request {
 
 impl Request {
     /// Whether it goes into the pool's history.
-    pub(crate) fn is_administrative(&self) -> bool {
+    pub fn is_administrative(&self) -> bool {
         match self {
             Self::Status
             | Self::Usage
@@ -142,7 +144,7 @@ impl Request {
     }
 
     /// Words that name the devices which come into the pool, and perhaps keywords.
-    pub(crate) fn brings_in(&self) -> &[String] {
+    pub fn brings_in(&self) -> &[String] {
         match self {
             Self::Add { vdevs, dry_run: false, .. } => vdevs,
             Self::Attach { new, .. } | Self::Replace { new: Some(new), .. } => std::slice::from_ref(new),
@@ -151,7 +153,7 @@ impl Request {
     }
 
     /// A volume or snapshot that must not be served while this is done.
-    pub(crate) fn takes_away(&self) -> Option<&str> {
+    pub fn takes_away(&self) -> Option<&str> {
         match self {
             Self::DatasetDestroy { name } => Some(name),
             // Rolling back changes the volume under its clients.
@@ -164,7 +166,7 @@ impl Request {
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Reply {
+pub enum Reply {
     /// It is done.
     Done,
     /// It is done, or would be done so.
@@ -217,19 +219,19 @@ pub(crate) enum Reply {
 
 /// A request in its envelope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Call {
+pub struct Call {
     /// Version of the protocol.
-    pub(crate) version: u32,
+    pub version: u32,
     /// The command line it comes from, for the history.
-    pub(crate) command: String,
+    pub command: String,
     /// The request.
-    pub(crate) request: Request,
+    pub request: Request,
 }
 
 /// An answer in its envelope.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Answer {
+pub enum Answer {
     /// It worked.
     Ok(Reply),
     /// It did not, and why.

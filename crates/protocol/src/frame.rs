@@ -12,16 +12,16 @@ use std::io::{self, Read, Write};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::execute::MAX_TRANSFER;
+use crate::MAX_TRANSFER;
 
 const MAGIC: [u8; 4] = *b"CFR1";
 /// Largest JSON of a frame, bytes: a map of a pool of many chunks is the longest there is.
-pub(super) const MAX_JSON: usize = 256 << 20;
+pub const MAX_JSON: usize = 256 << 20;
 /// Largest JSON of a request, bytes.
-pub(super) const MAX_REQUEST: usize = 1 << 20;
+pub const MAX_REQUEST: usize = 1 << 20;
 
 /// Writes one frame.
-pub(super) fn write<T: Serialize>(to: &mut impl Write, message: &T, payload: &[u8]) -> io::Result<()> {
+pub fn write<T: Serialize>(to: &mut impl Write, message: &T, payload: &[u8]) -> io::Result<()> {
     let json = serde_json::to_vec(message)?;
     if json.len() > MAX_JSON || payload.len() > MAX_TRANSFER {
         return Err(io::Error::new(
@@ -40,10 +40,7 @@ pub(super) fn write<T: Serialize>(to: &mut impl Write, message: &T, payload: &[u
 }
 
 /// Reads one frame; `None` at a clean end. Memory is taken only as bytes arrive.
-pub(super) fn read<T: DeserializeOwned>(
-    from: &mut impl Read,
-    max_json: usize,
-) -> io::Result<Option<(T, Vec<u8>)>> {
+pub fn read<T: DeserializeOwned>(from: &mut impl Read, max_json: usize) -> io::Result<Option<(T, Vec<u8>)>> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut head = [0; 12];
     if from.read(&mut head[..1])? == 0 {

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::told::Told;
 use crate::request::Place;
+use crate::told::Told;
 
 /// A request to the holder of a unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
-pub(crate) enum RaidRequest {
+pub enum RaidRequest {
     /// Carry out a command line of `raidctl`.
     Run {
         /// Its words.
@@ -46,36 +46,36 @@ pub(crate) enum RaidRequest {
 
 /// How far one job has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Part {
+pub struct Part {
     /// Done.
-    pub(crate) done: u64,
+    pub done: u64,
     /// Of.
-    pub(crate) total: u64,
+    pub total: u64,
 }
 
 /// How far all jobs have come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Jobs {
+pub struct Jobs {
     /// A reconstruction that runs.
-    pub(crate) reconstruction: Option<Part>,
+    pub reconstruction: Option<Part>,
     /// A parity rewrite that runs.
-    pub(crate) rewrite: Option<Part>,
+    pub rewrite: Option<Part>,
     /// A copyback that runs.
-    pub(crate) copyback: Option<Part>,
+    pub copyback: Option<Part>,
     /// A scrub that runs.
-    pub(crate) scrub: Option<Part>,
+    pub scrub: Option<Part>,
     /// The last scrub: stripes that did not match.
-    pub(crate) mismatches: u64,
+    pub mismatches: u64,
     /// The last scrub: units that could not be read and were written anew.
-    pub(crate) repairs: u64,
+    pub repairs: u64,
     /// Why the last job failed.
-    pub(crate) trouble: Option<String>,
+    pub trouble: Option<String>,
 }
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum RaidReply {
+pub enum RaidReply {
     /// What a command says.
     Told(Told),
     /// To [`RaidRequest::Progress`].

@@ -1,0 +1,799 @@
+//! The manual page of `raidctl`, walked: what each option says and does, and every example it gives, run for real.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{Bench, Ran, digest, noise};
+use device::{Access, FileDevice};
+use raidset::label::Label;
+use serde_json::Value;
+
+const SIZE: u64 = 6 << 20;
+
+/// A configuration file `NAME` of a set; each stripe unit has 16 sectors.
+fn file(bench: &Bench, name: &str, disks: &[&str], spares: &[&str], level: char) -> String {
+    let path = bench.path(name);
+    let text = format!(
+        "# a set\nSTART array\n# numCol numSpare\n{} {}\n\nSTART disks\n{}\n\nSTART spare\n{}\n\nSTART layout\n\
+         # sectPerSU SUsPerParityUnit SUsPerReconUnit RAID_level\n16 1 1 {level}\n\nSTART queue\nfifo 100\n",
+        disks.len(),
+        spares.len(),
+        disks.join("\n"),
+        spares.join("\n")
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn all(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+/// Disk files, a set over the first `columns` of them as `unit`, with labels and good parity.
+fn new_unit(bench: &Bench, unit: &str, first: usize, columns: usize, level: char) -> Vec<String> {
+    let disks: Vec<String> = (first..first + columns).map(|i| bench.disk(&format!("d{i}"), SIZE)).collect();
+    let conf = file(bench, &format!("{unit}.conf"), &all(&disks), &[], level);
+    bench.ok(&format!("raid -C {conf} {unit}"));
+    bench.ok(&format!("raid -I {} {unit}", 1000 + first));
+    bench.ok(&format!("raid -i {unit}"));
+    disks
+}
+
+fn fill(bench: &Bench, unit: &str, seed: u64) -> Vec<u8> {
+    let data = noise(seed, 3 << 20);
+    assert_eq!(bench.feed(&format!("raid write {unit} --offset 5000"), &data).code, 0);
+    data
+}
+
+fn holds(bench: &Bench, unit: &str, data: &[u8]) {
+    let read = bench.bytes(&format!("raid read {unit} --offset 5000 --length {}", data.len()));
+    assert!(read == data, "{unit} does not hold what was written");
+}
+
+fn status(bench: &Bench, unit: &str) -> Value {
+    bench.run(&format!("raid --json -s {unit}")).data()
+}
+
+/// `name: status` of components and spares, with the last part of each name.
+fn states(bench: &Bench, unit: &str) -> String {
+    let data = status(bench, unit);
+    let parts = [data["components"].as_array().unwrap().clone(), data["spares"].as_array().unwrap().clone()];
+    let told = parts.concat().into_iter().map(|part| {
+        let name = part["name"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        format!("{name}: {}", part["status"].as_str().unwrap())
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+fn label(bench: &Bench, component: &str, unit: &str) -> Value {
+    bench.run(&format!("raid --json -g {component} {unit}")).data()
+}
+
+/// That a command fails with exit code 1, saying all of `words`, and leaves the disks as they are.
+fn refused(bench: &Bench, line: &str, disks: &[String], words: &[&str]) {
+    let there = |disk: &&String| fs::metadata(disk).is_ok();
+    let before: Vec<_> = disks.iter().filter(there).map(|disk| digest(disk)).collect();
+    let ran = bench.run(line);
+    assert_eq!(ran.code, 1, "coffer {line}\n{}{}", ran.out, ran.err);
+    for word in words {
+        assert!(ran.err.contains(word), "coffer {line}: {word:?} is missing in\n{}", ran.err);
+    }
+    assert!(
+        before == disks.iter().filter(there).map(|disk| digest(disk)).collect::<Vec<_>>(),
+        "coffer {line}"
+    );
+}
+
+/// Changes a component's label behind everybody's back.
+fn edit_label(path: &str, change: impl Fn(&mut Label)) {
+    let device = FileDevice::open(path, Access::ReadWrite).unwrap();
+    let mut label = Label::read(&device).unwrap().unwrap();
+    change(&mut label);
+    label.write(&device).unwrap();
+}
+
+#[test]
+fn autoconfiguration_and_root_flags() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let data = fill(&bench, "raid0", 1);
+    for (word, said, flag) in [
+        ("yes", "raid0: Autoconfigure: Yes\nraid0: Root: No\n", 0),
+        ("forceroot", "raid0: Autoconfigure: Yes\nraid0: Root: Force\n", 1),
+        ("yes", "raid0: Autoconfigure: Yes\nraid0: Root: No\n", 0),
+        ("root", "raid0: Autoconfigure: Yes\nraid0: Root: Force\n", 1),
+        ("softroot", "raid0: Autoconfigure: Yes\nraid0: Root: Soft\n", 2),
+        ("no", "raid0: Autoconfigure: No\n", 0),
+    ] {
+        assert_eq!(bench.ok(&format!("raid -v -A {word} raid0")), said);
+        assert_eq!(bench.ok(&format!("raid -A {word} raid0")), "");
+        for disk in &d {
+            let label = label(&bench, disk, "raid0");
+            assert_eq!(label["root_partition"], flag, "{word}");
+            assert_eq!(label["autoconfigure"], word != "no", "{word}");
+        }
+    }
+    // Not wanted, not found.
+    bench.ok("raid -u raid0");
+    assert_eq!(bench.ok("raid -L raid0"), "");
+    assert_eq!(bench.run("raid -s raid0").code, 1);
+    // Unit 5 from the next time on; which disk is called what does not matter.
+    bench.ok(&format!("raid -c {} raid0", bench.path("raid0.conf")));
+    bench.ok("raid -A yes raid0");
+    bench.ok("raid -U 5 raid0");
+    assert!(bench.ok(&format!("raid -g {} raid0", d[0])).ends_with("Last configured as: raid5\n"));
+    bench.ok("raid -u raid0");
+    for (disk, new) in d.iter().zip(["z", "y", "x"]) {
+        fs::rename(disk, bench.path(new)).unwrap();
+    }
+    assert!(bench.ok("raid -nL raid0").contains("would configure raid5"));
+    bench.ok("raid -L raid0");
+    assert_eq!(bench.run("raid -s raid0").code, 1);
+    assert_eq!(states(&bench, "raid5"), "z: optimal, y: optimal, x: optimal");
+    holds(&bench, "raid5", &data);
+    // A component that is lost keeps the unit from being set.
+    bench.ok(&format!("raid -f {} raid5", bench.path("y")));
+    refused(&bench, "raid -U 6 raid5", &[], &["SET_LAST_UNIT", "failed"]);
+}
+
+/// Two sets that claim the root file system are both configured, first of all, and it is told.
+#[test]
+fn sets_for_the_root_come_first() {
+    let bench = Bench::new();
+    let units =
+        [("raid1", 0, "no"), ("raid2", 2, "softroot"), ("raid3", 4, "forceroot"), ("raid4", 6, "root")];
+    for (unit, first, _) in units {
+        new_unit(&bench, unit, first, 2, '1');
+        bench.ok(&format!("raid -A yes {unit}"));
+        // All of them were raid0 once.
+        bench.ok(&format!("raid -U 0 {unit}"));
+    }
+    for (unit, _, root) in units {
+        bench.ok(&format!("raid -A {} {unit}", if root == "no" { "yes" } else { root }));
+        bench.ok(&format!("raid -u {unit}"));
+    }
+    let ran = bench.run("raid -L raid0");
+    assert_eq!(ran.code, 0);
+    assert!(ran.err.contains("2 sets claim to hold the root file system"), "{}", ran.err);
+    let serials: Vec<i64> = (0..4)
+        .map(|unit| {
+            let first = status(&bench, &format!("raid{unit}"))["components"][0]["name"].clone();
+            label(&bench, first.as_str().unwrap(), &format!("raid{unit}"))["serial_number"].as_i64().unwrap()
+        })
+        .collect();
+    assert_eq!(serials, [1004, 1006, 1002, 1000]);
+}
+
+#[test]
+fn spares_are_added_used_and_removed() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let data = fill(&bench, "raid0", 2);
+    let [spare, small] = [bench.disk("d3", SIZE), bench.disk("small", SIZE / 2)];
+    refused(
+        &bench,
+        &format!("raid -F {} raid0", d[1]),
+        &d,
+        &["RAIDFRAME_FAIL_DISK", "no spares are available"],
+    );
+    bench.ok(&format!("raid -f {} raid0", d[1]));
+    // Failing what has failed is no error.
+    bench.ok(&format!("raid -f {} raid0", d[1]));
+    assert!(bench.ok("raid -s raid0").contains("d1: failed\n"));
+    assert!(bench.ok("raid -s raid0").contains("\nNo spares.\n"));
+    bench.ok(&format!("raid -a {spare} raid0"));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: failed, d2: optimal, d3: spare");
+    for (line, why) in [
+        (format!("raid -a {spare} raid0"), "same device"),
+        (format!("raid -a {} raid0", d[0]), "same device"),
+        (format!("raid -a {small} raid0"), "are needed"),
+        (format!("raid -a {}.gone raid0", d[0]), "d0.gone"),
+    ] {
+        refused(&bench, &line, &d, &["RAIDFRAME_ADD_HOT_SPARE", why]);
+    }
+    // It has no label before it is used.
+    refused(&bench, &format!("raid -g {spare} raid0"), &d, &["has no component label"]);
+    bench.ok(&format!("raid -r {spare} raid0"));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: failed, d2: optimal");
+    refused(
+        &bench,
+        &format!("raid -r {spare} raid0"),
+        &d,
+        &["RAIDFRAME_REMOVE_COMPONENT", "not a component"],
+    );
+    bench.ok(&format!("raid -a {spare} raid0"));
+    // -F after -f on the same disk.
+    bench.ok(&format!("raid -F {} raid0", d[1]));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: spared, d2: optimal, d3: used_spare");
+    assert_eq!(label(&bench, &spare, "raid0")["column"], 1);
+    refused(&bench, &format!("raid -r {spare} raid0"), &d, &["used_spare"]);
+    holds(&bench, "raid0", &data);
+    // The spare takes the slot in the configuration file, too.
+    bench.ok("raid -u raid0");
+    let conf = file(&bench, "new.conf", &[&d[0], &spare, &d[2]], &[&d[1]], '5');
+    bench.ok(&format!("raid -c {conf} raid0"));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d3: optimal, d2: optimal, d1: spare");
+    holds(&bench, "raid0", &data);
+    assert_eq!(bench.run("raid -p raid0").code, 0);
+}
+
+/// A spare starts by itself where that was asked for, and only there.
+#[test]
+fn spares_may_start_by_themselves() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let data = fill(&bench, "raid0", 3);
+    bench.ok(&format!("raid -a {} raid0", bench.disk("d3", SIZE)));
+    bench.ok("raid -o autospare raid0");
+    assert!(bench.ok("raid -vs raid0").contains("Spares start by themselves: on\n"));
+    refused(&bench, "raid -o nonsense raid0", &d, &["nonsense"]);
+    let holder = bench.start("raid hold raid0");
+    bench.ok(&format!("raid -f {} raid0", d[0]));
+    // Whatever runs now has begun by itself.
+    for _ in 0..500 {
+        if states(&bench, "raid0").contains("spared") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(states(&bench, "raid0"), "d0: spared, d1: optimal, d2: optimal, d3: used_spare");
+    assert_eq!(holder.interrupt(), 0);
+    holds(&bench, "raid0", &data);
+    bench.ok("raid -o noautospare raid0");
+    assert_eq!(status(&bench, "raid0")["autospare"], false);
+}
+
+/// A component that is not there after a restart is called componentN, and that name can be used.
+#[test]
+fn a_missing_component_is_called_by_its_number() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let data = fill(&bench, "raid0", 4);
+    bench.ok("raid -A yes raid0");
+    bench.ok("raid -u raid0");
+    fs::remove_file(&d[1]).unwrap();
+    bench.ok("raid -L raid0");
+    let text = bench.ok("raid -s raid0");
+    assert!(text.contains("          component1: failed\n"), "{text}");
+    assert!(text.contains("component1 status is: failed.  Skipping label.\n"), "{text}");
+    refused(&bench, "raid -R component1 raid0", &d, &["never there"]);
+    let spare = bench.disk("d3", SIZE);
+    bench.ok(&format!("raid -a {spare} raid0"));
+    bench.ok("raid -F component1 raid0");
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, component1: spared, d2: optimal, d3: used_spare");
+    holds(&bench, "raid0", &data);
+    // By a configuration file a drive that cannot be found is failed, too, and told.
+    bench.ok("raid -u raid0");
+    let conf = file(&bench, "new.conf", &[&bench.path("gone"), &spare, &d[2]], &[], '5');
+    let ran = bench.run(&format!("raid -c {conf} raid0"));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("gone") && ran.err.contains("counts as failed"), "{}", ran.err);
+    assert_eq!(states(&bench, "raid0"), "component0: failed, d3: optimal, d2: optimal");
+    holds(&bench, "raid0", &data);
+}
+
+/// What `-G` prints makes the same set.
+#[test]
+fn the_generated_configuration_makes_the_same_set() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 4, '5');
+    let spare = bench.disk("s", SIZE);
+    bench.ok(&format!("raid -a {spare} raid0"));
+    let data = fill(&bench, "raid0", 5);
+    let text = bench.ok("raid -G raid0");
+    let expected = format!(
+        "# raidctl config file for /dev/rraid0d\n\nSTART array\n# numCol numSpare\n4 1\n\nSTART disks\n{}\n\nSTART spare\n{spare}\n\n\
+         START layout\n# sectPerSU SUsPerParityUnit SUsPerReconUnit RAID_level_5\n16 1 1 5\n\nSTART queue\nfifo 100\n",
+        d.join("\n")
+    );
+    assert_eq!(text, expected);
+    fs::write(bench.path("again.conf"), text).unwrap();
+    bench.ok("raid -u raid0");
+    bench.ok(&format!("raid -c {} raid0", bench.path("again.conf")));
+    assert_eq!(bench.ok("raid -G raid0"), expected);
+    holds(&bench, "raid0", &data);
+}
+
+#[test]
+fn the_parity_map_is_shown_and_set() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let reconfigure = || {
+        bench.ok("raid -u raid0");
+        bench.ok(&format!("raid -c {} raid0", bench.path("raid0.conf")));
+    };
+    // Without a holder every command takes the unit into use anew, so what counts from the next time on counts for the next command.
+    let holder = bench.start("raid hold raid0");
+    let shown = bench.ok("raid -m raid0");
+    assert!(shown.starts_with("raid0: parity map enabled with 1 regions of "), "{shown}");
+    assert!(shown.contains("raid0: regions marked clean after 8 intervals of 40.000s\n"), "{shown}");
+    assert_eq!(
+        bench.ok("raid -M set 3 20 7 raid0"),
+        "raid0: parity cleaned after 3 intervals of 0.020s\nraid0: will use 7 regions on next configuration\n"
+    );
+    // Cooldown and tick at once, regions with the next configuration.
+    let shown = bench.ok("raid -m raid0");
+    assert!(shown.contains("with 1 regions") && shown.contains("after 3 intervals of 0.020s\n"), "{shown}");
+    // 0 leaves a value, and trailing ones can be left out.
+    assert_eq!(bench.ok("raid -M set 4 raid0"), "raid0: parity cleaned after 4 intervals\n");
+    assert_eq!(bench.ok("raid -M set 0 50 raid0"), "raid0: parity cleaned after intervals of 0.050s\n");
+    refused(&bench, "raid -M set 129 raid0", &d, &["PARITYMAP_SET_PARAMS", "1 to 128"]);
+    assert_eq!(holder.interrupt(), 0);
+    reconfigure();
+    let shown = bench.ok("raid -m raid0");
+    assert!(shown.contains("with 7 regions") && shown.contains("after 4 intervals of 0.050s\n"), "{shown}");
+    // A region is dirty while it is written, and some ticks later no more.
+    let holder = bench.start("raid hold raid0");
+    fill(&bench, "raid0", 6);
+    let verbose = bench.ok("raid -vm raid0");
+    assert_eq!(verbose.lines().filter(|line| line.starts_with("    ")).count(), 16, "{verbose}");
+    let dirty = || bench.run("raid --json -m raid0").data()["map"]["dirty"].as_array().unwrap().len();
+    for _ in 0..500 {
+        if dirty() == 0 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(dirty(), 0);
+    assert!(bench.ok("raid -m raid0").contains("raid0: 0 dirty regions\n"));
+    // Off and on with the next configuration.
+    assert_eq!(bench.ok("raid -M no raid0"), "raid0: parity map will be disabled on next configure\n");
+    assert!(bench.ok("raid -m raid0").ends_with("raid0: parity map will be disabled on next configure\n"));
+    assert_eq!(holder.interrupt(), 0);
+    reconfigure();
+    assert_eq!(
+        bench.ok("raid -m raid0"),
+        "raid0: parity map disabled\nraid0: parity map will remain disabled on next configure\n"
+    );
+    bench.ok("raid -M yes raid0");
+    reconfigure();
+    assert!(bench.ok("raid -m raid0").contains("enabled with 7 regions"));
+    // A set without parity has none.
+    new_unit(&bench, "raid1", 5, 2, '0');
+    for line in ["raid -m raid1", "raid -M yes raid1", "raid -M set 3 raid1"] {
+        assert_eq!(bench.ok(line), "raid1: has no parity; parity map disabled\n");
+    }
+}
+
+/// `-i`, `-P` and `-F` with `-v` show the meter; the texts are the real program's.
+#[test]
+fn long_operations_show_a_meter() {
+    let bench = Bench::new();
+    let d: Vec<String> = (0..4).map(|i| bench.disk(&format!("d{i}"), SIZE)).collect();
+    let conf = file(&bench, "raid0.conf", &all(&d[..3]), &[&d[3]], '5');
+    bench.ok(&format!("raid -C {conf} raid0"));
+    assert_eq!(bench.run("raid -p raid0").code, 1);
+    assert_eq!(bench.run("raid -p raid0").out, "/dev/rraid0d: Parity status: DIRTY\n");
+    bench.ok("raid -I 112341 raid0");
+    let meter = |text: &str, title: &str| {
+        let (_, bar) = text.split_once(title).unwrap_or_else(|| panic!("no {title:?} in {text:?}"));
+        let bar = bar.strip_prefix('\r').unwrap();
+        assert_eq!(&bar[3..6], "% |", "{text:?}");
+        assert_eq!(bar.find("| ETA: "), Some(45), "{text:?}");
+    };
+    let said = bench.ok("raid -iv raid0");
+    assert!(said.starts_with("Initiating re-write of parity\n"), "{said}");
+    meter(&said, "Parity Re-write status:\n");
+    meter(&bench.ok(&format!("raid -v -F {} raid0", d[0])), "Reconstruction status:\n");
+    meter(&bench.ok("raid -Bv raid0"), "Copyback status:\n");
+    assert_eq!(bench.ok("raid -P raid0"), "/dev/rraid0d: Parity status: clean\n");
+    assert_eq!(bench.ok("raid -P /dev/rraid0c"), "/dev/rraid0c: Parity status: clean\n");
+    assert_eq!(
+        bench.ok("raid -S raid0"),
+        "Reconstruction is 100% complete.\nParity Re-write is 100% complete.\nCopyback is 100% complete.\n"
+    );
+    // A crash: somebody who had the set open for writing is gone.
+    let holder = bench.start("raid hold raid0");
+    let data = fill(&bench, "raid0", 7);
+    holder.kill();
+    let said = bench.ok("raid -Pv raid0");
+    let begin = "/dev/rraid0d: Parity status: DIRTY\n/dev/rraid0d: Initiating re-write of parity\nParity Re-write status:\n";
+    assert!(said.starts_with(begin) && said.ends_with("/dev/rraid0d: Parity Re-write complete\n"), "{said}");
+    holds(&bench, "raid0", &data);
+    // While it is open its components are not clean, the set is.
+    let holder = bench.start("raid hold raid0");
+    fill(&bench, "raid0", 8);
+    assert_eq!(label(&bench, &d[0], "raid0")["clean"], false);
+    assert_eq!(bench.run("raid -p raid0").code, 0);
+    // Parity is rewritten beside everything else.
+    bench.ok("raid -i raid0");
+    let data = fill(&bench, "raid0", 9);
+    bench.ok("raid -S raid0");
+    holds(&bench, "raid0", &data);
+    assert_eq!(holder.interrupt(), 0);
+    assert_eq!(label(&bench, &d[0], "raid0")["clean"], true);
+}
+
+/// A mirror of one component and "absent", completed later.
+#[test]
+fn a_mirror_begins_with_one_component() {
+    let bench = Bench::new();
+    let d: Vec<String> = (0..2).map(|i| bench.disk(&format!("d{i}"), SIZE)).collect();
+    let conf = file(&bench, "raid0.conf", &["absent", &d[0]], &[], '1');
+    bench.ok(&format!("raid -C {conf} raid0"));
+    bench.ok("raid -I 12345 raid0");
+    assert_eq!(states(&bench, "raid0"), "component0: failed, d0: optimal");
+    refused(&bench, "raid -i raid0", &d, &["RAIDFRAME_REWRITEPARITY", "component0 has failed"]);
+    let data = fill(&bench, "raid0", 10);
+    bench.ok(&format!("raid -a {} raid0", d[1]));
+    bench.ok("raid -F component0 raid0");
+    bench.ok("raid -i raid0");
+    assert_eq!(states(&bench, "raid0"), "component0: spared, d0: optimal, d1: used_spare");
+    bench.ok("raid -u raid0");
+    let conf = file(&bench, "raid0.conf", &[&d[1], &d[0]], &[], '1');
+    bench.ok(&format!("raid -c {conf} raid0"));
+    assert_eq!(states(&bench, "raid0"), "d1: optimal, d0: optimal");
+    holds(&bench, "raid0", &data);
+    assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"));
+    // A name that is only mistyped is not absent when a set is made.
+    let missing = file(&bench, "typo.conf", &["/dev/no-such-disk", &d[0]], &[], '1');
+    bench.ok("raid -u raid0");
+    refused(&bench, &format!("raid -C {missing} raid0"), &d, &["absent"]);
+}
+
+/// Two components fail one after the other; the set is forced back without the one that failed first.
+#[test]
+fn a_double_failure_is_recovered_by_force() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 4, '5');
+    fill(&bench, "raid0", 11);
+    bench.ok("raid -A yes raid0");
+    bench.ok(&format!("raid -f {} raid0", d[0]));
+    let data = fill(&bench, "raid0", 12);
+    // A second one cannot be failed, and the program says so and lives.
+    refused(&bench, &format!("raid -f {} raid0", d[1]), &d, &["RAIDFRAME_FAIL_DISK", "cannot do without"]);
+    fs::rename(&d[1], bench.path("away")).unwrap();
+    let ran = bench.run("raid read raid0 --length 1M --to /dev/null");
+    assert!(ran.code == 1 && ran.err.contains("cannot be used"), "{}", ran.err);
+    fs::rename(bench.path("away"), &d[1]).unwrap();
+    holds(&bench, "raid0", &data);
+    bench.ok("raid -u raid0");
+    // What RAIDframe leaves behind then: three counters.
+    for disk in &d[2..] {
+        edit_label(disk, |label| label.mod_counter += 3);
+    }
+    let before: Vec<_> = d.iter().map(|disk| digest(disk)).collect();
+    let found = bench.run("raid -L raid0");
+    assert!(found.err.contains("too few components"), "{}", found.err);
+    assert_eq!(bench.run("raid -s raid0").code, 1);
+    let conf = bench.path("raid0.conf");
+    refused(&bench, &format!("raid -c {conf} raid0"), &d, &["RAIDFRAME_CONFIGURE", "modification counters"]);
+    assert!(before == d.iter().map(|disk| digest(disk)).collect::<Vec<_>>());
+    let recover = file(&bench, "recover_raid0.conf", &["absent", &d[1], &d[2], &d[3]], &[], '5');
+    bench.ok(&format!("raid -C {recover} raid0"));
+    bench.ok("raid -I 12345 raid0");
+    holds(&bench, "raid0", &data);
+    bench.ok(&format!("raid -a {} raid0", d[0]));
+    bench.ok("raid -F component0 raid0");
+    bench.ok("raid -P raid0");
+    assert_eq!(
+        states(&bench, "raid0"),
+        "component0: spared, d1: optimal, d2: optimal, d3: optimal, d0: used_spare"
+    );
+    holds(&bench, "raid0", &data);
+    let counters: Vec<Value> =
+        d.iter().map(|disk| label(&bench, disk, "raid0")["mod_counter"].clone()).collect();
+    assert!(counters.iter().all(|counter| *counter == counters[0]), "{counters:?}");
+}
+
+/// A RAID 0 over two RAID 5, and over two RAID 1: used, degraded below, unconfigured, and found again.
+#[test]
+fn sets_are_layered() {
+    for (level, columns) in [('5', 3), ('1', 2)] {
+        let bench = Bench::new();
+        let d = [
+            new_unit(&bench, "raid0", 0, columns, level),
+            new_unit(&bench, "raid1", columns, columns, level),
+        ];
+        let conf = file(&bench, "raid2.conf", &["/dev/raid0e", "/dev/raid1e"], &[], '0');
+        bench.ok(&format!("raid -C {conf} raid2"));
+        bench.ok("raid -I 99 raid2");
+        bench.ok("raid -i raid2");
+        let data = fill(&bench, "raid2", 13);
+        let busy = bench.run("raid -u raid0");
+        assert!(busy.code == 1 && busy.err.contains("raid0 is a component of raid2"), "{}", busy.err);
+        bench.ok(&format!("raid -f {} raid1", d[1][0]));
+        holds(&bench, "raid2", &data);
+        let holder = bench.start("raid hold raid2");
+        let data = fill(&bench, "raid2", 14);
+        bench.ok(&format!("raid -R {} raid1", d[1][0]));
+        bench.ok("raid -S raid1");
+        assert_eq!(holder.interrupt(), 0);
+        holds(&bench, "raid2", &data);
+        for unit in ["raid0", "raid1", "raid2"] {
+            bench.ok(&format!("raid -A yes {unit}"));
+        }
+        for unit in ["raid2", "raid1", "raid0"] {
+            bench.ok(&format!("raid -u {unit}"));
+        }
+        bench.ok("raid -L raid0");
+        holds(&bench, "raid2", &data);
+        for unit in ["raid0", "raid1"] {
+            assert!(bench.ok(&format!("raid scrub {unit}")).contains("0 stripes did not match"));
+        }
+        let own = file(&bench, "raid7.conf", &["/dev/raid7e", "/dev/raid8e"], &[], '0');
+        refused(&bench, &format!("raid -C {own} raid7"), &[], &["component of itself"]);
+    }
+}
+
+/// With `-n` nothing changes, and it is said what would.
+#[test]
+fn a_dry_run_changes_nothing() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let spare = bench.disk("d3", SIZE);
+    bench.ok(&format!("raid -a {spare} raid0"));
+    let digests = || d.iter().map(|disk| digest(disk)).collect::<Vec<_>>();
+    let (before, record) = (digests(), fs::read(bench.path("state/raid/raid0.json")).unwrap());
+    for (option, said) in [
+        (format!("-f {}", d[0]), "would fail"),
+        (format!("-F {}", d[0]), "would reconstruct it on"),
+        (format!("-R {}", d[0]), "in place"),
+        (format!("-r {spare}"), "would remove"),
+        (format!("-a {}", bench.disk("d4", SIZE)), "would add"),
+        ("-B".to_owned(), "would copy"),
+        ("-I 77".to_owned(), "serial number 77"),
+        ("-i".to_owned(), "would rewrite"),
+        ("-P".to_owned(), "would rewrite"),
+        ("-A yes".to_owned(), "would change the labels"),
+        ("-M no".to_owned(), "would change the labels"),
+        ("-M set 3".to_owned(), "would change the labels"),
+        ("-U 4".to_owned(), "would change the labels"),
+        ("-u".to_owned(), "would unconfigure raid0"),
+    ] {
+        let told = bench.ok(&format!("raid -n {option} raid0"));
+        assert!(told.contains(said), "{option}: {told}");
+        assert!(digests() == before, "{option}");
+        assert_eq!(fs::read(bench.path("state/raid/raid0.json")).unwrap(), record, "{option}");
+    }
+    bench.ok("raid -u raid0");
+    let before = digests();
+    let told = bench.ok(&format!("raid -n -c {} raid0", bench.path("raid0.conf")));
+    assert!(told.contains("would configure raid0 as RAID level 5 over:\n"), "{told}");
+    assert!(digests() == before && bench.run("raid -s raid0").code == 1);
+}
+
+#[test]
+fn wrong_command_lines_and_units_exit_with_1() {
+    let bench = Bench::new();
+    for line in
+        ["raid", "raid -s", "raid -s -p raid0", "raid -s raid0 raid1", "raid -x raid0", "raid -I abc raid0"]
+    {
+        let ran = bench.run(line);
+        assert_eq!(ran.code, 1, "{line}");
+        assert!(ran.err.contains("usage: ") && ran.err.contains("-C config_file dev"), "{line}: {}", ran.err);
+    }
+    for line in ["raid -s raid0", "raid -u raid0", "raid -i raid0", "raid -G raid0", "raid -p raid0"] {
+        refused(&bench, line, &[], &["failed: Device not configured"]);
+    }
+    refused(&bench, "raid -s /dev/sda", &[], &["Unable to open device file: /dev/sda"]);
+    // The same program under its other name.
+    let link = bench.path("raidctl");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_coffer"), &link).unwrap();
+    let output =
+        Command::new(&link).args(["-s", "raid0"]).env("COFFER_STATE_DIR", bench.path("state")).output();
+    let said = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(
+        said.starts_with("raidctl: ioctl (RAIDFRAME_GET_INFO) failed: Device not configured\n"),
+        "{said}"
+    );
+    // Wrong names.
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    for option in ["-g", "-f", "-F", "-r", "-R"] {
+        refused(
+            &bench,
+            &format!("raid {option} /dev/nothing raid0"),
+            &d,
+            &["/dev/nothing is not a component"],
+        );
+    }
+    refused(&bench, "raid -B raid0", &d, &["RAIDFRAME_COPYBACK", "nothing to copy back"]);
+    let taken = bench.path("raid0.conf");
+    refused(&bench, &format!("raid -c {taken} raid0"), &d, &["RAIDFRAME_CONFIGURE", "configured already"]);
+    for option in ["-c", "-C"] {
+        let words = ["RAIDFRAME_CONFIGURE", "is a component of raid0 already"];
+        refused(&bench, &format!("raid {option} {taken} raid1"), &d, &words);
+    }
+    new_unit(&bench, "raid1", 3, 2, '1');
+    refused(&bench, &format!("raid -a {} raid1", d[0]), &d, &["is a component of raid0 already"]);
+}
+
+/// The grammar as the real parser takes it, and any line of a file missing or damaged: told, and nothing is touched.
+#[test]
+fn configuration_files() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    bench.ok("raid -u raid0");
+    let good = fs::read_to_string(bench.path("raid0.conf")).unwrap();
+    let path = bench.path("test.conf");
+    let check = |text: &str| {
+        fs::write(&path, text).unwrap();
+        bench.run(&format!("raid -t {path}"))
+    };
+    let shuffled = format!(
+        "START queue\nfifo 100\nSTART layout\n16 1 1 5\n# a comment\nSTART disks\n{}\nSTART debug\nsomeVariable 0x10\nSTART array\n1 3 0\n",
+        d.join("\n")
+    );
+    for text in [&good, &shuffled, &good.replace("fifo 100", "sstf 5")] {
+        let ran = check(text);
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "", ""), "{text}");
+    }
+    fs::write(&path, &shuffled).unwrap();
+    bench.ok(&format!("raid -c {path} raid0"));
+    bench.ok("raid -u raid0");
+    // A wedge that does not exist is absent.
+    fs::write(&path, good.replace(&d[1], "NAME=no-such-wedge")).unwrap();
+    let ran = bench.run(&format!("raid -c {path} raid0"));
+    assert!(ran.code == 0 && ran.err.contains("no-such-wedge"), "{}", ran.err);
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, component1: failed, d2: optimal");
+    bench.ok("raid -u raid0");
+    let bad = |text: &str, why: &str| {
+        let ran = check(text);
+        assert_eq!(ran.code, 1, "{text}");
+        let last = "Unable to create RAIDframe configuration structure: Invalid argument\n";
+        assert!(ran.err.contains(why) && ran.err.ends_with(last), "{why}: {}", ran.err);
+        refused(&bench, &format!("raid -c {path} raid0"), &d, &[why]);
+        refused(&bench, &format!("raid -C {path} raid0"), &d, &[why]);
+    };
+    for (from, to, why) in [
+        ("START array", "START nothing", "array"),
+        ("START disks", "START nothing", "disks"),
+        ("START layout", "START nothing", "layout"),
+        ("16 1 1 5", "16 1 1", "RAID level"),
+        ("16 1 1 5", "0 1 1 5", "positive"),
+        ("16 1 1 5", "16 1 1 7", "unknown parity config"),
+        ("3 0", "three", "numCol"),
+        ("3 0", "40 0", "from 1 to 39"),
+    ] {
+        bad(&good.replace(from, to), why);
+    }
+    // Whatever line is lost or garbled: no panic, no change, unless the file still says what it must.
+    let lines: Vec<&str> = good.lines().collect();
+    let before: Vec<_> = d.iter().map(|disk| digest(disk)).collect();
+    for gone in 0..lines.len() {
+        for with in [None, Some("\u{1}~~ 7 7"), Some("START"), Some("-5 -5 -5 -5")] {
+            let text: Vec<&str> = (0..lines.len())
+                .filter_map(|line| if line == gone { with } else { Some(lines[line]) })
+                .collect();
+            let ran = check(&text.join("\n"));
+            assert!(matches!(ran.code, 0 | 1) && !ran.err.contains("panicked"), "{text:?}: {}", ran.err);
+            let ran = bench.run(&format!("raid -n -C {path} raid0"));
+            assert!(matches!(ran.code, 0 | 1) && !ran.err.contains("panicked"), "{text:?}: {}", ran.err);
+        }
+    }
+    assert!(before == d.iter().map(|disk| digest(disk)).collect::<Vec<_>>());
+}
+
+/// Labels that are garbage, foreign or of other sizes, and components that are swapped or too small: refused without `-C`, by name.
+#[test]
+fn wrong_components_are_refused() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let other = new_unit(&bench, "raid1", 3, 3, '5');
+    for unit in ["raid0", "raid1"] {
+        bench.ok(&format!("raid -u {unit}"));
+    }
+    let small = bench.disk("small", 20_000);
+    let blank = bench.disk("blank", SIZE);
+    let try_out = |disks: [&str; 3], words: &[&str]| {
+        let conf = file(&bench, "wrong.conf", &disks, &[], '5');
+        refused(
+            &bench,
+            &format!("raid -c {conf} raid0"),
+            &[&d[..], &other[..], std::slice::from_ref(&blank)].concat(),
+            words,
+        );
+    };
+    try_out([&d[1], &d[0], &d[2]], &["column"]);
+    try_out([&d[0], &other[1], &blank], &["RAIDFRAME_CONFIGURE", "column 2 has no label"]);
+    try_out([&blank, &blank, &d[2]], &["same device"]);
+    try_out([&d[0], &d[1], &d[1]], &["same device"]);
+    try_out([&d[0], &small, &bench.path("gone")], &["RAIDFRAME_CONFIGURE"]);
+    // The odd one out is failed, not believed.
+    let conf = file(&bench, "mixed.conf", &[&d[0], &d[1], &blank], &[], '5');
+    bench.ok(&format!("raid -c {conf} raid0"));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, blank: failed");
+    bench.ok("raid -u raid0");
+    // With garbage in place of all labels there is no set.
+    for disk in &d {
+        edit_label(disk, |label| label.num_columns = 9);
+    }
+    let conf = bench.path("raid0.conf");
+    refused(&bench, &format!("raid -c {conf} raid0"), &d, &["columns"]);
+}
+
+fn sh(script: &str) -> Ran {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+fn must(script: &str) -> String {
+    let ran = sh(script);
+    assert_eq!(ran.code, 0, "{script}\n{}{}", ran.out, ran.err);
+    ran.out
+}
+
+/// ext4 and xfs with a file on sets of every level, whole, degraded, rebuilt under load; checked by their own tools.
+#[test]
+fn file_systems_on_every_level() {
+    if sh("test -w /dev/fuse && command -v mkfs.ext4 debugfs e2fsck mkfs.xfs xfs_repair xfs_db").code != 0 {
+        eprintln!("SKIPPED: file systems on RAID sets need /dev/fuse, e2fsprogs and xfsprogs");
+        return;
+    }
+    for (level, columns) in [('0', 2), ('1', 2), ('1', 4), ('4', 4), ('5', 4), ('6', 5), ('N', 3)] {
+        let bench = Bench::new();
+        let size = if level == '5' { 128 << 20 } else { 12 << 20 };
+        let d: Vec<String> = (0..columns).map(|i| bench.disk(&format!("d{i}"), size)).collect();
+        let conf = file(&bench, "raid0.conf", &all(&d), &[], level);
+        bench.ok(&format!("raid -C {conf} raid0"));
+        bench.ok("raid -I 1 raid0");
+        bench.ok("raid -i raid0");
+        for name in ["mnt", "src"] {
+            fs::create_dir(bench.path(name)).unwrap();
+        }
+        let (mnt, src) = (bench.path("mnt"), bench.path("src"));
+        fs::write(format!("{src}/file"), noise(20, 2 << 20)).unwrap();
+        let server = bench.start(&format!("raid fuse raid0 {mnt}"));
+        must(&format!("mkfs.ext4 -q -F -d {src} {mnt}/raid0"));
+        let check = || {
+            must(&format!("e2fsck -fn {mnt}/raid0"));
+            must(&format!("debugfs -R 'dump /file {src}/back' {mnt}/raid0; cmp {src}/file {src}/back"));
+        };
+        check();
+        if level != '0' {
+            bench.ok(&format!("raid -f {} raid0", d[1]));
+            check();
+            // Written while it is rebuilt.
+            bench.ok(&format!("raid -R {} raid0", d[1]));
+            must(&format!("mkfs.ext4 -q -F -d {src} {mnt}/raid0"));
+            bench.ok("raid -S raid0");
+            check();
+        }
+        if level == '5' {
+            let image = format!("{mnt}/raid0");
+            must(&format!("printf '/\\n0 0\\nd--755 0 0\\nfile ---644 0 0 {src}/file\\n$\\n' > {src}/proto"));
+            must(&format!("mkfs.xfs -q -f -p {src}/proto {image}; xfs_repair -n -f {image}"));
+            bench.ok(&format!("raid -f {} raid0", d[2]));
+            must(&format!("xfs_repair -n -f {image}"));
+        }
+        assert_eq!(server.interrupt(), 0);
+        if level != '0' && level != '5' {
+            assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"), "level {level}");
+        }
+    }
+}
+
+/// Over NBD, with other people's clients, while a component is rebuilt.
+#[test]
+fn sets_are_served_over_nbd() {
+    if sh("command -v nbdcopy nbdinfo qemu-io").code != 0 {
+        eprintln!("SKIPPED: RAID sets over NBD need nbdcopy, nbdinfo and qemu-io");
+        return;
+    }
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 4, '5');
+    let (socket, image, back) = (bench.path("sock"), bench.path("image"), bench.path("back"));
+    let server = bench.start(&format!("raid nbd raid0 --socket {socket}"));
+    let uri = format!("nbd+unix:///raid0?socket={socket}");
+    let size: u64 = must(&format!("nbdinfo --size '{uri}'")).trim().parse().unwrap();
+    fs::write(&image, noise(30, size as usize)).unwrap();
+    bench.ok(&format!("raid -f {} raid0", d[3]));
+    must(&format!("nbdcopy --flush {image} '{uri}'"));
+    bench.ok(&format!("raid -R {} raid0", d[3]));
+    must(&format!("qemu-io -f raw -c 'write -P 7 12345 70000' -c flush -c 'read -P 7 12345 70000' '{uri}'"));
+    bench.ok("raid -S raid0");
+    must(&format!("nbdcopy '{uri}' {back}"));
+    assert_eq!(server.interrupt(), 0);
+    let (mut expected, found) = (fs::read(&image).unwrap(), fs::read(&back).unwrap());
+    expected[12_345..82_345].fill(7);
+    assert!(expected == found);
+    assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, d2: optimal, d3: optimal");
+}
