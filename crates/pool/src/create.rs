@@ -17,6 +17,7 @@ use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
 use crate::report::Plan;
 use crate::scan::Scan;
 use crate::spec::{CreateSpec, GroupKind, GroupSpec, Host, NewDevice};
+use crate::txg::Claims;
 use crate::types::{DeviceId, GroupId, Guid, Millis, Session, Txg};
 
 /// The most devices of one group: a chunk has as many columns at most.
@@ -96,11 +97,13 @@ impl Pool {
             syncing: None,
             commits_begun: 0,
             commits_done: 0,
-            dropped: false,
             committed_slots: BTreeMap::new(),
             unsettled_bitmaps: BTreeSet::new(),
             room_bytes: 0,
+            room_piece: 0,
+            room_blocks: 0,
             room_stamp: Txg(0),
+            claims: Claims::default(),
             scan: Scan::default(),
             host,
         }

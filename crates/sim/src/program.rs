@@ -148,9 +148,8 @@ pub struct Program {
     pub steps: Vec<Step>,
 }
 
-/// How often small pools are filled up. EXCLUDED (0 instead of 10): what was accepted is dropped when the pool is
-/// nearly full (seeds 1288, 2036, 3689).
-const FILL_WEIGHT: u64 = 0;
+/// How often pools that are small enough are filled up, in the runs that do so.
+const FILL_WEIGHT: u64 = 10;
 
 const SIZES: [u64; 6] = [64, 64, 65, 72, 80, 100];
 

@@ -140,7 +140,7 @@ impl Run {
             (Letter::Write, Some(volume)) => self.write_range("v", &volume, 8192, 12 << 10),
             (Letter::Patch, Some(volume)) => self.write_range("v", &volume, 5000, 100),
             (Letter::Discard, Some(volume)) => {
-                self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10), "discard")
+                self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10))
             }
             (Letter::Flush, _) => self.flush(),
             (Letter::Begin | Letter::Promise | Letter::Behind, _) => {
@@ -413,7 +413,7 @@ fn survive(
     }
     let mut pool = after.import(&options()).map_err(|error| format!("the pool does not import: {error}"))?;
     let seen = observe(&mut pool)?;
-    if possible.find(&seen).is_none() {
+    if possible.clone().find(&seen).is_none() {
         let newest = possible.now().difference(&seen).unwrap_or_default();
         let oldest = possible.acknowledged().difference(&seen).unwrap_or_default();
         return Err(format!("neither the new ({newest}) nor the old ({oldest})"));

@@ -344,6 +344,7 @@ impl Pool {
 
     /// Lets space be used again that no importable root knows, and drops data chunks that are empty.
     fn release(&mut self, oldest: Txg) {
+        let tight = self.claims.tight;
         let core = &mut self.core;
         core.release(oldest);
         for frees in core.unloaded_frees.values_mut() {
@@ -359,9 +360,10 @@ impl Pool {
                     Some(space) => !space.waits() && space.free_bytes() + chunk.grain() > chunk.length(),
                     None => !core.unloaded_frees.contains_key(&chunk.address),
                 },
-                // The last metadata chunk would only be made again.
+                // The last metadata chunk, or one of a full pool, would only be made again.
                 Class::Metadata => {
-                    core.current_nodes.get(&Class::Metadata) != Some(&chunk.address)
+                    !tight
+                        && core.current_nodes.get(&Class::Metadata) != Some(&chunk.address)
                         && core.nodes.get(&chunk.address).is_some_and(|space| space.is_empty())
                 }
                 Class::System => false,
