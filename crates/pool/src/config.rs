@@ -187,15 +187,16 @@ impl Pool {
         }))
     }
 
-    /// Makes a device blank that was part of a pool.
+    /// Removes a pool's labels from a device that was part of it; nothing else is touched.
     ///
     /// # Errors
-    /// It carries no label of ours (`force` clears nevertheless), belongs to a pool that was not exported (without
-    /// `force`), or can't be written.
+    /// It carries no label of ours (`force` clears damaged ones, too), belongs to a pool that was not exported
+    /// (without `force`), or can't be written.
     pub fn label_clear(device: &dyn BlockDevice, force: bool) -> Result<()> {
         let name = &device.info().name;
+        let none = || PoolError::refused(format!("{name} carries no label of a pool"));
         match Self::examine(device)? {
-            None if !force => return Err(PoolError::refused(format!("{name} carries no label of a pool"))),
+            None if !force => return Err(none()),
             Some(info) if !info.exported && !force => {
                 return Err(PoolError::refused(format!(
                     "{name} belongs to pool '{}', which was not exported; use -f to clear it all the same",
@@ -204,7 +205,7 @@ impl Pool {
             }
             _ => {}
         }
-        Ok(label::clear(device)?)
+        if label::clear_ours(device)? == 0 { Err(none()) } else { Ok(()) }
     }
 
     /// The configuration now.

@@ -89,6 +89,7 @@ impl Pool {
             next_device: 1,
             next_group: 0,
             sessions: Vec::new(),
+            goes_back_to: None,
             committed: Txg(0),
             roots: VecDeque::new(),
             changed: false,
@@ -233,8 +234,9 @@ impl Pool {
     pub(crate) fn start_session(&mut self) -> Result<()> {
         let number = self.sessions.len() as u64;
         self.sessions.push((self.core.session, self.committed));
-        // The session before this one ended with the root that was imported.
-        let known = self.sessions.len().saturating_sub(2);
+        // The session before this one ended with the root that was imported, and if that did nothing but go back, the
+        // one before with the root that it went back to.
+        let known = self.sessions.len().saturating_sub(3);
         for (index, (session, last)) in self.sessions.iter().enumerate().skip(known) {
             let mut w = crate::codec::Writer::default();
             w.u64(session.0);

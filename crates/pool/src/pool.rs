@@ -33,6 +33,8 @@ pub struct Pool {
     pub(crate) next_group: u32,
     /// Sessions that committed something and the last transaction group of each.
     pub(crate) sessions: Vec<(Session, Txg)>,
+    /// The root that the next uberblock goes back to.
+    pub(crate) goes_back_to: Option<(Session, Txg)>,
     /// The last committed transaction group.
     pub(crate) committed: Txg,
     /// Importable roots, oldest first.

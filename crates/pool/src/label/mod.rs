@@ -243,6 +243,30 @@ pub(crate) fn clear(device: &dyn BlockDevice) -> Result<(), DeviceError> {
     outcome.and(device.flush())
 }
 
+/// Makes those labels blank that are ours, whole or not; returns how many. What else is on the device stays.
+///
+/// # Errors
+/// The first read or write that failed.
+pub(crate) fn clear_ours(device: &dyn BlockDevice) -> Result<u64, DeviceError> {
+    let size = device.size()?;
+    let mut cleared = 0;
+    if size < DEVICE_BYTES_MIN {
+        return Ok(cleared);
+    }
+    let mut bytes = vec![0; LABEL_BYTES as usize];
+    for index in 0..LABELS {
+        let at = label_at(size, index);
+        device.read(at, &mut bytes)?;
+        let ring = bytes[RING_AT as usize..].chunks_exact(SLOT_BYTES);
+        if bytes[HEADER_AT as usize..].starts_with(MAGIC) || ring.clone().any(Uberblock::is_one) {
+            device.write(at, &vec![0; LABEL_BYTES as usize])?;
+            cleared += 1;
+        }
+    }
+    device.flush()?;
+    Ok(cleared)
+}
+
 /// Where on a device of `size` bytes an uberblock goes: two of the four labels, one at each end, turn by turn.
 pub(crate) fn uberblock_offsets(size: u64, txg: Txg) -> [u64; 2] {
     let slot = RING_AT + (txg.0 / 2 % SLOTS) * SLOT_BYTES as u64;
@@ -298,6 +322,24 @@ mod tests {
                 assert_eq!(read(&device).unwrap().label, Some(other.clone()));
             }
         }
+    }
+
+    /// Clearing a device that carried nothing of ours, or had been given to a file system, zeroed its first 512 KiB.
+    #[test]
+    fn only_what_is_ours_is_cleared() {
+        let device = MemoryDevice::new("d", DEVICE_BYTES_MIN + 4096);
+        device.write(1024, b"a file system").unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 0);
+        write(&device, &label(), &[2, 3]).unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 2);
+        assert_eq!(read(&device).unwrap().label, None);
+        let mut bytes = [0; 13];
+        device.read(1024, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"a file system");
+        // A header that is damaged is ours all the same.
+        write(&device, &label(), &[0]).unwrap();
+        device.write(HEADER_AT + 100, &[1]).unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 1);
     }
 
     #[test]

@@ -189,7 +189,7 @@ impl Pool {
     /// Ends the commit under way, be it that it is being written or that it was interrupted.
     ///
     /// # Errors
-    /// [`PoolError::Suspended`].
+    /// As [`Pool::flush`].
     pub(crate) fn settle(&mut self) -> Result<()> {
         if self.core.suspended || self.syncing.is_none() {
             return Ok(());

@@ -217,6 +217,7 @@ impl Pool {
             extent_root: self.extents.root(),
             system_chunks: system,
             devices: devices.into_iter().collect(),
+            back_to: self.goes_back_to,
             took_part: core.devices.values().filter(|d| d.open().is_some()).map(|d| d.guid).collect(),
         }
     }
