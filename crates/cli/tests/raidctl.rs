@@ -246,6 +246,44 @@ fn spares_may_start_by_themselves() {
     assert_eq!(status(&bench, "raid0")["autospare"], false);
 }
 
+/// A journal: made with the set, told, kept over restarts, used by a process that is killed; taken away and given back.
+#[test]
+fn a_set_may_have_a_journal() {
+    let bench = Bench::new();
+    let d: Vec<String> = (0..4).map(|i| bench.disk(&format!("d{i}"), SIZE)).collect();
+    let conf = file(&bench, "raid0.conf", &all(&d[..3]), &[&d[3]], '5');
+    refused(&bench, &format!("raid -C {conf} -o nonsense raid0"), &d, &["nonsense"]);
+    bench.ok(&format!("raid -C {conf} -o journal raid0"));
+    bench.ok("raid -I 5 raid0");
+    bench.ok("raid -i raid0");
+    assert!(bench.ok("raid -vs raid0").contains("Journal: 768 KiB of each component\n"));
+    assert!(!bench.ok("raid -s raid0").contains("Journal"), "scripts parse this");
+    let data = fill(&bench, "raid0", 40);
+    bench.ok(&format!("raid -F {} raid0", d[1]));
+    holds(&bench, "raid0", &data);
+    bench.ok("raid -B raid0");
+    let holder = bench.start("raid hold raid0");
+    let data = fill(&bench, "raid0", 41);
+    holder.kill();
+    holds(&bench, "raid0", &data);
+    bench.ok("raid -P raid0");
+    bench.ok("raid -u raid0");
+    bench.ok(&format!("raid -c {conf} raid0"));
+    assert_eq!(status(&bench, "raid0")["journal"], 786_432);
+    holds(&bench, "raid0", &data);
+    bench.ok("raid -o nojournal raid0");
+    assert!(bench.ok("raid -vs raid0").contains("Journal: off\n"));
+    holds(&bench, "raid0", &data);
+    bench.ok("raid -o journal raid0");
+    assert_eq!(status(&bench, "raid0")["journal"], 786_432);
+    assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"));
+    // Without room, and where it makes no sense.
+    let plain = new_unit(&bench, "raid1", 5, 3, '5');
+    refused(&bench, "raid -o journal raid1", &plain, &["must be made with one"]);
+    let mirror = new_unit(&bench, "raid2", 8, 2, '1');
+    refused(&bench, "raid -o journal raid2", &mirror, &["has no write hole"]);
+}
+
 /// A component that is not there after a restart is called componentN, and that name can be used.
 #[test]
 fn a_missing_component_is_called_by_its_number() {

@@ -377,9 +377,9 @@ impl RaidSet {
     }
 }
 
-/// Levels that have a write hole.
+/// Whether a level has a write hole: those with parity do.
 pub(super) const fn journalled(level: Level) -> bool {
-    matches!(level, Level::Raid4 | Level::Raid5 | Level::Raid6)
+    !matches!(level, Level::Raid0) && !level.mirrored()
 }
 
 /// What each component gets. `pieces` are sorted by column, device and offset.

@@ -98,6 +98,12 @@ const SHAPES: &[(Level, usize)] = &[
     (Level::Raid6, 7),
     (Level::Mirror, 2),
     (Level::Mirror, 3),
+    (Level::RotatedSparing, 3),
+    (Level::RotatedSparing, 5),
+    (Level::Chained, 2),
+    (Level::Chained, 5),
+    (Level::Interleaved, 3),
+    (Level::Interleaved, 4),
 ];
 
 /// One run: random reads, writes, failures, rebuilds, restarts, always against the model.

@@ -141,7 +141,7 @@ impl World {
 
     /// Data in doubtful stripes of a column that is lost is whatever the others make of it.
     fn lose(&mut self, column: usize) {
-        if matches!(self.level, Level::Raid1 | Level::Mirror) {
+        if self.level.mirrored() {
             return;
         }
         for at in 0..self.model.len() {
