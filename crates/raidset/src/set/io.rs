@@ -64,7 +64,7 @@ impl RaidSet {
         pieces.sort_unstable_by_key(|piece| (address(piece), piece.offset));
         let mut lengths = Vec::new();
         let mut requests = Vec::new();
-        for run in pieces.chunk_by_mut(|a, b| follows(a, b)).flat_map(|run| run.chunks_mut(MAX_BUFFERS)) {
+        for run in pieces.chunk_by_mut(follows).flat_map(|run| run.chunks_mut(MAX_BUFFERS)) {
             lengths.push(run.len());
             let offset = run[0].offset;
             let device = run[0].device.clone();

@@ -38,9 +38,9 @@ fn long(block: &[u8], at: usize) -> u64 {
 }
 
 /// Whether a block begins with `magic`, is whole, and is of this set and column.
-fn is_valid(block: &[u8], magic: &[u8; 8], serial: i32, column: usize) -> bool {
+fn is_valid(block: &[u8], magic: [u8; 8], serial: i32, column: usize) -> bool {
     block.len() >= HEAD
-        && block[..8] == *magic
+        && block[..8] == magic
         && block[12..14] == 1_u16.to_le_bytes()
         && quad(block, 16) == serial.cast_unsigned()
         && quad(block, 20) as usize == column

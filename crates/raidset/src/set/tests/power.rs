@@ -549,7 +549,7 @@ fn run(level: Level, columns: usize, journal: bool, seed: u64) -> u64 {
 
 /// Seeds of each shape.
 fn seeds() -> u64 {
-    std::env::var("RAIDSET_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(15)
+    std::env::var("RAIDSET_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(10)
 }
 
 #[test]
