@@ -662,7 +662,7 @@ fn share_a_set(journal: bool) {
             scope.spawn(move || {
                 let mut rng = Rng::new(thread);
                 let mut model = std::collections::HashMap::new();
-                for _ in 0..1500 {
+                for _ in 0..300 {
                     let at = (rng.below(24) * 4 + thread) * 300;
                     let mut bytes = [0; 300];
                     rng.fill(&mut bytes);
