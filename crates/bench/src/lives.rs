@@ -58,7 +58,7 @@ pub fn ours_raidz2(s: &Setting<'_>) -> Result<Samples> {
     let mut pool = ours::create(&env, vec![ours::group(GroupKind::Raidz(2), &files)?], None)?;
     let id = ours::volume(&mut pool, "data", size, 16384)?;
     let watch = Watch::start(Whose::Process)?;
-    ours::write_all(&mut pool, id, &s.noise.bytes)?;
+    let mut pool = ours::write_behind(pool, id, &s.noise.bytes)?;
     samples.insert("write", watch.stop(size as f64)?);
     if s.any(&["read", "degraded"]) {
         pool = ours::reimport(&env, pool, &files)?;
@@ -145,7 +145,7 @@ pub fn ours_mirror(s: &Setting<'_>) -> Result<Samples> {
     let mut pool = ours::create(&env, groups, None)?;
     let id = ours::volume(&mut pool, "data", size, 16384)?;
     let watch = Watch::start(Whose::Process)?;
-    ours::write_all(&mut pool, id, &s.noise.bytes)?;
+    let mut pool = ours::write_behind(pool, id, &s.noise.bytes)?;
     samples.insert("mirror-write", watch.stop(size as f64)?);
     pool.drop_caches();
     let watch = Watch::start(Whose::Process)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use device::{Access, FileDevice, Inline, Rng, Runner, Threads, best_runner};
 use pool::spec::{CreateSpec, GroupKind, GroupSpec, Host, ImportOptions, NewDevice, VolumeSpec};
 use pool::types::{DatasetId, Millis};
-use pool::{Clock, Env, Pool, ReplaceOptions, ScrubAction};
+use pool::{Clock, Env, Held, Pool, PoolError, ReplaceOptions, ScrubAction};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::files::{MIB, Noise};
@@ -96,6 +96,23 @@ pub fn write_all(pool: &mut Pool, id: DatasetId, data: &[u8]) -> Result<()> {
         pool.write(id, index as u64 * MIB, part)?;
     }
     Ok(pool.flush()?)
+}
+
+/// As [`write_all`], the way that servers write: commits run beside it, on a thread.
+pub fn write_behind(pool: Pool, id: DatasetId, data: &[u8]) -> Result<Pool> {
+    let held = Held::new(pool);
+    std::thread::scope(|scope| {
+        scope.spawn(|| held.commit_behind());
+        let mut outcome = Ok(());
+        for (index, part) in data.chunks(MIB as usize).enumerate() {
+            let written = held.write(held.lock(), id, index as u64 * MIB, part);
+            outcome = outcome.and(written.unwrap_or(Err(PoolError::Suspended)));
+        }
+        let flushed = held.flush(held.lock()).unwrap_or(Err(PoolError::Suspended));
+        let pool = held.take().context("the pool was taken away")?;
+        outcome.and(flushed)?;
+        Ok(pool)
+    })
 }
 
 /// Reads what [`write_all`] wrote in calls of one MiB and compares its hash.

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use export::{ExportTable, FuseOptions, Listen, NbdServer, Run, Target, TargetError};
 use pool::spec::GroupKind;
 use pool::types::DatasetId;
-use pool::{Pool, PoolError};
+use pool::{Held, PoolError};
 
 use crate::kernel::{missing_program, run};
 use crate::lives::{DEVICE_BYTES, Samples, Setting};
@@ -19,7 +19,7 @@ use crate::ours;
 /// A volume behind a lock: what a server of ours does.
 #[derive(Debug)]
 struct PoolTarget {
-    pool: Arc<Mutex<Pool>>,
+    pool: Arc<Held>,
     id: DatasetId,
     size: u64,
 }
@@ -33,9 +33,13 @@ fn failed(error: PoolError) -> TargetError {
 }
 
 impl PoolTarget {
-    fn pool(&self) -> MutexGuard<'_, Pool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    fn call<T>(&self, step: impl FnOnce(&mut pool::Pool) -> pool::Result<T>) -> Result<T, TargetError> {
+        self.pool.lock().as_mut().map_or_else(given_up, step).map_err(failed)
     }
+}
+
+fn given_up<T>() -> pool::Result<T> {
+    Err(PoolError::Suspended)
 }
 
 impl Target for PoolTarget {
@@ -52,19 +56,19 @@ impl Target for PoolTarget {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), TargetError> {
-        self.pool().read(self.id, offset, buffer).map_err(failed)
+        self.call(|pool| pool.read(self.id, offset, buffer))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), TargetError> {
-        self.pool().write(self.id, offset, data).map_err(failed)
+        self.pool.write(self.pool.lock(), self.id, offset, data).unwrap_or_else(given_up).map_err(failed)
     }
 
     fn flush(&self) -> Result<(), TargetError> {
-        self.pool().flush().map_err(failed)
+        self.pool.flush(self.pool.lock()).unwrap_or_else(given_up).map_err(failed)
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), TargetError> {
-        self.pool().discard(self.id, offset, length).map_err(failed)
+        self.call(|pool| pool.discard(self.id, offset, length))
     }
 
     fn write_zeroes(&self, offset: u64, length: u64, _keep_allocated: bool) -> Result<(), TargetError> {
@@ -72,13 +76,27 @@ impl Target for PoolTarget {
     }
 
     fn runs(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Run>, TargetError> {
-        let runs = self.pool().runs(self.id, offset, length, limit).map_err(failed)?;
+        let runs = self.call(|pool| pool.runs(self.id, offset, length, limit))?;
         Ok(runs.into_iter().map(|(length, hole)| Run { length, hole }).collect())
     }
 }
 
+/// A pool that is served, with the thread for its commits.
+struct Serving {
+    exports: Arc<ExportTable>,
+    pool: Arc<Held>,
+    committer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.pool.take());
+        let _ = self.committer.take().map(std::thread::JoinHandle::join);
+    }
+}
+
 /// A raidz2 pool of 6 with a volume that holds the noise and fits into the cache.
-fn serve(s: &Setting<'_>) -> Result<Arc<ExportTable>> {
+fn serve(s: &Setting<'_>) -> Result<Serving> {
     s.folder.clear()?;
     let files: Vec<PathBuf> =
         (0..6).map(|index| s.folder.file(&format!("d{index}"), DEVICE_BYTES)).collect::<Result<_>>()?;
@@ -88,9 +106,12 @@ fn serve(s: &Setting<'_>) -> Result<Arc<ExportTable>> {
     let id = ours::volume(&mut pool, "data", size, 16384)?;
     ours::write_all(&mut pool, id, &s.noise.bytes)?;
     ours::read_all(&mut pool, id, s.noise)?;
+    let pool = Arc::new(Held::new(pool));
+    let for_committer = Arc::clone(&pool);
+    let committer = std::thread::spawn(move || for_committer.commit_behind());
     let table = ExportTable::new();
-    table.insert("data", Arc::new(PoolTarget { pool: Arc::new(Mutex::new(pool)), id, size }));
-    Ok(Arc::new(table))
+    table.insert("data", Arc::new(PoolTarget { pool: Arc::clone(&pool), id, size }));
+    Ok(Serving { exports: Arc::new(table), pool, committer: Some(committer) })
 }
 
 /// fio on a file or an NBD address: requests and seconds.
@@ -170,18 +191,20 @@ pub fn nbd_unavailable() -> Option<String> {
 
 /// Our server, in this process.
 pub fn ours_nbd(s: &Setting<'_>) -> Result<Samples> {
-    let exports = serve(s)?;
+    let serving = serve(s)?;
+    let exports = Arc::clone(&serving.exports);
     let socket = s.folder.path().join("socket");
     let server = NbdServer::bind(Listen::Unix(socket.clone()), exports)?;
     let stop = server.handle();
     let samples = std::thread::scope(|scope| {
-        let serving = scope.spawn(|| server.serve());
+        let running = scope.spawn(|| server.serve());
         let samples = nbd_jobs(s, &socket, "data");
         stop.stop();
-        let _ = serving.join();
+        let _ = running.join();
         samples
     })?;
     drop(server);
+    drop(serving);
     s.folder.clear()?;
     Ok(samples)
 }
@@ -222,12 +245,14 @@ fn fuse_jobs(s: &Setting<'_>, file: &Path) -> Result<Samples> {
 
 /// Our file system of volumes.
 pub fn ours_fuse(s: &Setting<'_>) -> Result<Samples> {
-    let exports = serve(s)?;
+    let serving = serve(s)?;
+    let exports = Arc::clone(&serving.exports);
     let place = s.folder.path().join("mnt");
     std::fs::create_dir_all(&place)?;
     let mut session = export::mount(&place, exports, &FuseOptions::default())?;
     let samples = fuse_jobs(s, &place.join("data"));
     session.stop()?;
+    drop(serving);
     s.folder.clear()?;
     samples
 }

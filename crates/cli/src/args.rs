@@ -134,6 +134,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Prove that the structures of a pool agree; changes nothing
     Check(Check),
+    /// Get the data off an array that no longer starts, never writing to its members
+    Rescue(crate::rescue::args::Rescue),
     /// Show on files in a temporary folder what a pool survives
     Demo(Demo),
     /// RAID sets: the options of raidctl(8), or one of nbd, fuse, hold, read, write, scrub and list
@@ -665,6 +667,16 @@ mod tests {
             "serve",
             "serve tank",
             "check tank",
+            "rescue scan a b --map a=m",
+            "rescue plan --save p a b",
+            "rescue volumes --plan p --candidate 2",
+            "rescue serve --plan p --fuse /mnt --overlay o",
+            "rescue serve --plan p --socket s",
+            "rescue diff --plan p --overlay o",
+            "rescue copy --plan p md0 --to f --map m --fill zero",
+            "rescue files --plan p md0 --to d",
+            "rescue image /dev/sda --to f --map m --needed-for p",
+            "rescue demo",
             "demo --dir /tmp/x --size 96M --seed 3",
             "completions bash",
             "man /tmp/m",
@@ -694,6 +706,10 @@ mod tests {
             "create --data raid7 tank a",
             "scrub -p -s tank",
             "import -F -T 3 tank",
+            "rescue serve --plan p",
+            "rescue scan",
+            "rescue scan a --map m",
+            "rescue image /dev/sda --to f",
             "nbd tank/v",
             "nbd tank/v --socket a --listen 127.0.0.1:1",
             "volume create tank/v",

@@ -2,7 +2,8 @@
 //!
 //! The pool sits behind one lock ([`Shared`]). Served volumes and control clients take it for one request at
 //! a time; the ticker takes it for one bounded step of background work at a time, and after each step lets all
-//! go first who were waiting. Missing devices are looked for now and then.
+//! go first who were waiting. Commits write without the lock ([`pool::Held`]), for which there is a thread. Missing devices
+//! are looked for now and then.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use device::Access;
 use pool::report::State as Health;
-use pool::{Pool, PoolError};
+use pool::types::DatasetId;
+use pool::{Guard, Held, Pool, PoolError};
 use protocol::request::{Call, Reply, Request};
 
 use crate::control::{Connection, ControlServer, Handler};
@@ -41,8 +43,7 @@ const REOPEN_EVERY: Duration = Duration::from_secs(2);
 pub(crate) struct Shared {
     /// Its name.
     pub(crate) name: String,
-    /// `None` once it was given up.
-    pool: Mutex<Option<Pool>>,
+    held: Held,
     /// Who waits for the lock, the ticker not counted.
     waiting: AtomicUsize,
     /// How often the lock was taken, the ticker not counted.
@@ -90,10 +91,20 @@ impl Shared {
         self.enter().as_mut().map(step)
     }
 
+    /// Writes to a volume; `None` once the pool was given up.
+    pub(crate) fn write(&self, id: DatasetId, offset: u64, data: &[u8]) -> Option<Result<(), PoolError>> {
+        self.held.write(self.enter(), id, offset, data)
+    }
+
+    /// Returns once everything accepted so far is durable; `None` once the pool was given up.
+    pub(crate) fn flush(&self) -> Option<Result<(), PoolError>> {
+        self.held.flush(self.enter())
+    }
+
     /// Takes the lock, counted so that the ticker lets us go first.
-    fn enter(&self) -> MutexGuard<'_, Option<Pool>> {
+    fn enter(&self) -> Guard<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        let guard = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.held.lock();
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         self.taken.fetch_add(1, Ordering::SeqCst);
         guard
@@ -130,6 +141,10 @@ impl Shared {
                 let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let destroy = |pool| session::destroy(pool, &mut record, &self.state);
                 return self.give_up(*force, destroy).map(|()| (Reply::Done, Vec::new()));
+            }
+            Request::Flush => {
+                self.flush().ok_or_else(|| given_up(&self.name))??;
+                return Ok((Reply::Done, Vec::new()));
             }
             _ => {}
         }
@@ -189,7 +204,14 @@ impl Shared {
 
     /// One bounded step of background work; true if there is more to do now.
     fn step(&self) -> Option<Result<bool, PoolError>> {
-        let mut guard = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.held.lock();
+        if guard.as_ref()?.commit_due() {
+            let (back, outcome) = self.held.commit(guard);
+            guard = back;
+            if let Err(error) = outcome {
+                return Some(Err(error));
+            }
+        }
         guard.as_mut().map(|pool| {
             let outcome = pool.tick(STEP_BYTES);
             eventlog::keep(pool, &self.state);
@@ -281,6 +303,7 @@ pub(crate) struct Holder {
     shared: Arc<Shared>,
     control: Option<ControlServer>,
     ticker: Option<JoinHandle<()>>,
+    committer: Option<JoinHandle<()>>,
     lock: Option<PoolLock>,
 }
 
@@ -315,7 +338,7 @@ impl Holder {
         let (guid, name) = (pool.guid(), pool.name().to_owned());
         let shared = Arc::new(Shared {
             name,
-            pool: Mutex::new(Some(pool)),
+            held: Held::new(pool),
             waiting: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             changes: AtomicU64::new(0),
@@ -332,7 +355,13 @@ impl Holder {
             .name("ticker".into())
             .spawn(move || for_ticker.work())
             .map_err(Failure::io("start a thread"))?;
-        Ok(Self { shared, control: Some(control), ticker: Some(ticker), lock: Some(lock) })
+        let for_committer = Arc::clone(&shared);
+        let committer = thread::Builder::new()
+            .name("committer".into())
+            .spawn(move || for_committer.held.commit_behind())
+            .map_err(Failure::io("start a thread"))?;
+        let (ticker, committer) = (Some(ticker), Some(committer));
+        Ok(Self { shared, control: Some(control), ticker, committer, lock: Some(lock) })
     }
 
     /// The pool.
@@ -355,7 +384,10 @@ impl Holder {
             ticker.thread().unpark();
             let _ = ticker.join();
         }
-        let pool = self.shared.enter().take();
+        let pool = self.shared.held.take();
+        if let Some(committer) = self.committer.take() {
+            let _ = committer.join();
+        }
         let outcome = match pool {
             Some(mut pool) if !pool.read_only() => {
                 let flushed = pool.flush();

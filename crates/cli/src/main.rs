@@ -13,6 +13,7 @@
 //! - `holder`: holding a pool for longer, with its background work; `control`: how others reach the holder
 //! - `serve`, `targets`: volumes for other programs; `progress`, `signals`: for commands that take their time
 //! - `raid`: RAID sets, which are not pools: `raidctl`
+//! - `rescue`: data off arrays that no longer start, which has nothing to do with pools
 //! - `commands`: one function each; `render`, `json`: the answers; `manual`: completions and pages; `demo`
 
 #![allow(
@@ -37,6 +38,7 @@ mod open;
 mod progress;
 mod raid;
 mod render;
+mod rescue;
 mod serve;
 mod session;
 mod signals;

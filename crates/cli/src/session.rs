@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use device::Access;
 use pool::spec::ImportOptions;
+use pool::types::Txg;
 use pool::{Pool, PoolError};
 use protocol::request::{Reply, Request};
 
@@ -67,7 +68,10 @@ impl LocalPool {
         let devices = open::known_members(&record, access).map_err(|error| in_use(&record.name, error))?;
         let here = record.boot == host::boot();
         let offline = if here { record.offline.clone() } else { Vec::new() };
-        let options = ImportOptions { read_only, host: host::host(), offline, ..ImportOptions::default() };
+        // A read-only import leaves no trace on the devices: each command does as it did.
+        let (txg, force) = (record.root.map(Txg), record.forced);
+        let host = host::host();
+        let options = ImportOptions { read_only, host, offline, txg, force, ..ImportOptions::default() };
         let import = |options| Pool::import(&host::env(cache_bytes), record.guid, devices.clone(), options);
         let imported = match import(&options) {
             // What was taken out for a while is needed now.

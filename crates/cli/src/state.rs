@@ -44,6 +44,12 @@ pub(crate) struct Record {
     pub(crate) exported: bool,
     /// It was imported read-only.
     pub(crate) read_only: bool,
+    /// If read-only: at this older root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<u64>,
+    /// If read-only: by force, whatever other histories there are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) forced: bool,
     /// It is destroyed: whoever reads this and finds nobody at it clears what labels are left, and forgets it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) destroyed: bool,
@@ -68,6 +74,8 @@ impl Record {
             folders: Vec::new(),
             exported: false,
             read_only: false,
+            root: None,
+            forced: false,
             destroyed: false,
             offline: Vec::new(),
             boot: String::new(),

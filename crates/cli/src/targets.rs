@@ -53,9 +53,13 @@ impl Volume {
 
     /// Does something with the pool. While it is suspended, waits for devices to return if `failmode` says so.
     fn run<T>(&self, mut step: impl FnMut(&mut Pool) -> Result<T, PoolError>) -> Result<T, TargetError> {
+        self.try_on(|| self.shared.engine(&mut step))
+    }
+
+    /// As [`Self::run`] for what takes the lock by itself.
+    fn try_on<T>(&self, mut step: impl FnMut() -> Option<Result<T, PoolError>>) -> Result<T, TargetError> {
         loop {
-            let outcome = self.shared.engine(&mut step);
-            match outcome {
+            match step() {
                 None => return Err(TargetError::Io("the pool is no longer in use".to_owned())),
                 Some(Ok(value)) => return Ok(value),
                 Some(Err(error)) if is_suspended(&error) && self.waits() && !self.shared.has_ended() => {
@@ -124,14 +128,14 @@ impl Target for Volume {
         if self.read_only {
             return Err(TargetError::ReadOnly);
         }
-        self.run(|pool| pool.write(self.id, offset, data))
+        self.try_on(|| self.shared.write(self.id, offset, data))
     }
 
     fn flush(&self) -> Result<(), TargetError> {
         if self.read_only {
             return Ok(());
         }
-        self.run(Pool::flush)
+        self.try_on(|| self.shared.flush())
     }
 
     fn discard(&self, offset: u64, length: u64) -> Result<(), TargetError> {

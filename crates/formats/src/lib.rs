@@ -13,13 +13,14 @@
 //! - `volumes`: what lies between disks and file systems; `zfs` apart
 //! - `raid`: members of RAID sets
 //! - `tables`: partition tables; `partitions`: what is in them
-//! - [`lvm`]: the volumes of LVM2, decoded
 //! - [`md`]: all that the superblocks of Linux md say, decoded
+//! - [`lvm`]: LVM2 from label to the map of a logical volume, thin pools and snapshots
 //! - `reader`, `fields`, `crc`: what all of these are built of
 
 mod crc;
 mod fields;
 mod found;
+mod input;
 pub mod lvm;
 pub mod md;
 mod media;
@@ -37,6 +38,8 @@ use std::ops::Range;
 use device::{BlockDevice, DeviceError};
 
 pub use found::{Found, Kind, MdVersion};
+pub use input::ReadError;
+pub use md::FieldError;
 pub use partitions::{Partition, PartitionTable, partitions};
 use reader::Reader;
 
@@ -85,6 +88,15 @@ const PARSERS: &[Parser] = &[
 /// # Errors
 /// A place where a signature may be can't be read, so that "nothing was found" would be untrue.
 pub fn probe(device: &dyn BlockDevice) -> Result<Vec<Found>, DeviceError> {
+    let (found, missed) = probe_damaged(device)?;
+    missed.map_or(Ok(found), Err)
+}
+
+/// As [`probe`], of a device with places that can't be read: what was found elsewhere, and the first error.
+///
+/// # Errors
+/// The device does not tell its size.
+pub fn probe_damaged(device: &dyn BlockDevice) -> Result<(Vec<Found>, Option<DeviceError>), DeviceError> {
     let reader = Reader::new(device)?;
     let mut found: Vec<Found> = PARSERS.iter().filter_map(|parser| parser(&reader)).collect();
     found.extend(tables::bsd_disklabel(&reader));
@@ -96,9 +108,9 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Vec<Found>, DeviceError> {
         found.extend(tables::mbr(&reader));
     }
     found.extend(gpt);
-    reader.finish()?;
+    let missed = reader.finish().err();
     found.sort_by_key(|found| found.offset);
-    Ok(found)
+    Ok((found, missed))
 }
 
 /// The byte ranges to zero so that none of this is found any more: the signatures and their copies, not the

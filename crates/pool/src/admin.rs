@@ -508,7 +508,12 @@ impl Pool {
         let id = self.device_named(name)?;
         let path = self.path_of(id);
         self.commit()?;
+        let mut before = None;
         if let Some(device) = self.core.devices.get_mut(&id) {
+            // One that was not in use may have been taken away and brought back, which nobody noticed.
+            if opened.is_some() && !device.usable() {
+                before = device.handle.take();
+            }
             device.offline = false;
             device.temporary = false;
             device.faulted = false;
@@ -518,6 +523,9 @@ impl Pool {
             && self.core.devices.get(&id).is_none_or(|device| device.handle.is_none())
             && !self.device_returned(new)?
         {
+            if let Some(device) = self.core.devices.get_mut(&id) {
+                device.handle = before;
+            }
             return Err(PoolError::refused(format!("{} is not {path}: its label says otherwise", new.path)));
         }
         let Some(device) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
@@ -561,6 +569,7 @@ impl Pool {
         if self.core.read_only {
             return Err(PoolError::ReadOnly);
         }
+        self.settle_or_suspend()?;
         let ids: Vec<DeviceId> = match name {
             Some(name) => vec![self.device_named(name)?],
             None => self.core.devices.keys().copied().collect(),
@@ -618,6 +627,7 @@ impl Pool {
     pub fn device_returned(&mut self, new: &NewDevice) -> Result<bool> {
         let labels = label::read(&*new.device)?;
         let Some(label) = labels.label.filter(|label| label.pool == self.core.guid) else { return Ok(false) };
+        self.settle_or_suspend()?;
         let Some(device) = self.core.devices.values_mut().find(|device| device.guid == label.device) else {
             return Ok(false);
         };
@@ -682,7 +692,7 @@ impl Pool {
     ///
     /// # Errors
     /// A device can't be written; the pool is given back, what was cleared is cleared.
-    pub fn destroy(self) -> Result<(), Box<(Self, PoolError)>> {
+    pub fn destroy(mut self) -> Result<(), Box<(Self, PoolError)>> {
         if let Err(error) = self.writable() {
             return Err(Box::new((self, error)));
         }

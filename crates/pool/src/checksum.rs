@@ -34,7 +34,7 @@ impl ChecksumKind {
         let mut bytes = [0; CHECKSUM_BYTES];
         match self {
             Self::Xxh3 => {
-                bytes[..16].copy_from_slice(&xxhash_rust::xxh3::xxh3_128(data).to_le_bytes());
+                bytes[..16].copy_from_slice(&twox_hash::XxHash3_128::oneshot(data).to_le_bytes());
             }
             Self::Blake3 => bytes = *blake3::hash(data).as_bytes(),
         }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use device::BlockDevice;
 use device::rng::Rng;
@@ -16,6 +17,7 @@ use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
 use crate::report::Plan;
 use crate::scan::Scan;
 use crate::spec::{CreateSpec, GroupKind, GroupSpec, Host, NewDevice};
+use crate::txg::Claims;
 use crate::types::{DeviceId, GroupId, Guid, Millis, Session, Txg};
 
 /// The most devices of one group: a chunk has as many columns at most.
@@ -32,7 +34,7 @@ impl Core {
         Self {
             clock: env.clock.clone(),
             runner: env.runner.clone(),
-            workers: Workers::new(env.runner.parallelism()),
+            workers: Arc::new(Workers::new(env.runner.parallelism())),
             rng,
             name,
             guid,
@@ -47,13 +49,14 @@ impl Core {
             data: HashMap::new(),
             cache: Cache::new(env.cache_bytes),
             buffers: Buffers::default(),
+            spare: Arc::default(),
             unwritten_nodes: BTreeMap::new(),
             unwritten_extents: BTreeMap::new(),
             dirty_devices: BTreeSet::new(),
             labels_dirty: false,
             events: EventLog::default(),
             lost: BTreeSet::new(),
-            healed_bytes: 0,
+            healing: BTreeMap::new(),
             next_address: 1 << 20,
             new_headers: Vec::new(),
             current_nodes: BTreeMap::new(),
@@ -86,16 +89,22 @@ impl Pool {
             next_device: 1,
             next_group: 0,
             sessions: Vec::new(),
+            goes_back_to: None,
             committed: Txg(0),
             roots: VecDeque::new(),
             changed: false,
             dirty_bytes: 0,
             last_commit: Millis(0),
             syncing: None,
+            commits_begun: 0,
+            commits_done: 0,
             committed_slots: BTreeMap::new(),
             unsettled_bitmaps: BTreeSet::new(),
             room_bytes: 0,
+            room_piece: 0,
+            room_blocks: 0,
             room_stamp: Txg(0),
+            claims: Claims::default(),
             scan: Scan::default(),
             host,
         }
@@ -225,8 +234,9 @@ impl Pool {
     pub(crate) fn start_session(&mut self) -> Result<()> {
         let number = self.sessions.len() as u64;
         self.sessions.push((self.core.session, self.committed));
-        // The session before this one ended with the root that was imported.
-        let known = self.sessions.len().saturating_sub(2);
+        // The session before this one ended with the root that was imported, and if that did nothing but go back, the
+        // one before with the root that it went back to.
+        let known = self.sessions.len().saturating_sub(3);
         for (index, (session, last)) in self.sessions.iter().enumerate().skip(known) {
             let mut w = crate::codec::Writer::default();
             w.u64(session.0);

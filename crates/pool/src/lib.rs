@@ -14,6 +14,8 @@
 //! label     both ends of each device: configuration and uberblocks
 //! ```
 //!
+//! [`Held`] is a pool behind a lock for servers, with commits beside reads and writes.
+//!
 //! `core` is the state that all of these share; `import`, `create`, `admin`, `scan` and `check` are what people ask
 //! for; `report` is what they are told. On-disk structures are described in `docs/on-disk-format.md`.
 
@@ -34,6 +36,7 @@ mod error;
 pub mod fuzz;
 #[cfg(test)]
 mod golden;
+mod held;
 mod import;
 mod io;
 mod label;
@@ -54,9 +57,11 @@ pub use admin::ReplaceOptions;
 pub use config::{DevicePath, LabelInfo};
 pub use dataset::VolumeInfo;
 pub use error::{PoolError, Result};
+pub use held::{Guard, Held};
 pub use label::DEVICE_BYTES_MIN;
 pub use pool::Pool;
 pub use scan::ScrubAction;
+pub use txg::CommitWork;
 
 /// The unit of everything stored, bytes.
 pub const SECTOR: u64 = 4096;

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::report::{Event, HistoryEntry};
 use crate::scan::Scan;
 use crate::spec::Host;
-use crate::txg::Syncing;
+use crate::txg::{Claims, Syncing};
 use crate::types::{DatasetId, Guid, Logical, Millis, Session, Txg};
 
 /// An imported pool.
@@ -33,6 +33,8 @@ pub struct Pool {
     pub(crate) next_group: u32,
     /// Sessions that committed something and the last transaction group of each.
     pub(crate) sessions: Vec<(Session, Txg)>,
+    /// The root that the next uberblock goes back to.
+    pub(crate) goes_back_to: Option<(Session, Txg)>,
     /// The last committed transaction group.
     pub(crate) committed: Txg,
     /// Importable roots, oldest first.
@@ -43,13 +45,21 @@ pub struct Pool {
     pub(crate) dirty_bytes: u64,
     pub(crate) last_commit: Millis,
     pub(crate) syncing: Option<Syncing>,
+    /// Commits begun and done since the import.
+    pub(crate) commits_begun: u64,
+    pub(crate) commits_done: u64,
     /// Which bitmap slot of each chunk the last root uses.
     pub(crate) committed_slots: BTreeMap<Logical, u8>,
     /// Chunks whose bitmap the commit under way wrote.
     pub(crate) unsettled_bitmaps: BTreeSet<Logical>,
-    /// Room for data at the last exact look, and after which commit that was.
+    /// Bytes and blocks, none longer than `room_piece`, that can be accepted without another look; and after which
+    /// commit the last look was.
     pub(crate) room_bytes: u64,
+    pub(crate) room_piece: u64,
+    pub(crate) room_blocks: u64,
     pub(crate) room_stamp: Txg,
+    /// Room taken for dirty blocks.
+    pub(crate) claims: Claims,
     pub(crate) scan: Scan,
     pub(crate) host: Host,
 }

@@ -5,6 +5,7 @@
 //!     --scan--> Scan: what each holds, what belongs together, what is stale or missing
 //!     --plan--> Plan: ways to put arrays together, best first, with reasons; a file that people can edit
 //!     --Candidate::open--> ArrayDevice: the array as a read-only device
+//!     --discover--> Volume: partitions, logical volumes and what is on them
 //! ```
 //!
 //! A run of bytes of an [`ArrayDevice`] is read from its member, else from what is readable *there* of the
@@ -12,18 +13,33 @@
 //! [`device::OverlayDevice`] over the array.
 
 mod array;
+mod bitmaps;
+mod content;
+mod copy;
 mod error;
+mod files;
 mod image;
+mod imaging;
+mod infer;
+mod needed;
 mod plan;
 mod raid6;
 mod render;
+mod salvage;
 mod scan;
 mod score;
-mod witness;
+mod volumes;
 
 pub use array::{ArrayDevice, Section, Source};
+pub use content::{Checks, check};
+pub use copy::{CopyOptions, CopyProgress, copy_out};
 pub use error::RescueError;
+pub use files::{Copied, FilesError, LostFile, copy_files};
 pub use image::Image;
-pub use plan::{Candidate, LeftOut, Plan, Reshaping, Slot, plan};
+pub use imaging::{ImageProgress, image_disk};
+pub use needed::needed;
+pub use plan::{BitmapAt, Candidate, LeftOut, Plan, Reshaping, Slot, plan};
 pub use render::{render_plan, render_scan};
+pub use salvage::read_around_losses;
 pub use scan::{ArraySummary, ImageSummary, MemberState, MemberSummary, Scan, scan};
+pub use volumes::{Volume, chosen, discover, volume_name};

@@ -152,8 +152,12 @@ fn look(images: &[Image], number: usize, image: &Image) -> (ImageSummary, Vec<Su
     if size == 0 {
         summary.problems.push("it is empty".to_owned());
     }
-    match formats::probe(&*image.device) {
-        Ok(found) => summary.holds = found.iter().map(ToString::to_string).collect(),
+    match formats::probe_damaged(&*image.device) {
+        Ok((found, missed)) => {
+            summary.holds = found.iter().map(ToString::to_string).collect();
+            // Bad sectors are counted above; a read that fails without a map says more.
+            summary.problems.extend(missed.filter(|_| summary.bad == 0).map(|error| error.to_string()));
+        }
         Err(error) => summary.problems.push(error.to_string()),
     }
     let mut superblocks = Vec::new();

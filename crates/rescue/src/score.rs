@@ -3,14 +3,18 @@
 use device::BlockDevice;
 use geometry::md::Shape;
 
-use crate::{ArrayDevice, Candidate, witness};
+use crate::{ArrayDevice, Candidate, content};
 
 /// Rows of one sector whose parity is looked at.
 const SAMPLES: u64 = 512;
 
 /// The candidate with its score, and the reasons for it. `unproven` says that its superblocks were never used.
 pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
-    let empty = candidate.slots.iter().filter(|slot| slot.is_none()).count();
+    let empty = candidate
+        .slots
+        .iter()
+        .filter(|slot| slot.as_ref().is_none_or(|slot| slot.clean_by.is_some()))
+        .count();
     let shape = Shape::from_codes(candidate.level, candidate.layout);
     let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
     let tolerated = shape.as_ref().map_or(0, |shape| usize::from(shape.tolerates(members)));
@@ -37,17 +41,20 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
             candidate.reasons.push(error.to_string());
         }
         Ok(array) => {
-            let (gain, reason) = content(&array);
+            let (gain, reason) = held(&array);
             score += gain;
             candidate.reasons.push(reason);
-            let copies = witness::copies(&array);
-            let all = copies.right + copies.wrong;
+            let checks = content::check(&array);
+            let all = checks.right + checks.wrong;
             if all > 0 {
-                let right = copies.right;
-                candidate
-                    .reasons
-                    .push(format!("{right} of {all} copies of its superblock are in their places"));
-                score += if copies.wrong == 0 { 5 } else { -50 };
+                let right = checks.right;
+                candidate.reasons.push(format!("{right} of {all} structures of its file system fit"));
+                // A few may have been torn by a crash.
+                score += match checks.wrong {
+                    0 => 5,
+                    wrong if wrong * 20 <= right => 0,
+                    _ => -50,
+                };
             }
             if let Some((right, wrong)) = array.sample_parity(SAMPLES) {
                 candidate.reasons.push(format!("parity fits in {right} of {} sampled rows", right + wrong));
@@ -67,8 +74,8 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
 }
 
 /// What the array holds: worth how much, and in words.
-fn content(array: &ArrayDevice) -> (i32, String) {
-    match formats::probe(array as &dyn BlockDevice) {
+fn held(array: &ArrayDevice) -> (i32, String) {
+    match formats::probe_damaged(array as &dyn BlockDevice).map(|(found, _)| found) {
         Ok(found) if found.iter().any(|found| !found.damaged) => {
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             (25, format!("it holds {}", found.join(" and ")))

@@ -1,67 +1,221 @@
-//! Against real arrays: set `COFFER_LAB` to a folder with a folder of `disk-*.img` for each case. Writes each best
-//! candidate out as a sparse file to `COFFER_LAB_OUT`, if that is set, for other tools to look at.
+//! Against real arrays: `COFFER_LAB=DIR` names a folder with a folder for each case, with `disk-*.img`, what the array
+//! really is in `truth.json`, and what is on it in `MANIFEST.sha256`. `COFFER_LAB_CASE=PART,PART`
+//! takes only the cases with one of these in their names. A table is printed; it fails if an original changes, if a wrong answer is called sure, or if a
+//! file is copied out with other contents than it had.
+//!
+//! Whether an answer is right is asked of the bytes: the best candidate's array and the array put together from the
+//! truth must be the same, wherever they can be read.
 #![allow(clippy::unwrap_used, dead_code)]
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 
 use device::BlockDevice;
-use rescue::{Image, plan, scan};
+use geometry::md::Shape;
+use rescue::{ArrayDevice, Candidate, Image, Slot, copy_files, discover, plan, scan};
+use serde_json::Value;
+
+/// Candidates with more than this call themselves right.
+const SURE: u8 = 50;
+
+/// What came of one case.
+struct Row {
+    case: String,
+    truth: String,
+    first: String,
+    score: u8,
+    tied: usize,
+    verdict: &'static str,
+    files: String,
+    lost: String,
+}
+
+/// SHA-256 of files, by the system's own program.
+fn sums(files: &[PathBuf]) -> Vec<String> {
+    let out = Command::new("sha256sum").args(files).output().unwrap();
+    String::from_utf8(out.stdout).unwrap().lines().map(|line| line[..64].to_owned()).collect()
+}
+
+fn times(files: &[PathBuf]) -> Vec<std::time::SystemTime> {
+    files.iter().map(|file| fs::metadata(file).unwrap().modified().unwrap()).collect()
+}
+
+/// The array as the truth has it; `None` for a reshape, which the truth tells otherwise.
+fn true_candidate(case: &Path, truth: &Value) -> Option<Candidate> {
+    if truth["done"].to_string().contains("--grow") {
+        return None;
+    }
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    let level = match truth["level"].as_str()? {
+        "linear" => -1,
+        text => text.trim_start_matches("raid").parse().ok()?,
+    };
+    let mut layout = number(&truth["md_sysfs"]["layout"]).unwrap_or(0) as u32;
+    if level == 0 && truth["layout"] == "original" {
+        layout = 1;
+    }
+    let mut slots = vec![None; number(&truth["raid_disks"])? as usize];
+    for member in truth["members"].as_array()? {
+        let path = case.join(member["file"].as_str()?);
+        let stale = member["state"].as_str().is_some_and(|state| state.contains("stale"));
+        let (Some(role), false, true) = (number(&member["role"]), stale, path.exists()) else { continue };
+        let map = PathBuf::from(format!("{}.map", path.display()));
+        let map = map.exists().then_some(map);
+        let used = number(&truth["md_sysfs"]["component_size"]).filter(|size| *size > 0 && level > 0);
+        slots[role as usize] = Some(Slot {
+            path,
+            map,
+            data_offset: number(&member["data_offset"])?,
+            size: used.map_or(number(&member["data_size"])?, |kib| kib * 1024),
+            valid: None,
+            new_data_offset: None,
+            clean_by: None,
+        });
+    }
+    Some(Candidate {
+        array: "truth".to_owned(),
+        score: 0,
+        reasons: Vec::new(),
+        level,
+        layout,
+        shape: String::new(),
+        chunk: number(&truth["chunk_bytes"]).unwrap_or(0),
+        slots,
+        left_out: Vec::new(),
+        reshape: None,
+    })
+}
+
+/// Bytes that differ, bytes lost of the second, and whether it is no shorter.
+fn compare(truth: &ArrayDevice, other: &ArrayDevice) -> (u64, u64, bool) {
+    let (size, own) = (truth.size().unwrap(), other.size().unwrap());
+    let (mut wrong, mut lost) = (0, 0);
+    let (mut a, mut b) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    for at in (0..size.min(own)).step_by(1 << 20) {
+        let length = (size.min(own) - at).min(1 << 20) as usize;
+        for (device, bytes) in [(truth, &mut a), (other, &mut b)] {
+            let gone = device.read_around_losses(at, &mut bytes[..length]).unwrap();
+            for range in gone {
+                bytes[(range.start - at) as usize..(range.end - at) as usize].fill(0);
+                lost += if std::ptr::eq(device, other) { range.end - range.start } else { 0 };
+            }
+        }
+        wrong += a[..length].iter().zip(&b[..length]).filter(|(a, b)| a != b).count() as u64;
+    }
+    (wrong, lost, own >= size)
+}
+
+/// Copies the files of all file systems out; how many are right, wrong, lost, and the names of those lost.
+fn files(case: &Path, name: &str, array: ArrayDevice) -> Option<(usize, Vec<String>, usize)> {
+    let manifest = fs::read_to_string(case.join("MANIFEST.sha256")).ok()?;
+    let wanted: BTreeMap<String, String> = manifest
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .map(|(sum, path)| (path.trim_start_matches("./").to_owned(), sum.to_owned()))
+        .collect();
+    let device: Arc<dyn BlockDevice> = Arc::new(array);
+    let (mut right, mut wrong) = (0, Vec::new());
+    let mut read = false;
+    for volume in discover(&[(name.to_owned(), device)]) {
+        let Some(device) = &volume.device else { continue };
+        let to = tempfile::tempdir().unwrap();
+        let Ok(_) = copy_files(device, to.path(), false, |_| true) else { continue };
+        read = true;
+        for (path, sum) in &wanted {
+            let copy = to.path().join(path);
+            if copy.is_file() {
+                if sums(&[copy]) == [sum.clone()] { right += 1 } else { wrong.push(path.clone()) }
+            }
+        }
+    }
+    read.then_some((right, wrong, wanted.len() - right.min(wanted.len())))
+}
+
+fn run(case: &Path) -> Row {
+    let name = case.file_name().unwrap().to_string_lossy().into_owned();
+    let mut paths: Vec<PathBuf> = fs::read_dir(case).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "img"));
+    paths.sort();
+    let before = (sums(&paths), times(&paths));
+    let truth: Value = serde_json::from_str(&fs::read_to_string(case.join("truth.json")).unwrap()).unwrap();
+    let images: Vec<Image> = paths.iter().map(|path| Image::open(path).unwrap()).collect();
+    let plan = plan(&images, &scan(&images));
+    let wanted = true_candidate(case, &truth);
+    let shape = |candidate: &Candidate| {
+        let shape = Shape::from_codes(candidate.level, candidate.layout).unwrap();
+        format!("{shape} {}K", candidate.chunk >> 10)
+    };
+    let mut row = Row {
+        case: name.clone(),
+        truth: wanted.as_ref().map_or_else(|| "a reshape".to_owned(), shape),
+        first: "none".to_owned(),
+        score: 0,
+        tied: 0,
+        verdict: "NONE",
+        files: String::new(),
+        lost: String::new(),
+    };
+    if let Some(best) = plan.candidates.first() {
+        row.first = shape(best);
+        row.score = best.score;
+        row.tied = plan.candidates.iter().filter(|other| other.score == best.score).count();
+        let right = |candidate: &Candidate| {
+            let wanted = wanted.as_ref()?;
+            let (wrong, lost, long) = compare(&wanted.open().unwrap(), &candidate.open().unwrap());
+            Some((wrong == 0 && long, lost))
+        };
+        row.verdict = match right(best) {
+            Some((true, lost)) => {
+                row.lost = lost.to_string();
+                if best.score > SURE { "right" } else { "right, not sure" }
+            }
+            None => "right by files",
+            Some(_) if best.score > SURE => "WRONG",
+            Some(_) => {
+                let among =
+                    plan.candidates[1..].iter().any(|other| right(other).is_some_and(|(right, _)| right));
+                if among { "open, among them" } else { "OPEN, NOT AMONG THEM" }
+            }
+        };
+        row.files = match files(case, &name, best.open().unwrap()) {
+            Some((right, wrong, lost)) => {
+                // What a crash tore the kernel gets wrong as well.
+                let torn = truth["check"]["files_wrong_or_unreadable"].to_string();
+                let known = truth["check"]["files_wrong_or_unreadable"].as_array().map_or(0, Vec::len);
+                let new: Vec<&String> = wrong.iter().filter(|path| !torn.contains(path.as_str())).collect();
+                assert!(new.is_empty() || row.score <= SURE, "{name}: came out wrong: {new:?}");
+                format!("{right} right, {} wrong, {lost} lost; the kernel loses {known}", wrong.len())
+            }
+            None => "no reader".to_owned(),
+        };
+    }
+    assert_eq!(before, (sums(&paths), times(&paths)), "{name}: an original changed");
+    row
+}
 
 #[test]
 fn real_arrays() {
     let Some(lab) = std::env::var_os("COFFER_LAB").map(PathBuf::from) else { return };
-    let out = std::env::var_os("COFFER_LAB_OUT").map(PathBuf::from);
+    let parts = std::env::var("COFFER_LAB_CASE").unwrap_or_default();
+    let wanted = |case: &Path| parts.split(',').any(|part| case.to_string_lossy().contains(part));
     let mut cases: Vec<PathBuf> = fs::read_dir(lab).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|case| case.join("truth.json").exists() && wanted(case));
     cases.sort();
-    for case in cases.iter().filter(|case| case.is_dir()) {
-        let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        let files = fs::read_dir(case).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<PathBuf> =
-            files.filter(|path| path.extension().is_some_and(|e| e == "img")).collect();
-        files.sort();
-        let images: Vec<Image> = files.iter().map(|path| Image::open(path).unwrap()).collect();
-        let scan = scan(&images);
-        let plan = plan(&images, &scan);
-        let Some(best) = plan.candidates.first() else {
-            println!("{name}: no candidate");
-            continue;
-        };
-        println!(
-            "{name}: {} candidates, {} {}: {:?}",
-            plan.candidates.len(),
-            best.score,
-            best.shape,
-            best.reasons
-        );
-        let Some(out) = &out else { continue };
-        fs::create_dir_all(out).unwrap();
-        fs::write(out.join(format!("{name}.plan")), plan.to_text().unwrap()).unwrap();
-        let array = match best.open() {
-            Ok(array) => array,
-            Err(error) => {
-                println!("{name}: {error}");
-                continue;
-            }
-        };
-        let file = fs::File::create(out.join(format!("{name}.img"))).unwrap();
-        let size = array.size().unwrap();
-        file.set_len(size).unwrap();
-        let mut lost = 0;
-        let mut buffer = vec![0; 1 << 20];
-        let mut at = 0;
-        while at < size {
-            let length = (size - at).min(1 << 20) as usize;
-            for range in array.read_around_losses(at, &mut buffer[..length]).unwrap() {
-                lost += range.end - range.start;
-                buffer[(range.start - at) as usize..(range.end - at) as usize].fill(0);
-            }
-            if buffer[..length].iter().any(|byte| *byte != 0) {
-                file.write_all_at(&buffer[..length], at).unwrap();
-            }
-            at += length as u64;
-        }
-        println!("{name}: {size} bytes, {lost} lost");
-    }
+    println!("| case | truth | first candidate | score (tied) | verdict | lost bytes | files |");
+    println!("|---|---|---|---|---|---|---|");
+    let rows: Vec<Row> = cases
+        .iter()
+        .map(|case| {
+            let row = run(case);
+            let Row { case, truth, first, score, tied, verdict, lost, files } = &row;
+            println!("| {case} | {truth} | {first} | {score} ({tied}) | {verdict} | {lost} | {files} |");
+            row
+        })
+        .collect();
+    let right = rows.iter().filter(|row| row.verdict.starts_with("right")).count();
+    println!("{right} of {} right and first", rows.len());
+    assert!(rows.iter().all(|row| row.verdict != "WRONG"), "a wrong answer is called sure");
 }

@@ -5,6 +5,7 @@
 //! each crash and at the end `verify` looks at everything. [`shrink`] makes a failing program short.
 
 mod admin;
+mod behind;
 pub mod erasure;
 mod faults;
 pub mod model;
@@ -14,6 +15,7 @@ pub mod run;
 pub mod sabotage;
 pub mod shrink;
 pub mod states;
+mod text;
 mod verify;
 mod volumes;
 pub mod world;

@@ -4,7 +4,7 @@ use crate::program::Program;
 use crate::run::run;
 
 /// Every defect and what it is.
-pub const ALL: [(&str, &str); 17] = [
+pub const ALL: [(&str, &str); 18] = [
     ("skip-flush", "data and trees are not flushed before the uberblock"),
     ("uberblock-first", "the uberblock is written before what it names"),
     ("skip-last-flush", "a commit is acknowledged before its uberblock is durable"),
@@ -14,6 +14,7 @@ pub const ALL: [(&str, &str); 17] = [
     ("ignore-checksum", "whatever is read is believed"),
     ("lose-deadlist-entry", "destroying a snapshot does not free what only it held"),
     ("forget-snapshot", "blocks that a snapshot needs are freed with the volume's"),
+    ("forget-work", "a commit does not hear of what failed in its writing"),
     ("resilver-no-flush", "a resilvered region counts as fresh before it is durable"),
     ("job-too-far", "a resilver resumes one region too far"),
     ("trust-returned", "a device with another history is believed"),

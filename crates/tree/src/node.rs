@@ -34,7 +34,7 @@
 
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 use crate::bytes::{array, get_u16, get_u64, put_u16, put_u64};
 use crate::error::NodeError;
@@ -217,7 +217,7 @@ impl Node {
         check.equal("magic", hex(&page[..8]), hex(&MAGIC))?;
         check.equal("format version", get_u16(&*page, 8), VERSION)?;
         if let Some(pointer) = expected.pointer {
-            let found = xxh3_128(&*page).to_le_bytes();
+            let found = XxHash3_128::oneshot(&*page).to_le_bytes();
             // A fuzzer is believed.
             if found != pointer.checksum && !cfg!(fuzzing) {
                 return Err(check.error("checksum", hex(&found), hex(&pointer.checksum)));
@@ -234,7 +234,7 @@ impl Node {
         }
         let stored = get_u64(&*page, CHECKSUM_AT);
         put_u64(&mut *page, CHECKSUM_AT, 0);
-        let computed = xxh3_64(&*page);
+        let computed = XxHash3_64::oneshot(&*page);
         put_u64(&mut *page, CHECKSUM_AT, stored);
         if !cfg!(fuzzing) {
             check.equal("self checksum", stored, computed)?;
@@ -258,12 +258,12 @@ impl Node {
         let stride = if header.level == 0 { SLOT } else { ENTRY };
         page[HEADER_SIZE + usize::from(header.count) * stride..NODE_SIZE - usize::from(header.heap)].fill(0);
         header.write(&mut page);
-        let checksum = xxh3_64(&*page);
+        let checksum = XxHash3_64::oneshot(&*page);
         put_u64(&mut *page, CHECKSUM_AT, checksum);
         let pointer = NodePtr {
             address: header.address,
             birth: header.birth,
-            checksum: xxh3_128(&*page).to_le_bytes(),
+            checksum: XxHash3_128::oneshot(&*page).to_le_bytes(),
             level: header.level,
         };
         (pointer, Arc::new(Self { header, page }))
@@ -284,7 +284,7 @@ impl Node {
         NodePtr {
             address: self.header.address,
             birth: self.header.birth,
-            checksum: xxh3_128(&*self.page).to_le_bytes(),
+            checksum: XxHash3_128::oneshot(&*self.page).to_le_bytes(),
             level: self.header.level,
         }
     }

@@ -1,12 +1,13 @@
-//! The built program in real life: `trials crash` kills it.
+//! The built program in real life: `trials crash` kills it, `trials real` puts real file systems on it.
 //!
 //! - `lab`: folder, disk files, processes; `nbd`, `ledger`: a client, and what must be there after a crash
-//! - `crash`: kills
+//! - `crash`: kills; `real`: file systems, images, lost disks
 
 mod crash;
 mod lab;
 mod ledger;
 mod nbd;
+mod real;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Trial {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Put ext4 and xfs on exports of a raidz2, lose disks under load, and compare; images in and out by qemu-img
+    Real(real::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
             let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
             crash::run(&cli.coffer, &cli.dir, rounds, seed.unwrap_or_else(clock))
         }
+        Trial::Real(options) => real::run(&cli.coffer, &cli.dir, &options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

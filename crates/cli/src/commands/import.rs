@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use device::{Access, FileDevice};
 use pool::Pool;
-use pool::report::FoundPool;
+use pool::report::{FoundPool, State};
 use pool::spec::{ImportOptions, NewDevice};
 use pool::types::Txg;
 use protocol::request::Request;
@@ -52,7 +52,11 @@ pub(super) fn import(context: &Context, args: &args::Import) -> Outcome {
 
 /// The one pool that is meant.
 fn select<'a>(found: &'a [FoundPool], wanted: &str, in_use: &[Record]) -> Outcome<&'a FoundPool> {
-    let by_name: Vec<&FoundPool> = found.iter().filter(|pool| pool.name == wanted).collect();
+    let mut by_name: Vec<&FoundPool> = found.iter().filter(|pool| pool.name == wanted).collect();
+    // What a killed command has left can't be meant.
+    if by_name.iter().any(|pool| pool.state != State::Faulted) {
+        by_name.retain(|pool| pool.state != State::Faulted);
+    }
     let meant = match by_name.as_slice() {
         [] => found.iter().find(|pool| pool.guid.to_string() == wanted),
         [one] => Some(*one),
@@ -123,7 +127,10 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
     if rewinds {
         // Looked at read-only first, which says what is lost and changes nothing.
         let look = ImportOptions { read_only: true, ..options.clone() };
-        let (_, plan) = Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices.clone(), &look)?;
+        let (_, mut plan) = Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices.clone(), &look)?;
+        if plan.steps.is_empty() && plan.notices.is_empty() {
+            plan.notices.push("this is the newest state: nothing is lost".to_owned());
+        }
         if args.dry_run {
             return context.planned(&plan);
         }
@@ -138,6 +145,10 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
     let mut record = Record::new(pool.name(), pool.guid(), session::paths(&pool));
     record.folders = args.dir.iter().filter(|dir| dir.is_dir()).map(absolute).collect::<Outcome<_>>()?;
     record.read_only = options.read_only;
+    if options.read_only {
+        record.root = rewinds.then(|| pool.last_txg().0);
+        record.forced = options.force;
+    }
     context.state.save(&record)?;
     if !options.read_only {
         pool.log_history(&context.command_line)?;
@@ -177,6 +188,7 @@ pub(super) fn export(context: &Context, args: &args::OnePool) -> Outcome {
     record.exported = true;
     record.offline.clear();
     record.read_only = false;
+    (record.root, record.forced) = (None, false);
     context.state.save(&record)
 }
 

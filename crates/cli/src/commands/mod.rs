@@ -18,7 +18,7 @@ use crate::args::{Command, VolumeCommand};
 use crate::error::{Failure, Outcome};
 use crate::session::{self, Mode};
 use crate::state::State;
-use crate::{demo, json, manual, render, serve};
+use crate::{demo, json, manual, render, rescue, serve};
 
 /// What every command needs.
 #[derive(Debug)]
@@ -148,6 +148,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Nbd(args) => serve::nbd(context, args),
         Command::Fuse(args) => serve::fuse(context, &args),
         Command::Serve(args) => serve::serve(context, args),
+        Command::Rescue(args) => rescue::run(context, args.command),
         Command::Demo(args) => demo::run(context, &args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

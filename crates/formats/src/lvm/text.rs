@@ -1,152 +1,292 @@
-//! LVM's configuration text: sections in braces, values after `=`, comments after `#`.
+//! The text that LVM2 keeps its metadata in: a tree of sections, with lists, numbers and strings.
+//!
+//! ```text
+//! section  = { name "{" section "}" | name "=" value }
+//! value    = scalar | "[" [ scalar { "," scalar } ] "]"
+//! scalar   = integer | real | '"' string '"'
+//! comment  = "#" up to the end of the line
+//! ```
 
-/// Deepest nesting of sections; real metadata has four.
+use std::fmt;
+
+/// The deepest that sections may lie in each other; LVM itself needs five.
 const DEPTH_MAX: usize = 16;
+/// The longest name, bytes; LVM's are at most 127.
+const NAME_MAX: usize = 256;
 
-/// A value.
+/// What a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
-    Text(String),
+pub enum Value {
+    /// A whole number. Reals, of which LVM writes none in metadata, are cut to one.
     Number(i64),
-    List(Vec<Self>),
+    /// A string, its escapes resolved.
+    Text(String),
+    /// A list of numbers and strings.
+    List(Vec<Value>),
+    /// A section.
+    Section(Section),
 }
 
-/// A section: its values and the sections in it, both in order.
+/// Names with their values, in the order of the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Section {
-    pub(super) values: Vec<(String, Value)>,
-    pub(super) sections: Vec<(String, Self)>,
+pub struct Section {
+    entries: Vec<(String, Value)>,
+}
+
+/// Where a text stops being one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextError {
+    /// Bytes from the beginning of the text.
+    pub at: usize,
+    /// What should have been there.
+    pub wanted: &'static str,
+}
+
+impl fmt::Display for TextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {} of the text is not {}", self.at, self.wanted)
+    }
 }
 
 impl Section {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut tokens = Tokens { rest: text };
-        let section = body(&mut tokens, 0)?;
-        tokens.next().is_none().then_some(section)
+    /// Reads a text up to its end or the first NUL byte. Memory is bounded by a small multiple of its length.
+    ///
+    /// # Errors
+    /// Where it stops following the grammar.
+    pub fn parse(text: &[u8]) -> Result<Self, TextError> {
+        let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+        let mut parser = Parser { text: &text[..end], at: 0 };
+        let section = parser.section(0)?;
+        if parser.at < end { Err(parser.error("a name, or the end")) } else { Ok(section) }
     }
 
-    pub(super) fn section(&self, name: &str) -> Option<&Self> {
-        self.sections.iter().find(|(own, _)| own == name).map(|(_, section)| section)
+    /// All names and their values.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    pub(super) fn value(&self, name: &str) -> Option<&Value> {
-        self.values.iter().find(|(own, _)| own == name).map(|(_, value)| value)
+    /// The value of this name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.entries().find(|(own, _)| *own == name).map(|(_, value)| value)
     }
 
-    pub(super) fn number(&self, name: &str) -> Option<u64> {
-        match self.value(name)? {
-            Value::Number(number) => u64::try_from(*number).ok(),
+    /// The section of this name.
+    pub fn section(&self, name: &str) -> Option<&Section> {
+        match self.get(name)? {
+            Value::Section(section) => Some(section),
             _ => None,
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        match self.value(name)? {
+    /// All sections in it, with their names.
+    pub fn sections(&self) -> impl Iterator<Item = (&str, &Section)> {
+        self.entries().filter_map(|(name, value)| match value {
+            Value::Section(section) => Some((name, section)),
+            _ => None,
+        })
+    }
+
+    /// The string of this name.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.get(name)? {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn list(&self, name: &str) -> Option<&[Value]> {
-        match self.value(name)? {
+    /// The number of this name, unless it is negative.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        match self.get(name)? {
+            Value::Number(number) => u64::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    /// The list of this name.
+    pub fn list(&self, name: &str) -> Option<&[Value]> {
+        match self.get(name)? {
             Value::List(list) => Some(list),
             _ => None,
         }
     }
+
+    /// The strings of the list of this name; none if there is no such list.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.list(name).unwrap_or_default().iter().filter_map(|value| match value {
+            Value::Text(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
 }
 
-enum Token {
-    Word(String),
-    Quoted(String),
-    Mark(char),
+struct Parser<'a> {
+    text: &'a [u8],
+    at: usize,
 }
 
-struct Tokens<'a> {
-    rest: &'a str,
-}
+impl Parser<'_> {
+    fn error(&self, wanted: &'static str) -> TextError {
+        TextError { at: self.at, wanted }
+    }
 
-impl Iterator for Tokens<'_> {
-    type Item = Token;
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
 
-    fn next(&mut self) -> Option<Token> {
-        loop {
-            self.rest = self.rest.trim_start();
-            match self.rest.strip_prefix('#') {
-                Some(comment) => self.rest = comment.split_once('\n').map_or("", |(_, rest)| rest),
-                None => break,
-            }
-        }
-        let first = self.rest.chars().next()?;
-        if first == '"' {
-            let mut text = String::new();
-            let mut chars = self.rest.char_indices().skip(1);
-            while let Some((at, c)) = chars.next() {
-                match c {
-                    '"' => {
-                        self.rest = &self.rest[at + 1..];
-                        return Some(Token::Quoted(text));
-                    }
-                    '\\' => text.extend(chars.next().map(|(_, c)| c)),
-                    c => text.push(c),
+    /// The next byte that is neither space nor part of a comment.
+    fn next(&mut self) -> Option<u8> {
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'#' => {
+                    let rest = &self.text[self.at..];
+                    self.at += rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
                 }
+                _ if byte.is_ascii_whitespace() => self.at += 1,
+                _ => return Some(byte),
             }
-            self.rest = "";
-            return None;
         }
-        if "{}[]=,".contains(first) {
-            self.rest = &self.rest[1..];
-            return Some(Token::Mark(first));
-        }
-        let end = self.rest.find(|c: char| c.is_whitespace() || "{}[]=,#\"".contains(c));
-        let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
-        self.rest = rest;
-        Some(Token::Word(word.to_owned()))
+        None
     }
-}
 
-/// What is within a section, up to its closing brace or the end of the text.
-fn body(tokens: &mut Tokens<'_>, depth: usize) -> Option<Section> {
-    let mut section = Section::default();
-    loop {
-        let name = match tokens.next() {
-            Some(Token::Word(name)) => name,
-            Some(Token::Mark('}')) if depth > 0 => return Some(section),
-            None if depth == 0 => return Some(section),
-            _ => return None,
-        };
-        match tokens.next()? {
-            Token::Mark('{') if depth < DEPTH_MAX => section.sections.push((name, body(tokens, depth + 1)?)),
-            Token::Mark('=') => {
-                let first = tokens.next()?;
-                let value = match first {
-                    Token::Mark('[') => list(tokens)?,
-                    other => single(other)?,
-                };
-                section.values.push((name, value));
+    /// Takes the bytes that fit, at least one.
+    fn word(&mut self, fits: fn(u8) -> bool, wanted: &'static str) -> Result<&str, TextError> {
+        let rest = &self.text[self.at..];
+        let length = rest.iter().position(|byte| !fits(*byte)).unwrap_or(rest.len());
+        let word = std::str::from_utf8(&rest[..length]).ok().filter(|_| (1..=NAME_MAX).contains(&length));
+        let word = word.ok_or(TextError { at: self.at, wanted })?;
+        self.at += length;
+        Ok(word)
+    }
+
+    /// The inside of a section, up to its closing brace (which is left) or to the end of the text.
+    fn section(&mut self, depth: usize) -> Result<Section, TextError> {
+        let mut section = Section::default();
+        if depth > DEPTH_MAX {
+            return Err(self.error("at most 16 sections deep"));
+        }
+        while let Some(byte) = self.next() {
+            if byte == b'}' {
+                break;
             }
-            _ => return None,
+            let name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.+/".contains(&byte);
+            let name = self.word(name, "a name")?.to_owned();
+            let value = match self.next() {
+                Some(b'{') => {
+                    self.at += 1;
+                    let inside = self.section(depth + 1)?;
+                    if self.peek() != Some(b'}') {
+                        return Err(self.error("a closing brace"));
+                    }
+                    self.at += 1;
+                    Value::Section(inside)
+                }
+                Some(b'=') => {
+                    self.at += 1;
+                    self.value()?
+                }
+                _ => return Err(self.error("'{' or '='")),
+            };
+            section.entries.push((name, value));
         }
+        Ok(section)
+    }
+
+    fn value(&mut self) -> Result<Value, TextError> {
+        if self.next() != Some(b'[') {
+            return self.scalar();
+        }
+        self.at += 1;
+        let mut list = Vec::new();
+        loop {
+            match self.next() {
+                Some(b']') => break,
+                Some(b',') if !list.is_empty() => self.at += 1,
+                _ if list.is_empty() => {}
+                _ => return Err(self.error("',' or ']'")),
+            }
+            list.push(self.scalar()?);
+        }
+        self.at += 1;
+        Ok(Value::List(list))
+    }
+
+    fn scalar(&mut self) -> Result<Value, TextError> {
+        match self.next() {
+            Some(b'"') => self.string().map(Value::Text),
+            Some(b'+' | b'-' | b'0'..=b'9') => {
+                let at = self.at;
+                let word = self.word(|byte| b"+-.".contains(&byte) || byte.is_ascii_digit(), "a number")?;
+                let whole = word.split('.').next().unwrap_or_default();
+                whole.parse().map(Value::Number).map_err(|_| TextError { at, wanted: "a number" })
+            }
+            _ => Err(self.error("a number or a string")),
+        }
+    }
+
+    fn string(&mut self) -> Result<String, TextError> {
+        self.at += 1;
+        let mut bytes = Vec::new();
+        loop {
+            match self.peek() {
+                None => return Err(self.error("the end of a string")),
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    // Only quotes and backslashes are ever escaped.
+                    self.at += 1;
+                    bytes.extend(self.peek());
+                }
+                Some(byte) => bytes.push(byte),
+            }
+            self.at += 1;
+        }
+        self.at += 1;
+        String::from_utf8(bytes).map_err(|_| self.error("UTF-8"))
     }
 }
 
-fn list(tokens: &mut Tokens<'_>) -> Option<Value> {
-    let mut values = Vec::new();
-    loop {
-        match tokens.next()? {
-            Token::Mark(']') => return Some(Value::List(values)),
-            Token::Mark(',') => {}
-            other => values.push(single(other)?),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::{Section, Value};
 
-fn single(token: Token) -> Option<Value> {
-    match token {
-        Token::Quoted(text) => Some(Value::Text(text)),
-        Token::Word(word) => {
-            let whole = word.split('.').next().unwrap_or_default();
-            whole.parse().ok().map(Value::Number)
-        }
-        Token::Mark(_) => None,
+    #[test]
+    fn everything_in_one_text() {
+        let text = br##"
+# made by hand
+vg-0.a+b { # a comment
+	id = "q\"uo\\te"
+	seqno = 7
+	size = -3
+	real = 1.5
+	empty = []
+	list = ["pv0", 0, "pv1" , 12]
+	inner { deeper { x = "#{}[]" } }
+}
+description = ""
+"##;
+        let root = Section::parse(text).expect("it follows the grammar");
+        let group = root.section("vg-0.a+b").expect("it is there");
+        assert_eq!(group.text("id"), Some("q\"uo\\te"));
+        assert_eq!((group.number("seqno"), group.number("size")), (Some(7), None));
+        assert_eq!(group.get("real"), Some(&Value::Number(1)));
+        assert_eq!(group.list("empty"), Some(&[][..]));
+        assert_eq!(group.texts("list").collect::<Vec<_>>(), ["pv0", "pv1"]);
+        let deeper = group.section("inner").and_then(|inner| inner.section("deeper")).expect("two sections");
+        assert_eq!(deeper.text("x"), Some("#{}[]"));
+        assert_eq!(root.text("description"), Some(""));
+    }
+
+    #[test]
+    fn faults_are_placed() {
+        let at = |text: &[u8]| Section::parse(text).expect_err("it is wrong").at;
+        assert_eq!(at(b"a = "), 4);
+        assert_eq!(at(b"a {"), 3);
+        assert_eq!(at(b"a }"), 2);
+        assert_eq!(at(b"}"), 0);
+        assert_eq!(at(b"a = [1 2]"), 7);
+        assert_eq!(at(b"a = [,]"), 5);
+        assert_eq!(at(b"a = \"x"), 6);
+        assert_eq!(at(b"a = 99999999999999999999"), 4);
+        let deep = [b"a{".repeat(1 << 16), b"}".repeat(1 << 16)].concat();
+        assert!(at(&deep) < 64, "the depth is bounded");
     }
 }

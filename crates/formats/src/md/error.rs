@@ -20,15 +20,15 @@ pub struct FieldError {
 
 /// Where a structure is, for the errors of its fields.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Site<'a> {
-    pub(super) device: &'a str,
-    pub(super) offset: u64,
-    pub(super) structure: &'static str,
+pub(crate) struct Site<'a> {
+    pub(crate) device: &'a str,
+    pub(crate) offset: u64,
+    pub(crate) structure: &'static str,
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "numbers and literals, for short calls")]
 impl Site<'_> {
-    pub(super) fn error(
+    pub(crate) fn error(
         &self,
         field: &'static str,
         found: impl ToString,
@@ -45,7 +45,7 @@ impl Site<'_> {
     }
 
     /// An error unless `fits`.
-    pub(super) fn require(
+    pub(crate) fn require(
         &self,
         fits: bool,
         field: &'static str,

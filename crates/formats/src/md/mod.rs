@@ -12,7 +12,7 @@
 //! The formats are described in the kernel's `md_p.h`.
 
 mod bitmap;
-mod error;
+pub(crate) mod error;
 mod log;
 mod raw;
 mod superblock;

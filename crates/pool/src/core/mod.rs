@@ -24,7 +24,7 @@ pub(crate) use workers::Workers;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ::device::rng::Rng;
 use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
@@ -66,7 +66,7 @@ impl std::fmt::Debug for Env {
 }
 
 /// Errors of one kind within [`ERROR_PERIOD_MS`] after which a device is degraded or faulted, as in `zed`'s defaults.
-const ERRORS_ACCEPTABLE: u64 = 10;
+pub(crate) const ERRORS_ACCEPTABLE: u64 = 10;
 const ERROR_PERIOD_MS: u64 = 600_000;
 
 /// How many places with permanent errors are remembered.
@@ -76,7 +76,7 @@ const ERROR_PLACES_MAX: usize = 256;
 pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) runner: Arc<dyn Runner>,
-    pub(crate) workers: Workers,
+    pub(crate) workers: Arc<Workers>,
     pub(crate) rng: Rng,
     pub(crate) name: String,
     pub(crate) guid: Guid,
@@ -94,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) data: HashMap<Logical, DataSpace>,
     pub(crate) cache: Cache,
     pub(crate) buffers: Buffers,
+    /// As `buffers`, for writers.
+    pub(crate) spare: Arc<Mutex<Buffers>>,
     /// Nodes and extents that have an address and are not on the devices yet.
     pub(crate) unwritten_nodes: BTreeMap<u64, Arc<Node>>,
     pub(crate) unwritten_extents: BTreeMap<Logical, Bytes>,
@@ -104,8 +106,8 @@ pub(crate) struct Core {
     pub(crate) events: EventLog,
     /// Logical addresses of extents that can't be read.
     pub(crate) lost: BTreeSet<Logical>,
-    /// Bytes rewritten by self-healing since the import.
-    pub(crate) healed_bytes: u64,
+    /// Bytes rewritten by self-healing that their devices may still forget.
+    pub(crate) healing: BTreeMap<DeviceId, u64>,
     /// The next logical address for a chunk.
     pub(crate) next_address: u64,
     /// Chunks whose column headers are not on their devices yet.
@@ -155,7 +157,11 @@ impl Core {
         let now = self.now();
         let Some(device) = self.devices.get_mut(&id) else { return };
         let reading = error.operation == Operation::Read;
-        if reading && error.kind != DeviceErrorKind::Gone {
+        // One that was cut short, be it for a moment, is not broken: it is away until it is as long as it was.
+        let cut =
+            device.handle.as_ref().is_some_and(|handle| handle.size().is_ok_and(|size| size < device.size));
+        let gone = cut || error.kind == DeviceErrorKind::Gone;
+        if reading && !gone {
             // The same bad spot met again while it is being healed is no second error.
             let range = error.offset..error.offset + error.length;
             let again = self
@@ -174,10 +180,11 @@ impl Core {
         }
         self.dirty_devices.insert(id);
         self.events.push(now, "io", Some(&device.path), error.to_string());
-        if error.kind == DeviceErrorKind::Gone {
+        if gone {
             device.handle = None;
             device.removed = true;
-            self.state_changed(id, State::Removed, "it was removed");
+            let why = if cut { "it is shorter than it was" } else { "it was removed" };
+            self.state_changed(id, State::Removed, why);
             return;
         }
         device.recent.0.push_back(now.0);

@@ -34,6 +34,19 @@ impl Pool {
                     .max_by_key(|uberblock| uberblock.txg);
                 let whole = vdevs.iter().all(|vdev| vdev.state == State::Online);
                 let foreign = newest.is_some_and(|uberblock| !uberblock.exported);
+                if newest.is_none() {
+                    // A command was killed that had labelled them and not yet written a root.
+                    let status = "None of its devices has a root (uberblock): either they were never in use in it, or every root on them is damaged.";
+                    return FoundPool {
+                        name: config.name,
+                        guid,
+                        state: State::Faulted,
+                        status: Some(status.to_owned()),
+                        action: Some("The pool cannot be imported with these devices.".to_owned()),
+                        foreign_host: None,
+                        vdevs,
+                    };
+                }
                 FoundPool {
                     name: config.name,
                     guid,

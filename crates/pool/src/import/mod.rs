@@ -39,6 +39,41 @@ pub(crate) struct Member {
     pub(crate) labels: Labels,
 }
 
+impl Member {
+    /// Whether the device has roots that were written after this one.
+    fn knows_later(&self, uberblock: &Uberblock) -> bool {
+        self.labels.uberblocks.first().is_some_and(|newest| newest.txg > uberblock.txg)
+    }
+}
+
+/// A root did not open; `others` are the newest roots of devices with another history, where that is why.
+struct NotOpened {
+    error: PoolError,
+    others: Vec<Uberblock>,
+}
+
+impl From<PoolError> for NotOpened {
+    fn from(error: PoolError) -> Self {
+        Self { error, others: Vec::new() }
+    }
+}
+
+/// What keeps a root from being opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// That it was never complete, while devices have another one that may be.
+    Acknowledged,
+    /// That devices have another history with something in it.
+    History,
+    /// Nothing of this kind.
+    Nothing,
+}
+
+/// Whether two are the same root.
+fn is_same(one: &Uberblock, other: &Uberblock) -> bool {
+    (one.session, one.txg) == (other.session, other.txg)
+}
+
 impl Pool {
     /// Imports the pool `guid` from a heap of devices, of which only its own are used.
     ///
@@ -70,53 +105,75 @@ impl Pool {
                 config.name, config.host_name
             )));
         }
-        let candidates: Vec<&Uberblock> = match options.txg {
-            Some(txg) => uberblocks.iter().filter(|uberblock| uberblock.txg == txg).collect(),
-            None if options.rewind => {
-                uberblocks.iter().filter(|uberblock| uberblock.txg >= newest.oldest).collect()
+        // What a root knows is whole as long as no device that has it went on to a root from which on its space is free.
+        let is_whole = |uberblock: &Uberblock| {
+            members.iter().map(|member| &member.labels.uberblocks).any(|known| {
+                known.iter().any(|root| is_same(root, uberblock))
+                    && known.first().is_some_and(|last| last.oldest <= uberblock.txg)
+            })
+        };
+        let mut candidates: VecDeque<Uberblock> = match options.txg {
+            Some(txg) => {
+                uberblocks.iter().filter(|root| root.txg == txg && is_whole(root)).cloned().collect()
             }
-            None => vec![&newest],
+            None if options.rewind => uberblocks.iter().filter(|root| is_whole(root)).cloned().collect(),
+            None => VecDeque::from([newest.clone()]),
         };
         if candidates.is_empty() {
-            let known: Vec<String> =
-                uberblocks.iter().filter(|u| u.txg >= newest.oldest).map(|u| u.txg.to_string()).collect();
-            return Err(PoolError::refused(format!(
-                "there is no root of transaction group {}; those that can be imported are {}",
-                options.txg.unwrap_or_default(),
-                known.join(", ")
-            )));
+            let txg = options.txg.unwrap_or_default();
+            let known: Vec<Txg> =
+                uberblocks.iter().filter(|root| is_whole(root)).map(|root| root.txg).collect();
+            return Err(PoolError::refused(match known.last() {
+                Some(oldest) if uberblocks.iter().any(|root| root.txg == txg) => format!(
+                    "the space of transaction group {txg} has been used again; the oldest that can be imported is {oldest}"
+                ),
+                _ => format!(
+                    "there is no root of transaction group {txg}; those that can be imported are {}",
+                    known.iter().map(Txg::to_string).collect::<Vec<_>>().join(", ")
+                ),
+            }));
         }
-        if options.txg.is_some_and(|txg| txg < newest.oldest) {
-            return Err(PoolError::refused(format!(
-                "the space of transaction group {} has been used again; the oldest that can be imported is {}",
-                options.txg.unwrap_or_default(),
-                newest.oldest
-            )));
-        }
+        let is_default = options.txg.is_none() && !options.rewind;
+        let cares: &[Care] = match (is_default, options.force) {
+            (true, false) => &[Care::Acknowledged, Care::History],
+            (true, true) => &[Care::Acknowledged, Care::History, Care::Nothing],
+            (false, false) => &[Care::History],
+            (false, true) => &[Care::Nothing],
+        };
         let mut first_error = None;
-        for uberblock in candidates {
-            match Self::open_root(env, &members, uberblock, &uberblocks, options) {
-                Ok((pool, mut plan)) => {
-                    if uberblock.txg < newest.txg {
-                        let lost = newest.time.0.saturating_sub(uberblock.time.0) / 1000;
-                        plan.notices.insert(0, format!(
-                            "went back from transaction group {} to {}: what was written in the last {lost} seconds before \
-                             the newest root is lost",
-                            newest.txg, uberblock.txg
-                        ));
+        for &care in cares {
+            let mut tried = 0;
+            while let Some(uberblock) = candidates.get(tried).cloned() {
+                tried += 1;
+                match Self::open_root(env, &members, &uberblock, &uberblocks, options, care) {
+                    Ok((pool, mut plan)) => {
+                        if !is_default && uberblock.txg < newest.txg {
+                            let lost = newest.time.0.saturating_sub(uberblock.time.0) / 1000;
+                            plan.notices.insert(0, format!(
+                                "went back from transaction group {} to {}: what was written in the last {lost} seconds \
+                                 before the newest root is lost",
+                                newest.txg, uberblock.txg
+                            ));
+                        }
+                        return Ok((pool, plan));
                     }
-                    return Ok((pool, plan));
-                }
-                Err(error) => {
-                    first_error.get_or_insert(error);
+                    Err(failed) => {
+                        // Devices that have another history may have all that counts.
+                        for other in failed.others.into_iter().filter(|_| is_default) {
+                            if !candidates.contains(&other) {
+                                candidates.push_back(other);
+                            }
+                        }
+                        if care != Care::Acknowledged {
+                            first_error.get_or_insert(failed.error);
+                        }
+                    }
                 }
             }
         }
         let error = first_error.unwrap_or(PoolError::NoSpace);
         Err(match error {
-            PoolError::Unreadable { .. } | PoolError::Corrupt(_)
-                if !options.rewind && options.txg.is_none() =>
-            {
+            PoolError::Unreadable { .. } | PoolError::Corrupt(_) if is_default => {
                 PoolError::refused(format!(
                     "the newest root of pool '{}' (transaction group {}) does not open: {error}; \
                      'import -F' goes back to the newest one that does",
@@ -127,24 +184,26 @@ impl Pool {
         })
     }
 
+    /// Opens the pool at a root.
     fn open_root(
         env: &Env,
         members: &[Member],
         uberblock: &Uberblock,
         all: &[Uberblock],
         options: &ImportOptions,
-    ) -> Result<(Self, Plan)> {
+        care: Care,
+    ) -> Result<(Self, Plan), NotOpened> {
         if !uberblock.readable() {
-            return Err(PoolError::refused(format!(
+            return Err(NotOpened::from(PoolError::refused(format!(
                 "the pool uses features that are not known here (incompatible features {:#x}); use a newer coffer",
                 uberblock.incompatible
-            )));
+            ))));
         }
         if !uberblock.writable() && !options.read_only {
-            return Err(PoolError::refused(format!(
+            return Err(NotOpened::from(PoolError::refused(format!(
                 "the pool uses features with which it can only be read here (features {:#x}); import it with -o readonly=on",
                 uberblock.read_only_compatible
-            )));
+            ))));
         }
         let config = newest_config(members);
         let mut core = Core::new(env, config.name.clone(), uberblock.pool);
@@ -157,7 +216,7 @@ impl Pool {
             if uberblock.devices.iter().any(other) {
                 continue;
             }
-            let size = member.new.device.size()?;
+            let size = member.new.device.size().map_err(PoolError::from)?;
             let mut device = Device::new(
                 member.id,
                 member.guid,
@@ -183,6 +242,12 @@ impl Pool {
                 (device.offline, device.temporary) = (true, true);
             }
         }
+        if let Some((session, txg)) = uberblock.back_to {
+            if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == session) {
+                last.1 = txg;
+            }
+            pool.sessions.push((uberblock.session, uberblock.txg));
+        }
         // Sessions are written down when they begin; the last one came as far as this root.
         if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == uberblock.session) {
             last.1 = uberblock.txg;
@@ -193,18 +258,33 @@ impl Pool {
             .filter(|other| pool.is_history(other.session, other.txg, uberblock))
             .cloned()
             .collect();
+        // What came after this root may have used the space of some that were whole when it was written.
+        let holders = members.iter().map(|member| &member.labels.uberblocks);
+        let holders = holders.filter(|known| known.iter().any(|root| is_same(root, uberblock)));
+        let later = holders.filter_map(|known| known.first()).map(|newest| newest.oldest);
+        let oldest = later.filter(|oldest| *oldest <= uberblock.txg).fold(uberblock.oldest, Txg::max);
         pool.roots = past
             .iter()
-            .filter(|other| other.txg <= uberblock.txg && other.txg >= uberblock.oldest)
+            .filter(|other| other.txg <= uberblock.txg && other.txg >= oldest)
             .map(|other| other.txg)
             .take(txg::ROOTS_KEPT)
             .collect::<VecDeque<_>>();
         pool.roots.make_contiguous().sort_unstable();
-        let strangers = pool.judge_members(members, uberblock);
-        if !options.force {
-            pool.refuse_two_histories(&strangers, uberblock, &past, &config)?;
+        let is_back = options.txg.is_some() || options.rewind;
+        let strangers = pool.judge_members(members, uberblock, is_back);
+        let judged = match care {
+            Care::Nothing => Ok(()),
+            Care::Acknowledged if pool.is_unacknowledged(&strangers, uberblock) => {
+                Err(PoolError::refused("the newest root was never complete".to_owned()))
+            }
+            _ => pool.refuse_two_histories(members, &strangers, uberblock, is_back, &config),
+        };
+        if let Err(error) = judged.and_then(|()| pool.check_enough(&config)) {
+            let others = strangers.iter().filter_map(|member| member.labels.uberblocks.first().cloned());
+            let mut others: Vec<Uberblock> = others.collect();
+            others.sort_by_key(|root| std::cmp::Reverse((root.txg, root.session)));
+            return Err(NotOpened { error, others });
         }
-        pool.check_enough(&config)?;
         let mut plan = Plan::default();
         pool.load_meta()?;
         pool.load_space(uberblock, &past)?;
@@ -226,6 +306,9 @@ impl Pool {
         let seed = pool.core.rng.next_u64() ^ uberblock.session.0 ^ uberblock.txg.0.rotate_left(32) ^ seen;
         pool.core.rng = device::rng::Rng::new(seed);
         pool.core.session = Session(pool.core.rng.next_u64().max(1));
+        if is_back && members.iter().any(|member| member.knows_later(uberblock)) {
+            pool.go_back(uberblock, &strangers)?;
+        }
         pool.start_session()?;
         pool.write_config()?;
         pool.commit()?;
@@ -327,21 +410,58 @@ impl Pool {
     }
 
     /// Decides what of each device can be believed, by the roots that it knows; gives those that know another history.
-    fn judge_members<'a>(&mut self, members: &'a [Member], uberblock: &Uberblock) -> Vec<&'a Member> {
+    /// `is_back`: the root is an older one on purpose, and devices may have gone on from it.
+    fn judge_members<'a>(
+        &mut self,
+        members: &'a [Member],
+        uberblock: &Uberblock,
+        is_back: bool,
+    ) -> Vec<&'a Member> {
         let mut strangers = Vec::new();
         for member in members {
             let known = &member.labels.uberblocks;
             // What went on after the root did not touch what the root knows as long as it could be gone back to.
-            let went_on = known.first().is_some_and(|newest| newest.oldest <= uberblock.txg)
-                && known.iter().any(|root| (root.session, root.txg) == (uberblock.session, uberblock.txg));
-            let is_behind =
-                known.first().is_some_and(|newest| self.is_history(newest.session, newest.txg, uberblock));
+            let went_on = is_back
+                && known.first().is_some_and(|newest| newest.oldest <= uberblock.txg)
+                && known.iter().any(|root| is_same(root, uberblock));
+            // Roots that lead nowhere else than older ones on the same device do not matter: nothing was written.
+            let mut newest = known.iter().enumerate();
+            let leads_on = |(at, root): (usize, &Uberblock)| {
+                if self.is_history(root.session, root.txg, uberblock) {
+                    return Some(true);
+                }
+                let is_idle = known[at + 1..].iter().any(|older| older.trees() == root.trees());
+                (!is_idle).then_some(false)
+            };
+            let is_behind = newest.find_map(leads_on) == Some(true);
             if !went_on && !is_behind {
                 self.distrust(member.guid);
                 strangers.push(member);
             }
         }
         strangers
+    }
+
+    /// Makes the root that was gone back to the newest one, before anything is written that what came after it needs.
+    /// Devices that are not believed do not get it: they would be, after a power cut.
+    fn go_back(&mut self, uberblock: &Uberblock, strangers: &[&Member]) -> Result<()> {
+        let mut kept = Vec::new();
+        for device in self.core.devices.values_mut() {
+            if strangers.iter().any(|member| member.guid == device.guid) {
+                kept.push((device.id, device.handle.take()));
+            }
+        }
+        self.goes_back_to = Some((uberblock.session, uberblock.txg));
+        let written = self.write_uberblock(false);
+        self.goes_back_to = None;
+        for (id, handle) in kept {
+            if let Some(device) = self.core.devices.get_mut(&id) {
+                device.handle = handle;
+            }
+        }
+        written?;
+        self.core.txg = self.core.txg.next();
+        Ok(())
     }
 
     /// Whether a root is one that this pool went through.

@@ -2,37 +2,42 @@
 //!
 //! One of the two has to be given up, and which one is not for a program to say.
 
-use super::Member;
+use super::{Member, is_same};
 use crate::config::Config;
 use crate::error::{PoolError, Result};
 use crate::label::Uberblock;
 use crate::pool::Pool;
+use crate::types::Session;
 
 impl Pool {
-    /// Fails when `strangers`, whose roots are not in the history of the root that is being opened, could have been
-    /// used as the whole pool, and their newest root has data or datasets that no root of this history (`past`) has.
+    /// Fails when one of `strangers`, whose newest roots are not in the history of the root that is being opened, has
+    /// a root that was acknowledged and holds what this history does not. `is_back`: the root is an older one on
+    /// purpose, and what went on from it is given up.
     ///
     /// # Errors
     /// Both sides are named, and what can be done.
     pub(super) fn refuse_two_histories(
         &self,
+        members: &[Member],
         strangers: &[&Member],
         uberblock: &Uberblock,
-        past: &[Uberblock],
+        is_back: bool,
         config: &Config,
     ) -> Result<()> {
-        let newest = strangers.iter().filter_map(|member| member.labels.uberblocks.first());
-        let Some(other) = newest.max_by_key(|root| (root.txg, root.session)) else { return Ok(()) };
-        // An import that did not come to anything leaves a root with a new session and nothing else.
-        let same =
-            |root: &Uberblock| (root.meta_root, root.extent_root) == (other.meta_root, other.extent_root);
-        if same(uberblock) || past.iter().any(same) || !self.suffices(strangers) {
-            return Ok(());
-        }
+        let went_on = if is_back { went_on(members, uberblock) } else { Vec::new() };
+        let is_later = |root: &Uberblock| went_on.contains(&root.session) && root.txg > uberblock.txg;
+        // What the pool does not know as its own stays as it is.
+        let is_ours = |member: &&&Member| self.core.devices.values().any(|device| device.guid == member.guid);
+        let apart = strangers.iter().filter(is_ours).filter_map(|member| {
+            let known = &member.labels.uberblocks;
+            let newest = known.first().filter(|newest| !is_later(newest))?;
+            self.root_apart(known, members, strangers, uberblock).then_some(newest)
+        });
+        let Some(other) = apart.max_by_key(|root| (root.txg, root.session)) else { return Ok(()) };
+        let is_stranger = |guid| strangers.iter().any(|member| member.guid == guid);
         let names = |theirs: bool| {
-            let is_theirs = |guid| strangers.iter().any(|member| member.guid == guid) == theirs;
-            let side =
-                self.core.devices.values().filter(|device| device.handle.is_some() && is_theirs(device.guid));
+            let side = self.core.devices.values();
+            let side = side.filter(|device| device.handle.is_some() && is_stranger(device.guid) == theirs);
             side.map(|device| device.path.clone()).collect::<Vec<_>>().join(", ")
         };
         let age = |root: &Uberblock, than: &Uberblock| match root.time.0.checked_sub(than.time.0) {
@@ -52,6 +57,42 @@ impl Pool {
         )))
     }
 
+    /// Whether a device that knows these roots (newest first) has one that counts apart from this history.
+    ///
+    /// A root is acknowledged when every device that it names took it. So one that names a device of this history
+    /// never was, or was given up when that device was taken into this history. And a root that holds what the last
+    /// common root of both histories holds, as one that an import leaves, adds nothing.
+    fn root_apart(
+        &self,
+        known: &[Uberblock],
+        members: &[Member],
+        strangers: &[&Member],
+        uberblock: &Uberblock,
+    ) -> bool {
+        let common = known.iter().position(|root| self.is_history(root.session, root.txg, uberblock));
+        let (apart, before) = known.split_at(common.unwrap_or(known.len()));
+        let holds = |root: &Uberblock| (root.meta_root, root.extent_root);
+        let is_stranger = |guid| strangers.iter().any(|member| member.guid == guid);
+        apart.iter().any(|root| {
+            let adds = before.first().is_none_or(|common| holds(common) != holds(root));
+            let ours = members
+                .iter()
+                .filter(|member| root.took_part.contains(&member.guid) && !is_stranger(member.guid));
+            let alone = if root.took_part.is_empty() { self.suffices(strangers) } else { ours.count() == 0 };
+            adds && alone
+        })
+    }
+
+    /// Whether one of `strangers` should have this root and has not: a power cut came first. What they have may have
+    /// been acknowledged.
+    pub(super) fn is_unacknowledged(&self, strangers: &[&Member], uberblock: &Uberblock) -> bool {
+        strangers.iter().any(|member| {
+            uberblock.took_part.contains(&member.guid)
+                && self.core.devices.values().any(|device| device.guid == member.guid)
+                && !member.labels.uberblocks.iter().any(|root| is_same(root, uberblock))
+        })
+    }
+
     /// Whether some devices alone would be enough to use the pool.
     fn suffices(&self, members: &[&Member]) -> bool {
         self.core.map.iter().all(|chunk| {
@@ -68,4 +109,11 @@ impl Pool {
             chunk.layout.redundancy(&gone).is_some()
         })
     }
+}
+
+/// The sessions in which devices went on from a root.
+fn went_on(members: &[Member], from: &Uberblock) -> Vec<Session> {
+    let holds = |member: &&Member| member.labels.uberblocks.iter().any(|root| is_same(root, from));
+    let roots = members.iter().filter(holds).flat_map(|member| &member.labels.uberblocks);
+    roots.filter(|root| root.txg >= from.txg).map(|root| root.session).collect()
 }

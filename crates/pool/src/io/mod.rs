@@ -14,7 +14,7 @@ mod write;
 
 pub(crate) use read::Want;
 pub(crate) use rows::Rows;
-pub(crate) use write::{Part, Piece, WriteLog};
+pub(crate) use write::{Part, Piece, WriteLog, WriteOutcome, Writer};
 
 use crate::chunk::{COLUMN_HEADER, Placement};
 

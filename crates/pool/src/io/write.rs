@@ -1,17 +1,20 @@
 //! Writing to every placement. What could not be written becomes stale before anything is acknowledged.
+//!
+//! [`Writer`] does it and needs nothing of the pool, so that it may work while the pool is used;
+//! [`Core::account`] then takes in what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use device::{DeviceError, Op, Request};
+use device::{BlockDevice, DeviceError, DeviceErrorKind, Op, Request, Runner};
 use geometry::{ColumnSet, Kind, Role};
 use tree::Node;
 
 use super::on_device;
 use crate::chunk::Chunk;
-use crate::core::Core;
+use crate::core::{Buffers, Core, ERRORS_ACCEPTABLE, Workers};
 use crate::error::{PoolError, Result};
 use crate::types::{DeviceId, Logical};
 
@@ -118,11 +121,15 @@ impl Encoded<'_> {
     }
 
     /// Generates the parity of every row.
-    fn generate(&mut self) {
+    fn generate(&mut self, spare: &Mutex<Buffers>) {
         let layout = self.chunk.layout;
         let (unit, row_bytes) = (u64::from(layout.unit()), layout.row_bytes());
         let rows = if self.chunk.has_parity() { self.length / row_bytes } else { 0 };
-        let mut parity = vec![vec![0u8; (rows * unit) as usize]; usize::from(layout.parity())];
+        let fresh = |_| {
+            let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+            spare.take((rows * unit) as usize)
+        };
+        let mut parity: Vec<Vec<u8>> = (0..layout.parity()).map(fresh).collect();
         for row in 0..rows {
             let units: Vec<Vec<&[u8]>> = (0..u64::from(layout.data_units()))
                 .map(|i| self.slices(row * row_bytes + i * unit, unit))
@@ -210,10 +217,48 @@ fn within<'a>(slices: &[&'a [u8]], from: usize, to: usize) -> &'a [u8] {
     &[]
 }
 
-impl Core {
-    /// Writes pieces, no two of which overlap, and notes in `log` what a flush must still make durable.
-    /// Placements that can't be written become stale in what they missed.
-    pub(crate) fn write_pieces(&mut self, pieces: &[Piece], log: &mut WriteLog) -> Result<()> {
+/// Where pieces go, and who takes them there.
+pub(crate) struct Writer {
+    runner: Arc<dyn Runner>,
+    workers: Arc<Workers>,
+    spare: Arc<Mutex<Buffers>>,
+    /// The chunks of the pieces.
+    chunks: BTreeMap<Logical, Chunk>,
+    /// Devices that could be used when this was made.
+    devices: BTreeMap<DeviceId, Arc<dyn BlockDevice>>,
+    sabotage: Sabotage,
+}
+
+/// Defects to be shown to the simulator.
+#[derive(Clone, Copy, Debug)]
+struct Sabotage {
+    drop_parity: bool,
+    swap_columns: bool,
+    drop_copy: bool,
+}
+
+/// What came of writing.
+#[derive(Debug, Default)]
+pub(crate) struct WriteOutcome {
+    log: WriteLog,
+    /// What did not get to its device.
+    missed: Vec<Written>,
+    /// Requests that failed.
+    errors: Vec<(DeviceId, DeviceError)>,
+}
+
+impl WriteOutcome {
+    /// Nothing went wrong, it says.
+    pub(crate) fn forget_failures(&mut self) {
+        self.missed.clear();
+        self.errors.clear();
+    }
+}
+
+impl Writer {
+    /// Writes pieces, no two of which overlap.
+    pub(crate) fn write(&self, pieces: &[Piece]) -> WriteOutcome {
+        let mut outcome = WriteOutcome::default();
         let mut at = 0;
         while at < pieces.len() {
             let mut bytes = 0;
@@ -222,60 +267,83 @@ impl Core {
                 bytes += pieces[end].length;
                 end += 1;
             }
-            self.write_batch(&pieces[at..end], log)?;
+            self.write_batch(&pieces[at..end], &mut outcome);
             at = end;
         }
-        Ok(())
+        outcome
     }
 
-    fn write_batch(&mut self, pieces: &[Piece], log: &mut WriteLog) -> Result<()> {
-        let mut chunks: BTreeMap<Logical, Chunk> = BTreeMap::new();
-        for piece in pieces {
-            let Some(chunk) = self.map.get(piece.chunk) else {
-                return Err(PoolError::Corrupt(format!("chunk {} is gone from the chunk map", piece.chunk)));
-            };
-            chunks.entry(piece.chunk).or_insert_with(|| chunk.clone());
-        }
-        let drop_parity = self.is_sabotaged("drop-last-parity");
-        let encoded = self.workers.map_large(pieces, |piece| {
-            let mut start = 0;
-            let parts = piece.parts.iter().map(|part| {
-                let bytes = part.as_ref();
-                start += bytes.len() as u64;
-                (start - bytes.len() as u64, bytes)
-            });
-            let mut encoded = Encoded {
-                chunk: &chunks[&piece.chunk],
-                offset: piece.offset,
-                length: piece.length,
-                parts: parts.collect(),
-                parity: Vec::new(),
-            };
-            encoded.generate();
-            if drop_parity {
-                encoded.parity.iter_mut().for_each(|bytes| {
-                    let row = chunks[&piece.chunk].layout.unit() as usize;
-                    let last = bytes.len().saturating_sub(row);
-                    bytes[last..].fill(0);
-                });
+    /// Makes durable what was written; where that fails, all of it counts as missed.
+    pub(crate) fn flush(&self, outcome: &mut WriteOutcome) {
+        let devices: BTreeSet<DeviceId> = outcome.log.written.iter().map(|written| written.device).collect();
+        let open: Vec<(DeviceId, &Arc<dyn BlockDevice>)> =
+            devices.iter().filter_map(|id| Some((*id, self.devices.get(id)?))).collect();
+        let mut requests: Vec<Request<'_>> =
+            open.iter().map(|(_, handle)| Request::new(&***handle, Op::Flush)).collect();
+        self.runner.run(&mut requests);
+        let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
+        let mut failed: BTreeSet<DeviceId> = BTreeSet::new();
+        for ((id, _), result) in open.into_iter().zip(results) {
+            if let Err(error) = result {
+                outcome.errors.push((id, error));
+                failed.insert(id);
             }
-            encoded
+        }
+        let (missed, written) =
+            outcome.log.written.drain(..).partition(|written| failed.contains(&written.device));
+        outcome.log.written = written;
+        let missed: Vec<Written> = missed;
+        outcome.missed.extend(missed);
+    }
+
+    /// Whether a device is not worth another try: it is gone, or failed so often that it will be faulted.
+    fn given_up(outcome: &WriteOutcome, id: DeviceId) -> bool {
+        let mut errors = outcome.errors.iter().filter(|(device, _)| *device == id).map(|(_, error)| error);
+        let gone = errors.clone().any(|error| error.kind == DeviceErrorKind::Gone);
+        gone || errors.nth(ERRORS_ACCEPTABLE as usize - 1).is_some()
+    }
+
+    fn encode<'a>(&'a self, piece: &'a Piece) -> Option<Encoded<'a>> {
+        let chunk = self.chunks.get(&piece.chunk)?;
+        let mut start = 0;
+        let parts = piece.parts.iter().map(|part| {
+            let bytes = part.as_ref();
+            start += bytes.len() as u64;
+            (start - bytes.len() as u64, bytes)
         });
-        let mut missed: Vec<Written> = Vec::new();
+        let parts = parts.collect();
+        let (offset, length) = (piece.offset, piece.length);
+        let mut encoded = Encoded { chunk, offset, length, parts, parity: Vec::new() };
+        encoded.generate(&self.spare);
+        if self.sabotage.drop_parity {
+            encoded.parity.iter_mut().for_each(|bytes| {
+                let row = chunk.layout.unit() as usize;
+                let last = bytes.len().saturating_sub(row);
+                bytes[last..].fill(0);
+            });
+        }
+        Some(encoded)
+    }
+
+    fn write_batch(&self, pieces: &[Piece], outcome: &mut WriteOutcome) {
+        let encoded = self.workers.map_large(pieces, |piece| self.encode(piece));
+        let given_up: BTreeSet<DeviceId> =
+            self.devices.keys().copied().filter(|&id| Self::given_up(outcome, id)).collect();
+        let handle = |id: &DeviceId| self.devices.get(id).filter(|_| !given_up.contains(id));
         let mut planned: Vec<(Written, u64, Vec<&[u8]>)> = Vec::new();
-        for encoded in &encoded {
+        for encoded in encoded.iter().flatten() {
             let mut columns = encoded.columns();
-            if self.is_sabotaged("swap-columns") && encoded.chunk.has_parity() {
+            if self.sabotage.swap_columns && encoded.chunk.has_parity() {
                 let (first, rest) = columns.split_at_mut(1);
                 std::mem::swap(&mut first[0].2, &mut rest[0].2);
             }
-            if self.is_sabotaged("drop-copy") && !encoded.chunk.has_parity() && columns.len() > 1 {
+            if self.sabotage.drop_copy && !encoded.chunk.has_parity() && columns.len() > 1 {
                 columns.pop();
             }
             for (column, offset, parts) in columns {
                 let length = parts.iter().map(|part| part.len() as u64).sum();
                 for region in encoded.chunk.regions_of(offset, length) {
-                    log.touched.insert((encoded.chunk.address, region));
+                    outcome.log.touched.insert((encoded.chunk.address, region));
                 }
                 for placement in &encoded.chunk.columns[usize::from(column)].placements {
                     let written = Written {
@@ -285,10 +353,10 @@ impl Core {
                         offset,
                         length,
                     };
-                    if self.usable(placement.device) {
+                    if handle(&placement.device).is_some() {
                         planned.push((written, on_device(placement, offset), parts.clone()));
                     } else {
-                        missed.push(written);
+                        outcome.missed.push(written);
                     }
                 }
             }
@@ -310,16 +378,11 @@ impl Core {
                 _ => merged.push((written.device, at, written.length, parts, vec![written])),
             }
         }
-        let handles: Vec<_> = merged
-            .iter()
-            .map(|(device, ..)| self.devices.get(device).and_then(|d| d.open().cloned()))
-            .collect();
         let mut requests: Vec<Request<'_>> = merged
             .iter()
-            .zip(&handles)
-            .filter_map(|((_, at, _, parts, _), handle)| {
+            .filter_map(|(device, at, _, parts, _)| {
                 let buffers = parts.iter().map(|part| IoSlice::new(part)).collect();
-                Some(Request::new(&**handle.as_ref()?, Op::Write { offset: *at, buffers }))
+                Some(Request::new(&**handle(device)?, Op::Write { offset: *at, buffers }))
             })
             .collect();
         self.runner.run(&mut requests);
@@ -327,16 +390,67 @@ impl Core {
             requests.into_iter().map(|request| request.result).collect();
         for ((device, .., list), result) in merged.into_iter().zip(results) {
             match result {
-                Ok(()) => log.written.extend(list),
+                Ok(()) => outcome.log.written.extend(list),
                 Err(error) => {
-                    self.device_failed(device, &error);
-                    missed.extend(list);
+                    outcome.errors.push((device, error));
+                    outcome.missed.extend(list);
                 }
             }
         }
-        for written in missed {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        encoded.into_iter().flatten().flat_map(|encoded| encoded.parity).for_each(|bytes| spare.give(bytes));
+    }
+}
+
+impl Core {
+    /// What writes these pieces.
+    ///
+    /// # Errors
+    /// The chunk of a piece is not in the map.
+    pub(crate) fn writer(&self, pieces: &[Piece]) -> Result<Writer> {
+        let mut chunks: BTreeMap<Logical, Chunk> = BTreeMap::new();
+        for piece in pieces {
+            if let std::collections::btree_map::Entry::Vacant(entry) = chunks.entry(piece.chunk) {
+                let Some(chunk) = self.map.get(piece.chunk) else {
+                    let what = format!("chunk {} is gone from the chunk map", piece.chunk);
+                    return Err(PoolError::Corrupt(what));
+                };
+                entry.insert(chunk.clone());
+            }
+        }
+        let devices = self.devices.values().filter_map(|device| Some((device.id, device.open()?.clone())));
+        Ok(Writer {
+            runner: Arc::clone(&self.runner),
+            workers: Arc::clone(&self.workers),
+            spare: Arc::clone(&self.spare),
+            chunks,
+            devices: devices.collect(),
+            sabotage: Sabotage {
+                drop_parity: self.is_sabotaged("drop-last-parity"),
+                swap_columns: self.is_sabotaged("swap-columns"),
+                drop_copy: self.is_sabotaged("drop-copy"),
+            },
+        })
+    }
+
+    /// Takes in what came of writing: devices that failed are charged, placements that missed something become
+    /// stale there. What a flush must still make durable is noted in `log`.
+    pub(crate) fn account(&mut self, outcome: WriteOutcome, log: &mut WriteLog) {
+        for (device, error) in outcome.errors {
+            self.device_failed(device, &error);
+        }
+        for written in outcome.missed {
             self.mark_stale(&written);
         }
+        log.written.extend(outcome.log.written);
+        log.touched.extend(outcome.log.touched);
+    }
+
+    /// Writes pieces, no two of which overlap, and notes in `log` what a flush must still make durable.
+    /// Placements that can't be written become stale in what they missed.
+    pub(crate) fn write_pieces(&mut self, pieces: &[Piece], log: &mut WriteLog) -> Result<()> {
+        let outcome = self.writer(pieces)?.write(pieces);
+        self.account(outcome, log);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ mod uberblock;
 pub(crate) use uberblock::{SYSTEM_CHUNKS_MAX, Uberblock};
 
 use device::{BlockDevice, DeviceError};
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::types::{DeviceId, Guid, Txg};
@@ -35,6 +35,10 @@ pub(crate) const CONFIG_BYTES_MAX: usize = 108 << 10;
 const RING_AT: u64 = 128 << 10;
 const SLOT_BYTES: usize = 8192;
 const SLOTS: u64 = 16;
+/// Magic of a column header.
+pub(crate) const COLUMN_MAGIC: &[u8; 8] = b"CDCOLUMN";
+/// Where a column header tells the size of its device; its checksum follows.
+pub(crate) const COLUMN_SIZE_AT: usize = 4096 - 16 - 8;
 const MAGIC: &[u8; 16] = b"COFFERDAM-LABEL\0";
 const VERSION: u32 = 1;
 
@@ -67,7 +71,7 @@ pub struct Label {
 /// Everything that the labels of one device say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Labels {
-    /// The newest valid header.
+    /// The newest valid header of the device that most valid headers speak of.
     pub(crate) label: Option<Label>,
     /// Every valid uberblock of that pool, newest first, once each.
     pub(crate) uberblocks: Vec<Uberblock>,
@@ -88,10 +92,10 @@ impl Label {
         w.u32(config.len() as u32);
         w.u64(self.txg.0);
         w.u64(self.size);
-        w.raw(&xxh3_128(config).to_le_bytes());
+        w.raw(&XxHash3_128::oneshot(config).to_le_bytes());
         let mut header = w.finish();
         header.resize(HEADER_BYTES - 16, 0);
-        let checksum = xxh3_128(&header);
+        let checksum = XxHash3_128::oneshot(&header);
         header.extend_from_slice(&checksum.to_le_bytes());
         header.extend_from_slice(config);
         header
@@ -105,7 +109,7 @@ impl Label {
         if h.raw("magic", 16)? != MAGIC {
             return Err(h.error("magic", "is not there".to_owned()));
         }
-        if xxh3_128(body).to_le_bytes() != checksum {
+        if XxHash3_128::oneshot(body).to_le_bytes() != checksum {
             return Err(h.error("checksum", "does not match".to_owned()));
         }
         let version = h.u32("version")?;
@@ -131,7 +135,7 @@ impl Label {
         }
         // A configuration that was torn does not make the identity above it less true.
         let config = r.raw("configuration", length)?;
-        let config = if xxh3_128(config).to_le_bytes() == config_checksum {
+        let config = if XxHash3_128::oneshot(config).to_le_bytes() == config_checksum {
             String::from_utf8_lossy(config).into_owned()
         } else {
             String::new()
@@ -145,11 +149,32 @@ impl Label {
 /// # Errors
 /// Only when the device can't even tell its size.
 pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
-    let mut size = device.size()?;
-    let mut found = Labels::default();
+    let size = device.size()?;
     if size < DEVICE_BYTES_MIN {
+        return Ok(Labels::default());
+    }
+    let found = read_as(device, size);
+    if found.label.is_some() {
         return Ok(found);
     }
+    // One that has grown and lost its first labels has others where it ended before: its first column tells where.
+    let before = size_in_column(device).filter(|before| (DEVICE_BYTES_MIN..size).contains(before));
+    Ok(before.map_or(found, |before| read_as(device, before)))
+}
+
+/// The size that a device had when it got its first column, bytes.
+fn size_in_column(device: &dyn BlockDevice) -> Option<u64> {
+    let mut header = [0; 4096];
+    device.read(DATA_START, &mut header).ok()?;
+    let (body, checksum) = header.split_at(4096 - 16);
+    let is_whole = body.starts_with(COLUMN_MAGIC) && XxHash3_128::oneshot(body).to_le_bytes() == *checksum;
+    let size = body[COLUMN_SIZE_AT..].try_into().map(u64::from_le_bytes).ok()?;
+    is_whole.then_some(size)
+}
+
+/// Reads the labels of a device that is, or was, of this size.
+fn read_as(device: &dyn BlockDevice, mut size: u64) -> Labels {
+    let mut found = Labels::default();
     let mut labels: Vec<Label> = Vec::new();
     let mut uberblocks: Vec<Uberblock> = Vec::new();
     let mut bytes = vec![0; LABEL_BYTES as usize];
@@ -173,14 +198,19 @@ pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
             uberblocks.extend(ring.chunks_exact(SLOT_BYTES).filter_map(|slot| Uberblock::decode(slot).ok()));
         }
     }
-    found.label = labels.into_iter().max_by_key(|label| (label.txg, !label.config.is_empty()));
+    // Whose device this is, most labels decide: one that was written here by mistake, whatever its age, hides nothing.
+    let alike = |label: &Label| {
+        labels.iter().filter(|other| (other.pool, other.device) == (label.pool, label.device)).count()
+    };
+    let best = labels.iter().max_by_key(|label| (alike(label), label.txg, !label.config.is_empty()));
+    found.label = best.cloned();
     if let Some(label) = &found.label {
         uberblocks.retain(|uberblock| uberblock.pool == label.pool);
         uberblocks.sort_by_key(|uberblock| std::cmp::Reverse((uberblock.txg, uberblock.session)));
         uberblocks.dedup_by_key(|uberblock| (uberblock.txg, uberblock.session));
         found.uberblocks = uberblocks;
     }
-    Ok(found)
+    found
 }
 
 /// Writes the header and configuration into the labels `which`.
@@ -211,6 +241,30 @@ pub(crate) fn clear(device: &dyn BlockDevice) -> Result<(), DeviceError> {
         outcome = outcome.and(device.write(label_at(size, index), &zeros));
     }
     outcome.and(device.flush())
+}
+
+/// Makes those labels blank that are ours, whole or not; returns how many. What else is on the device stays.
+///
+/// # Errors
+/// The first read or write that failed.
+pub(crate) fn clear_ours(device: &dyn BlockDevice) -> Result<u64, DeviceError> {
+    let size = device.size()?;
+    let mut cleared = 0;
+    if size < DEVICE_BYTES_MIN {
+        return Ok(cleared);
+    }
+    let mut bytes = vec![0; LABEL_BYTES as usize];
+    for index in 0..LABELS {
+        let at = label_at(size, index);
+        device.read(at, &mut bytes)?;
+        let ring = bytes[RING_AT as usize..].chunks_exact(SLOT_BYTES);
+        if bytes[HEADER_AT as usize..].starts_with(MAGIC) || ring.clone().any(Uberblock::is_one) {
+            device.write(at, &vec![0; LABEL_BYTES as usize])?;
+            cleared += 1;
+        }
+    }
+    device.flush()?;
+    Ok(cleared)
 }
 
 /// Where on a device of `size` bytes an uberblock goes: two of the four labels, one at each end, turn by turn.
@@ -250,6 +304,42 @@ mod tests {
             assert_eq!(found.label, Some(label()));
             assert_eq!(found.damaged.len(), 3);
         }
+    }
+
+    /// A label of another pool, of a later txg, was found in one place and hid the pool that the device belonged to.
+    #[test]
+    fn a_single_foreign_label_decides_nothing() {
+        let foreign = Label { pool: Guid(8), txg: Txg(900), ..label() };
+        let sibling = Label { device: Guid(9), txg: Txg(900), ..label() };
+        for other in [foreign, sibling] {
+            for index in 0..LABELS {
+                let device = MemoryDevice::new("d", DEVICE_BYTES_MIN + 4096);
+                write(&device, &label(), &[0, 1, 2, 3]).unwrap();
+                write(&device, &other, &[index]).unwrap();
+                assert_eq!(read(&device).unwrap().label, Some(label()));
+                // In as many places as the first, the newer one is believed.
+                write(&device, &other, &[(index + 1) % LABELS]).unwrap();
+                assert_eq!(read(&device).unwrap().label, Some(other.clone()));
+            }
+        }
+    }
+
+    /// Clearing a device that carried nothing of ours, or had been given to a file system, zeroed its first 512 KiB.
+    #[test]
+    fn only_what_is_ours_is_cleared() {
+        let device = MemoryDevice::new("d", DEVICE_BYTES_MIN + 4096);
+        device.write(1024, b"a file system").unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 0);
+        write(&device, &label(), &[2, 3]).unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 2);
+        assert_eq!(read(&device).unwrap().label, None);
+        let mut bytes = [0; 13];
+        device.read(1024, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"a file system");
+        // A header that is damaged is ours all the same.
+        write(&device, &label(), &[0]).unwrap();
+        device.write(HEADER_AT + 100, &[1]).unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The uberblock: the root of everything, written last in each transaction group.
 
 use tree::NodePtr;
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use super::SLOT_BYTES;
 use crate::chunk::Chunk;
@@ -21,6 +21,8 @@ const READ_ONLY_COMPATIBLE_KNOWN: u64 = 0;
 
 /// The pool was left in order by `export`.
 const FLAG_EXPORTED: u32 = 1;
+/// Flags that a reader must know; who does not know one of the others may only read.
+const FLAGS_INCOMPATIBLE: u32 = 0xffff;
 
 /// A root of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,11 @@ pub(crate) struct Uberblock {
     pub(crate) system_chunks: Vec<Chunk>,
     /// (number, guid) of every device that the system chunks name.
     pub(crate) devices: Vec<(u32, Guid)>,
+    /// The devices that this root is written to: it is acknowledged when all of them took it. Empty where it is not
+    /// told: roots did not tell once, and there may be no room.
+    pub(crate) took_part: Vec<Guid>,
+    /// The root whose trees this one leads to as they are: it goes back there, away from what came after it.
+    pub(crate) back_to: Option<(Session, Txg)>,
 }
 
 impl Uberblock {
@@ -76,14 +83,28 @@ impl Uberblock {
             w.u16(u16::try_from(item.len()).ok()?);
             w.raw(&item);
         }
-        if w.len() > SLOT_BYTES - 16 || self.system_chunks.len() > SYSTEM_CHUNKS_MAX {
+        let room = (SLOT_BYTES - 16).checked_sub(w.len() + 2 + 16)?;
+        if self.system_chunks.len() > SYSTEM_CHUNKS_MAX {
             return None;
         }
+        let took_part = if 8 * self.took_part.len() <= room { self.took_part.as_slice() } else { &[] };
+        w.u16(took_part.len() as u16);
+        for guid in took_part {
+            w.u64(guid.0);
+        }
+        let (session, txg) = self.back_to.unwrap_or_default();
+        w.u64(session.0);
+        w.u64(txg.0);
         let mut bytes = w.finish();
         bytes.resize(SLOT_BYTES - 16, 0);
-        let checksum = xxh3_128(&bytes);
+        let checksum = XxHash3_128::oneshot(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         Some(bytes)
+    }
+
+    /// Whether a slot holds an uberblock, whole or not.
+    pub(crate) fn is_one(slot: &[u8]) -> bool {
+        slot.starts_with(MAGIC)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
@@ -94,7 +115,7 @@ impl Uberblock {
         if r.raw("magic", 8)? != MAGIC {
             return Err(r.error("magic", "is not there".to_owned()));
         }
-        if xxh3_128(body).to_le_bytes() != checksum {
+        if XxHash3_128::oneshot(body).to_le_bytes() != checksum {
             return Err(r.error("checksum", "does not match".to_owned()));
         }
         let version = r.u32("version")?;
@@ -102,8 +123,12 @@ impl Uberblock {
             return Err(r.error("version", format!("is {version}, known here is {VERSION}")));
         }
         let flags = r.u32("flags")?;
-        let incompatible = r.u64("incompatible features")?;
-        let read_only_compatible = r.u64("read-only compatible features")?;
+        let mut incompatible = r.u64("incompatible features")?;
+        let mut read_only_compatible = r.u64("read-only compatible features")?;
+        // A flag that is not known here is a feature like others, told by the highest bits of those.
+        let unknown = flags & !FLAG_EXPORTED;
+        incompatible |= u64::from(unknown & FLAGS_INCOMPATIBLE) << 48;
+        read_only_compatible |= u64::from(unknown & !FLAGS_INCOMPATIBLE) << 32;
         let pool = Guid(r.u64("pool")?);
         let txg = Txg(r.u64("txg")?);
         let session = Session(r.u64("session")?);
@@ -129,6 +154,11 @@ impl Uberblock {
             let length = usize::from(r.u16("system chunk length")?);
             system_chunks.push(Chunk::decode(r.raw("system chunk", length)?)?);
         }
+        let mut took_part = Vec::new();
+        for _ in 0..r.u16("devices that took part")? {
+            took_part.push(Guid(r.u64("guid of a device that took part")?));
+        }
+        let back_to = (Session(r.u64("session gone back to")?), Txg(r.u64("txg gone back to")?));
         let [chunk_root, meta_root, extent_root] = roots;
         Ok(Self {
             pool,
@@ -145,7 +175,14 @@ impl Uberblock {
             extent_root,
             system_chunks,
             devices,
+            took_part,
+            back_to: (back_to != Default::default()).then_some(back_to),
         })
+    }
+
+    /// Where it leads.
+    pub(crate) fn trees(&self) -> [Option<NodePtr>; 3] {
+        [self.chunk_root, self.meta_root, self.extent_root]
     }
 
     /// Whether every feature that a reader must know is known here.

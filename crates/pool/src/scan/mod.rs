@@ -17,9 +17,6 @@ use crate::pool::Pool;
 use crate::report::{ScanKind, ScanReport, ScanState};
 use crate::types::{Logical, Millis};
 
-/// Age at which what was written is committed without being asked to, milliseconds.
-const COMMIT_AGE_MS: u64 = 5_000;
-
 /// What to do about a scrub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScrubAction {
@@ -239,10 +236,15 @@ impl Pool {
         if self.core.read_only || self.core.suspended {
             return Ok(false);
         }
-        let now = self.core.now();
-        if self.changed && self.last_commit.0 + COMMIT_AGE_MS <= now.0 {
+        if self.commit_due() {
             self.commit()?;
         }
+        let resilvers = self.scan.resilver.is_some_and(|resilver| resilver.state == ScanState::Running);
+        if self.is_committing() && !resilvers && !self.has_work() {
+            return Ok(false);
+        }
+        self.settle()?;
+        let now = self.core.now();
         self.call_spares()?;
         if self.resilver_needed() {
             if self.may_go_on(now, self.scan.resilver) {

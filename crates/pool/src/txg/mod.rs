@@ -2,17 +2,52 @@
 //!
 //! - this file: the order of a commit, and the keys of the meta and chunk trees
 //! - `admit`: whether a write still fits
+//! - `claim`: room that is taken for a block when it is accepted, where space is short
 //! - `place`: logical addresses for extents; whole rows where there is parity
 //! - `prepare`: dirty blocks become extents, trees become nodes; memory only
-//! - `write_out`: data, nodes, bitmaps, chunk tree, flush, uberblock, flush
+//! - `write_out`: what is to be written; then chunk tree, flush, uberblock, flush
+//! - `work`: the writing that needs nothing of the pool
 //!
-//! A commit that can't be made safe leaves everything in memory and is tried again; nothing is acknowledged
-//! before it succeeds.
+//! # A commit beside readers and writers
+//!
+//! A commit has three parts. *Begin* and *finish* need the pool; the *work* between them does not:
+//!
+//! 1. **Begin** (memory only) closes the group: every dirty block gets an address, trees become immutable nodes,
+//!    bitmaps are encoded. From here on what is written to volumes is dirty in the next group.
+//! 2. **Work** writes data, metadata nodes and their bitmaps with what it owns: handles of devices, copies of the chunks,
+//!    shared bytes. A large commit is also flushed here, so that the flush in 3 is short.
+//! 3. **Finish** takes in what failed (counters, faults, stale regions), then goes the way that [`write_out`] tells: chunk
+//!    tree, flush, check, uberblock, flush. Only then is the group acknowledged.
+//!
+//! Why nothing goes wrong between 1 and 3:
+//!
+//! - *The work touches nothing that counts.* It writes to places that no importable root knows and nobody else is given:
+//!   allocation happens in *begin* (and in *finish*, for the chunk tree), and the next *begin* comes after *finish*. Self-healing
+//!   of a read rewrites only bytes of extents that are committed. So the order of its requests is of no matter, and a crash
+//!   at any of them leaves the last root whole.
+//! - *Reads see it.* What has an address and is not acknowledged is served from memory (`unwritten_extents`,
+//!   `unwritten_nodes`), which is emptied in *finish*; blocks that were written since are dirty and come first.
+//! - *Writes and discards change dirty blocks and nothing else*: no tree, no chunk, no free space (where space is short they
+//!   take some for what they accept, and end the commit under way first). So what *finish* writes
+//!   (roots, chunk tree) is the state as of *begin*, but for facts about devices (errors, faults), which are true whenever
+//!   they are written. All that changes more (`writable`, `tick`, `clear`, returning devices, export) ends the commit first.
+//! - *Commits do not overlap*, so roots are acknowledged in order, and a flush that waits for the commit of all that was
+//!   accepted before it (`commit_needed`) means what it says.
+//! - *A device that fails meanwhile* is known by *finish* before the chunk tree is written: what it missed, in the work or
+//!   by having gone since, is stale there. One whose early flush failed has missed all that was written to it before.
+//!
+//! A commit that can't be made safe leaves everything in memory, the pool is suspended, and all of it is written again
+//! later; nothing is acknowledged before that succeeds. [`Held`](crate::Held) is who runs the work on threads; without it
+//! (`flush`) the parts follow each other on the caller's.
 
 mod admit;
+mod claim;
 mod place;
 mod prepare;
+mod work;
 mod write_out;
+
+use std::sync::Arc;
 
 use tree::Key;
 
@@ -22,7 +57,13 @@ use crate::pool::Pool;
 use crate::report::State;
 use crate::types::{DatasetId, DeviceId, GroupId, Logical};
 
+pub(crate) use claim::Claims;
 pub(crate) use place::extent_key;
+pub use work::CommitWork;
+use work::Slot;
+
+/// Age at which what was written is committed without being asked to, milliseconds.
+const COMMIT_AGE_MS: u64 = 5_000;
 
 /// Roots that can be imported: the last one and two before it.
 pub(crate) const ROOTS_KEPT: usize = 3;
@@ -106,6 +147,17 @@ pub(crate) struct Syncing {
     pub(crate) pieces: Vec<Piece>,
     /// Trees are committed: only writing is left.
     pub(crate) prepared: bool,
+    /// Its writing, while it is under way.
+    pub(crate) slot: Option<Arc<Slot>>,
+}
+
+impl Drop for Syncing {
+    fn drop(&mut self) {
+        // Without its pool nobody keeps others from the places that it writes to.
+        if let Some(slot) = &self.slot {
+            slot.abandon();
+        }
+    }
 }
 
 impl Pool {
@@ -113,7 +165,7 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError::Suspended`] when too many devices are gone: what was written stays in memory, and the next
-    /// flush after they came back makes it durable. [`PoolError::NoSpace`] when something could not be placed.
+    /// flush after they came back makes it durable.
     pub fn flush(&mut self) -> Result<()> {
         if self.core.read_only {
             return Ok(());
@@ -121,26 +173,128 @@ impl Pool {
         self.commit()
     }
 
-    /// Commits the open transaction group if there is anything in it.
+    /// Commits the open transaction group if there is anything in it, and before that the one under way.
     pub(crate) fn commit(&mut self) -> Result<()> {
         if self.core.suspended {
             return Err(PoolError::Suspended);
         }
-        if self.syncing.is_none() {
-            if !self.is_dirty() {
-                return Ok(());
-            }
-            self.syncing = Some(Syncing::default());
+        self.settle()?;
+        if !self.is_dirty() {
+            return Ok(());
         }
-        let mut dropped = Ok(());
+        self.begin(false)?;
+        self.finish()
+    }
+
+    /// Ends the commit under way, be it that it is being written or that it was interrupted.
+    ///
+    /// # Errors
+    /// As [`Pool::flush`].
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        if self.core.suspended || self.syncing.is_none() {
+            return Ok(());
+        }
+        if !self.is_committing() {
+            self.begin(false)?;
+        }
+        self.finish()
+    }
+
+    /// As [`Pool::settle`] for those who come to help: that the pool was found to be suspended is no error.
+    pub(crate) fn settle_or_suspend(&mut self) -> Result<()> {
+        match self.settle() {
+            Err(PoolError::Suspended) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Begins a commit of everything accepted so far. Until [`Pool::finish_commit`] the work that is given back may
+    /// be run on another thread, without the pool; meanwhile volumes are read and written as always. Everything
+    /// else waits for the commit by itself.
+    ///
+    /// `None`: nothing is to be committed, or a commit is under way.
+    ///
+    /// # Errors
+    /// As [`Pool::flush`].
+    pub fn begin_commit(&mut self) -> Result<Option<CommitWork>> {
+        if self.core.suspended {
+            return Err(PoolError::Suspended);
+        }
+        if self.core.read_only || self.is_committing() {
+            return Ok(None);
+        }
+        self.settle()?;
+        if !self.is_dirty() {
+            return Ok(None);
+        }
+        self.begin(true)?;
+        let slot = self.syncing.as_ref().and_then(|syncing| syncing.slot.clone());
+        Ok(slot.map(|slot| CommitWork { slot, number: self.commits_begun }))
+    }
+
+    /// Ends the commit under way if it is this one (what [`CommitWork::run`] gives) or an earlier one; waits for its
+    /// work, or does it if nobody has.
+    ///
+    /// # Errors
+    /// As [`Pool::flush`].
+    pub fn finish_commit(&mut self, number: u64) -> Result<()> {
+        if self.is_committing() && self.commits_begun <= number { self.settle() } else { Ok(()) }
+    }
+
+    /// Whether a commit was begun and not finished.
+    pub fn is_committing(&self) -> bool {
+        self.syncing.as_ref().is_some_and(|syncing| syncing.slot.is_some())
+    }
+
+    /// The number of the commit after which everything accepted so far is durable.
+    pub fn commit_needed(&self) -> u64 {
+        self.commits_begun + u64::from(self.is_dirty())
+    }
+
+    /// The number of the last commit that was finished; they are finished in order.
+    pub fn commits_done(&self) -> u64 {
+        self.commits_done
+    }
+
+    /// Bytes that were written and are in no commit that was begun.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_bytes
+    }
+
+    /// Whether what was written waits for a commit longer than it should.
+    pub fn commit_due(&self) -> bool {
+        self.changed && !self.core.suspended && self.last_commit.0 + COMMIT_AGE_MS <= self.core.now().0
+    }
+
+    /// Gives everything dirty its place and makes up what is to be written. `beside`: others may go on meanwhile.
+    fn begin(&mut self, beside: bool) -> Result<()> {
+        self.syncing.get_or_insert_default();
         if self.syncing.as_ref().is_some_and(|syncing| !syncing.prepared) {
-            dropped = self.prepare().map_err(|error| self.suspended_by(error))?;
+            self.prepare().map_err(|error| self.suspended_by(error))?;
+            self.commits_begun += 1;
         }
-        match self.write_out() {
+        // What was known of free room is used up: look again.
+        self.room_bytes = 0;
+        let job = self.start_writing(beside)?;
+        if let Some(syncing) = &mut self.syncing {
+            syncing.slot = Some(Slot::new(job));
+        }
+        Ok(())
+    }
+
+    /// Takes in what came of the writing, and makes it count.
+    fn finish(&mut self) -> Result<()> {
+        let slot = self.syncing.as_mut().and_then(|syncing| syncing.slot.take());
+        let mut outcome = slot.map(|slot| slot.outcome()).unwrap_or_default();
+        if self.core.is_sabotaged("forget-work") {
+            outcome.forget_failures();
+        }
+        match self.write_out(outcome) {
             Ok(()) => {
                 self.syncing = None;
+                self.commits_done = self.commits_begun;
                 self.last_commit = self.core.now();
-                dropped
+                Ok(())
             }
             Err(PoolError::Suspended) => {
                 self.suspend();
@@ -174,8 +328,15 @@ impl Pool {
         }
     }
 
-    /// Fails when nothing may be changed now.
-    pub(crate) fn writable(&self) -> Result<()> {
+    /// Fails when nothing may be changed now. Who changes more than blocks of volumes does not share a commit with
+    /// what was before: the one under way is ended.
+    pub(crate) fn writable(&mut self) -> Result<()> {
+        self.accepts_writes()?;
+        self.settle()
+    }
+
+    /// Fails when blocks can't be written now.
+    pub(crate) fn accepts_writes(&self) -> Result<()> {
         if self.core.read_only {
             return Err(PoolError::ReadOnly);
         }

@@ -13,27 +13,26 @@ use device::{Op, Request};
 use tree::NODE_SIZE;
 
 use super::prepare::{commit_tree, free_all};
+use super::work::Job;
 use super::{ROOTS_KEPT, chunk_key, device_key};
 use crate::checksum::ChecksumKind;
-use crate::chunk::{COLUMN_HEADER, Chunk, Class};
+use crate::chunk::{Chunk, Class};
 use crate::codec::Writer;
 use crate::core::Core;
 use crate::error::{PoolError, Result};
-use crate::io::{Part, Piece, WriteLog};
+use crate::io::{Part, Piece, WriteLog, WriteOutcome};
 use crate::label::{self, SYSTEM_CHUNKS_MAX, Uberblock};
 use crate::pool::Pool;
 use crate::report::State;
 use crate::types::{DeviceId, Logical, Txg};
 
-/// Magic of a column header.
-const COLUMN_MAGIC: &[u8; 8] = b"CDCOLUMN";
-
 /// Nodes that one piece carries at most.
 const PIECE_NODES_MAX: usize = 64;
 
 impl Pool {
-    /// Writes what `prepare` left, and the uberblock that makes it count.
-    pub(crate) fn write_out(&mut self) -> Result<()> {
+    /// What is to be written of what `prepare` left before the chunk tree can be: data, metadata nodes and their
+    /// bitmaps.
+    pub(super) fn start_writing(&mut self, beside: bool) -> Result<Job> {
         self.core.undo_marks();
         for address in &self.unsettled_bitmaps {
             if let Some(space) = self.core.nodes.get_mut(address) {
@@ -43,17 +42,26 @@ impl Pool {
         if self.core.is_sabotaged("uberblock-first") {
             self.write_uberblock(false)?;
         }
+        let mut pieces = self.syncing.as_ref().map(|syncing| syncing.pieces.clone()).unwrap_or_default();
+        pieces.extend(self.node_pieces(Class::Metadata)?);
+        pieces.extend(self.bitmap_pieces(Class::Metadata));
+        let writer = self.core.writer(&pieces)?;
+        let flush = beside && !self.core.is_sabotaged("skip-flush");
+        Ok(Job { writer, pieces, flush })
+    }
+
+    /// Writes the rest, and the uberblock that makes all of it count.
+    pub(super) fn write_out(&mut self, outcome: WriteOutcome) -> Result<()> {
         let mut log = WriteLog::default();
-        let pieces = self.syncing.as_ref().map(|syncing| syncing.pieces.clone()).unwrap_or_default();
-        self.core.write_pieces(&pieces, &mut log)?;
-        self.write_nodes(Class::Metadata, &mut log)?;
-        self.write_bitmaps(Class::Metadata, &mut log)?;
+        self.core.account(outcome, &mut log);
         self.write_column_headers();
         // Every round can lose at least one more device; a pool has no more than it has.
         for _ in 0..self.core.devices.len() + 2 {
             self.commit_chunk_tree()?;
-            self.write_nodes(Class::System, &mut log)?;
-            self.write_bitmaps(Class::System, &mut log)?;
+            let nodes = self.node_pieces(Class::System)?;
+            self.core.write_pieces(&nodes, &mut log)?;
+            let bitmaps = self.bitmap_pieces(Class::System);
+            self.core.write_pieces(&bitmaps, &mut log)?;
             self.core.flush_devices(&log);
             if !self.chunk_tree_is_behind() {
                 break;
@@ -73,7 +81,8 @@ impl Pool {
         self.core.map.dirty().any(|address| !self.core.map.get(address).is_some_and(system))
     }
 
-    fn write_nodes(&mut self, class: Class, log: &mut WriteLog) -> Result<()> {
+    /// The nodes of a class that are not on the devices.
+    fn node_pieces(&self, class: Class) -> Result<Vec<Piece>> {
         let mut pieces: Vec<Piece> = Vec::new();
         for (&address, node) in &self.core.unwritten_nodes {
             let chunk = self.core.chunk_of(Logical(address), NODE_SIZE as u64)?;
@@ -94,11 +103,11 @@ impl Pool {
                 _ => pieces.push(Piece::single(chunk.address, offset, part)),
             }
         }
-        self.core.write_pieces(&pieces, log)
+        Ok(pieces)
     }
 
-    /// Writes the bitmaps that changed into the slot that the last root does not use, and anchors them in their chunks.
-    fn write_bitmaps(&mut self, class: Class, log: &mut WriteLog) -> Result<()> {
+    /// The bitmaps that changed, for the slots that the last root does not use; they are anchored in their chunks.
+    fn bitmap_pieces(&mut self, class: Class) -> Vec<Piece> {
         let core = &mut self.core;
         let mut pieces = Vec::new();
         for address in core.map.addresses() {
@@ -123,7 +132,7 @@ impl Pool {
             self.unsettled_bitmaps.insert(address);
             pieces.push(Piece::single(address, u64::from(slot) * NODE_SIZE as u64, Part::Bytes(bytes)));
         }
-        self.core.write_pieces(&pieces, log)
+        pieces
     }
 
     /// Writes the headers of columns that are new. One that fails is no loss: headers are for finding a pool whose
@@ -208,15 +217,37 @@ impl Pool {
             extent_root: self.extents.root(),
             system_chunks: system,
             devices: devices.into_iter().collect(),
+            back_to: self.goes_back_to,
+            took_part: core.devices.values().filter(|d| d.open().is_some()).map(|d| d.guid).collect(),
         }
     }
 
-    /// Writes the uberblock to every device and flushes.
+    /// Writes the uberblock to every device and flushes. It names the devices that it is written to, so that it is
+    /// known of each that has it and each that has not whether it was acknowledged; so where one of them did not take
+    /// it, it is written once more, without that one.
     ///
     /// # Errors
     /// [`PoolError::Suspended`] when so few devices took it that it could be lost with those that may be lost.
     pub(crate) fn write_uberblock(&mut self, exported: bool) -> Result<()> {
-        let uberblock = self.uberblock(exported);
+        let mut missed = 0;
+        while !self.try_uberblock(exported, &mut missed)? {}
+        Ok(())
+    }
+
+    /// One round of it; false when it has to be written again. `missed_before`: devices that did not take it so far,
+    /// and are still there.
+    fn try_uberblock(&mut self, exported: bool, missed_before: &mut usize) -> Result<bool> {
+        let mut uberblock = self.uberblock(exported);
+        if uberblock.encode().is_none() {
+            // A wide mirror has much to tell of what is stale: less where it is stale as a whole.
+            for address in self.core.map.addresses() {
+                let system = |chunk: &&Chunk| chunk.class == Class::System;
+                let Some(mut chunk) = self.core.map.get(address).filter(system).cloned() else { continue };
+                chunk.coarsen(|device| self.core.usable(device));
+                self.core.map.insert(chunk);
+            }
+            uberblock = self.uberblock(exported);
+        }
         let Some(bytes) = uberblock.encode() else {
             return Err(PoolError::Corrupt(format!(
                 "the uberblock has no room for {} system chunks (at most {SYSTEM_CHUNKS_MAX})",
@@ -278,13 +309,15 @@ impl Pool {
         }
         // Those that went away just now are as those that were away before: the pool is degraded, no more.
         let there = |id: &&DeviceId| self.core.devices.get(id).is_some_and(|device| device.handle.is_some());
-        let missed = missed.iter().filter(there).count();
+        let is_complete = missed.is_empty();
+        let missed = missed.iter().filter(there).count() + *missed_before;
+        *missed_before = missed;
         if written.is_empty() || (missed > tolerance && written.len() <= tolerance) {
             // Some device may hold this root already: its number is used up.
             self.core.txg = self.core.txg.next();
             return Err(PoolError::Suspended);
         }
-        Ok(())
+        Ok(is_complete)
     }
 
     /// The open transaction group is safe: forget what was kept for it, and open the next one.
@@ -319,6 +352,7 @@ impl Pool {
 
     /// Lets space be used again that no importable root knows, and drops data chunks that are empty.
     fn release(&mut self, oldest: Txg) {
+        let tight = self.claims.tight;
         let core = &mut self.core;
         core.release(oldest);
         for frees in core.unloaded_frees.values_mut() {
@@ -334,9 +368,10 @@ impl Pool {
                     Some(space) => !space.waits() && space.free_bytes() + chunk.grain() > chunk.length(),
                     None => !core.unloaded_frees.contains_key(&chunk.address),
                 },
-                // The last metadata chunk would only be made again.
+                // The last metadata chunk, or one of a full pool, would only be made again.
                 Class::Metadata => {
-                    core.current_nodes.get(&Class::Metadata) != Some(&chunk.address)
+                    !tight
+                        && core.current_nodes.get(&Class::Metadata) != Some(&chunk.address)
                         && core.nodes.get(&chunk.address).is_some_and(|space| space.is_empty())
                 }
                 Class::System => false,
@@ -354,12 +389,11 @@ impl Pool {
 impl Core {
     /// Writes the header in front of a column.
     pub(crate) fn write_column_header(&mut self, chunk: &Chunk, column: u16, device: DeviceId, offset: u64) {
-        let Some(handle) = self.devices.get(&device).and_then(|device| device.open().cloned()) else {
-            return;
-        };
+        let open = self.devices.get(&device).and_then(|device| Some((device.open()?.clone(), device.size)));
+        let Some((handle, size)) = open else { return };
         let item = chunk.encode();
         let mut w = Writer::default();
-        w.raw(COLUMN_MAGIC);
+        w.raw(label::COLUMN_MAGIC);
         w.u64(self.guid.0);
         w.u64(self.session.0);
         w.u64(chunk.address.0);
@@ -368,8 +402,9 @@ impl Core {
         w.u16(item.len().min(3900) as u16);
         w.raw(&item[..item.len().min(3900)]);
         let mut bytes = w.finish();
-        bytes.resize(COLUMN_HEADER as usize - 16, 0);
-        let checksum = xxhash_rust::xxh3::xxh3_128(&bytes);
+        bytes.resize(label::COLUMN_SIZE_AT, 0);
+        bytes.extend_from_slice(&size.to_le_bytes());
+        let checksum = twox_hash::XxHash3_128::oneshot(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         if let Err(error) = handle.write(offset, &bytes) {
             self.device_failed(device, &error);

@@ -198,7 +198,10 @@ impl Commands {
         let folder = lab.path("brook");
         if !has(lab, "brook")? {
             ensure!(!ended, "created and not there");
-            if !lab.ok(&format!("import -d {folder}"))?.contains("brook") {
+            // Devices that were labelled, and no more, are shown as a pool that can't be imported.
+            let found = lab.json(&format!("import -d {folder}"))?;
+            let mut found = found.as_array().into_iter().flatten();
+            if !found.any(|pool| pool["name"] == "brook" && pool["state"] != "FAULTED") {
                 // Not done: it can be done.
                 return lab
                     .ok(&line.replace("create", "create -f"))

@@ -130,11 +130,10 @@ impl Server {
             2 => {
                 let Some((name, _)) = self.snapshots.pop_first() else { return Ok("-") };
                 if try_it(&format!("destroy {name}"))? {
-                    let left = lab.ok("list -H -t snapshot tank")?;
-                    ensure!(
-                        !left.lines().any(|line| line.starts_with(&format!("{name}\t"))),
-                        "{name} is back"
-                    );
+                    // Without an answer the server was killed between the two.
+                    let left = lab.run(lab.coffer("list -H -t snapshot tank"))?;
+                    let row = format!("{name}\t");
+                    ensure!(!left.out.lines().any(|line| line.starts_with(&row)), "{name} is back");
                 }
                 Ok("destroy")
             }

@@ -1,0 +1,239 @@
+//! Finds blocks on members that know which address of the file system they belong to.
+//!
+//! A first pass over every member looks for superblocks, which say how the file system is made; a second one for all that
+//! fits with one of them. Only parts of large members are read.
+
+use std::ops::Range;
+
+use device::BlockDevice;
+
+use crate::Image;
+use crate::content::ext::{Descriptor, Ext};
+use crate::content::xfs::Xfs;
+
+/// Bytes read at a time.
+const PIECE: u64 = 1 << 20;
+/// All of this much from the beginning is read, bytes.
+const HEAD: u64 = 1 << 30;
+/// Further pieces, at even distances.
+const SAMPLES: u64 = 256;
+/// Witnesses of one member that are enough.
+const WITNESSES_ENOUGH: usize = 4096;
+/// Folders that are remembered.
+const FOLDERS_MAX: usize = 65536;
+/// File systems that are told apart.
+const SYSTEMS_MAX: usize = 16;
+/// Structures begin at multiples of this, bytes.
+const STEP: usize = 512;
+
+/// A block that knows its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Witness {
+    /// The image it is on.
+    pub(super) image: usize,
+    /// Where on it, bytes.
+    pub(super) at: u64,
+    /// Where in the file system, bytes.
+    pub(super) address: u64,
+}
+
+/// A file system that members speak of.
+#[derive(Clone, Debug)]
+pub(super) enum System {
+    Ext(Ext),
+    Xfs(Xfs),
+}
+
+impl System {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ext(one), Self::Ext(other)) => one.uuid == other.uuid && one.block == other.block,
+            (Self::Xfs(one), Self::Xfs(other)) => one.uuid == other.uuid,
+            _ => false,
+        }
+    }
+
+    /// Bytes.
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::Ext(ext) => ext.blocks.saturating_mul(ext.block),
+            Self::Xfs(xfs) => xfs.size(),
+        }
+    }
+
+    /// Chunk and data members that it was told when it was made.
+    pub(super) fn hint(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Ext(ext) => ext.hint,
+            Self::Xfs(xfs) => xfs.hint,
+        }
+    }
+}
+
+/// The parts of a member that are read.
+fn parts(size: u64) -> impl Iterator<Item = Range<u64>> {
+    let head = size.min(HEAD);
+    let rest = (size - head) / PIECE;
+    let step = (rest / SAMPLES).max(1);
+    let from_head = (0..head.div_ceil(PIECE)).map(|piece| piece * PIECE);
+    let further = (0..rest).step_by(step as usize).map(move |piece| head + piece * PIECE);
+    from_head.chain(further).map(move |start| start..(start + PIECE).min(size))
+}
+
+/// Reads what can be read of a part; what can't is zeros, in which nothing is found.
+fn read(device: &dyn BlockDevice, range: &Range<u64>) -> Vec<u8> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    for lost in crate::read_around_losses(device, range.start, &mut bytes) {
+        bytes[(lost.start - range.start) as usize..(lost.end - range.start) as usize].fill(0);
+    }
+    bytes
+}
+
+/// What is found of one file system.
+#[derive(Clone, Debug)]
+pub(super) struct Gathered {
+    pub(super) system: System,
+    pub(super) witnesses: Vec<Witness>,
+}
+
+/// The file systems on the images with their witnesses, the one with most witnesses first.
+pub(super) fn gather(images: &[&Image]) -> Vec<Gathered> {
+    let mut systems: Vec<(System, Vec<(usize, u64)>)> = Vec::new();
+    for (number, image) in images.iter().enumerate() {
+        let size = image.device.size().unwrap_or(0);
+        for part in parts(size) {
+            let bytes = read(&*image.device, &part);
+            for at in (0..bytes.len().saturating_sub(1023)).step_by(STEP) {
+                let found = Xfs::parse(&bytes[at..at + 512])
+                    .map(System::Xfs)
+                    .or_else(|| Ext::parse(&bytes[at..at + 1024]).map(System::Ext));
+                let Some(found) = found else { continue };
+                let place = (number, part.start + at as u64);
+                if let Some((_, places)) = systems.iter_mut().find(|(system, _)| system.is(&found)) {
+                    places.push(place);
+                } else if systems.len() < SYSTEMS_MAX {
+                    systems.push((found, vec![place]));
+                }
+            }
+        }
+    }
+    let witnesses = |(system, places): (System, Vec<(usize, u64)>)| {
+        let mut witnesses = match &system {
+            System::Ext(ext) => of_ext(images, ext, &places),
+            System::Xfs(xfs) => of_xfs(images, xfs),
+        };
+        witnesses.sort_unstable();
+        witnesses.dedup();
+        Gathered { system, witnesses }
+    };
+    let mut gathered: Vec<Gathered> = systems.into_iter().map(witnesses).collect();
+    gathered.sort_by_key(|gathered| std::cmp::Reverse(gathered.witnesses.len()));
+    gathered
+}
+
+fn of_xfs(images: &[&Image], xfs: &Xfs) -> Vec<Witness> {
+    let mut witnesses = Vec::new();
+    for (image, opened) in images.iter().enumerate().filter(|_| xfs.sums) {
+        let size = opened.device.size().unwrap_or(0);
+        let before = witnesses.len();
+        for part in parts(size) {
+            let bytes = read(&*opened.device, &part);
+            for at in (0..bytes.len()).step_by(STEP) {
+                let rest = &bytes[at..];
+                let found = xfs
+                    .header_address(rest)
+                    .or_else(|| xfs.inode_address(rest))
+                    .or_else(|| xfs.block_address(rest));
+                witnesses.extend(found.map(|address| Witness { image, at: part.start + at as u64, address }));
+            }
+            if witnesses.len() - before > WITNESSES_ENOUGH {
+                break;
+            }
+        }
+    }
+    witnesses
+}
+
+fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness> {
+    let mut witnesses = Vec::new();
+    let mut descriptors: std::collections::BTreeMap<u64, Descriptor> = std::collections::BTreeMap::new();
+    for &(image, at) in places {
+        let device = &images[image].device;
+        let mut bytes = [0; 1024];
+        let copy = device.read(at, &mut bytes).ok().and_then(|()| Ext::parse(&bytes));
+        let Some(copy) = copy else { continue };
+        let group = u64::from(copy.group);
+        if group > 0 && !ext.copies().contains(&group) {
+            continue;
+        }
+        witnesses.push(Witness { image, at, address: ext.copy_at(group) });
+        // As much of the descriptors as follows in the same chunk.
+        let Some(table) = ext.descriptors_at(group) else { continue };
+        let Some(start) = (at + table).checked_sub(ext.copy_at(group)) else { continue };
+        let each = ext.descriptor_size();
+        for number in 0..ext.groups().min(4096) {
+            let here = number * each as u64;
+            let mut bytes = vec![0; each];
+            let known = device.read(start + here, &mut bytes).ok();
+            let found = known.and_then(|()| ext.descriptor_in(number, &bytes));
+            let Some(descriptor) = found else { break };
+            witnesses.push(Witness { image, at: start + here, address: table + here });
+            descriptors.entry(number).or_insert(descriptor);
+        }
+    }
+    // What the bitmaps' bytes must sum up to.
+    let mut bitmaps: std::collections::HashMap<u32, (u64, u64)> = std::collections::HashMap::new();
+    for descriptor in descriptors.values().filter(|_| ext.descriptor_size() >= 64) {
+        let inodes = u64::from(ext.inodes_per_group);
+        if descriptor.flags & Descriptor::BLOCKS_UNUSED == 0 {
+            bitmaps
+                .insert(descriptor.block_sum, (ext.blocks_per_group(), descriptor.block_bitmap * ext.block));
+        }
+        if descriptor.flags & Descriptor::INODES_UNUSED == 0 {
+            bitmaps.insert(descriptor.inode_sum, (inodes, descriptor.inode_bitmap * ext.block));
+        }
+    }
+    let table = |group: u64| descriptors.get(&group).map(|descriptor| descriptor.inode_table);
+    // Folders know their inode's number, and the inodes know where the folders are.
+    let mut folders: Vec<(usize, u64, u32)> = Vec::new();
+    let mut starts: std::collections::HashMap<u32, u64> = std::collections::HashMap::new();
+    for (image, opened) in images.iter().enumerate() {
+        let size = opened.device.size().unwrap_or(0);
+        let before = witnesses.len();
+        for part in parts(size) {
+            let bytes = read(&*opened.device, &part);
+            for at in (0..bytes.len()).step_by(ext.inode_size.min(STEP)) {
+                let place = part.start + at as u64;
+                let inode = bytes.get(at..at + ext.inode_size);
+                if let Some((number, inode)) = inode.and_then(|inode| Some((ext.inode_number(inode)?, inode)))
+                {
+                    let address = ext.inode_at(number, table);
+                    witnesses.extend(address.map(|address| Witness { image, at: place, address }));
+                    starts.extend(ext.folder_start(inode).map(|start| (number, start)));
+                }
+                if !at.is_multiple_of(1024) {
+                    continue;
+                }
+                let folder = bytes.get(at..at + 24).and_then(|block| ext.folder_number(block));
+                folders.extend(
+                    folder.filter(|_| folders.len() < FOLDERS_MAX).map(|number| (image, place, number)),
+                );
+                for bits in [ext.blocks_per_group(), u64::from(ext.inodes_per_group)] {
+                    let covered = bytes.get(at..at + (bits / 8) as usize);
+                    let Some(covered) = covered.filter(|covered| covered[0] != 0) else { continue };
+                    let known = ext.sum_of(covered).and_then(|sum| bitmaps.get(&sum));
+                    let fits = known.filter(|(own, _)| *own == bits);
+                    witnesses.extend(fits.map(|&(_, address)| Witness { image, at: place, address }));
+                }
+            }
+            if witnesses.len() - before > WITNESSES_ENOUGH {
+                break;
+            }
+        }
+    }
+    let found = folders
+        .into_iter()
+        .filter_map(|(image, at, number)| Some(Witness { image, at, address: *starts.get(&number)? }));
+    witnesses.extend(found);
+    witnesses
+}

@@ -1,0 +1,386 @@
+//! Arrays without superblocks, from file systems whose blocks know their own address.
+//!
+//! ```text
+//! images --gather--> witnesses: (image, place on it, address in the file system)
+//!     --fit--> geometries that explain them, with the members in their slots by votes
+//!     --rank--> candidates: what the file system says of itself, and parity, on each of them
+//! ```
+//!
+//! No orders of members are tried, except where some hold no witness at all.
+
+mod fit;
+mod gather;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use device::BlockDevice;
+use geometry::md::Shape;
+
+use crate::{Candidate, Image, LeftOut, Slot, content, raid6, score};
+use fit::Fit;
+use gather::Gathered;
+
+/// Most file systems whose arrays are looked for.
+const SYSTEMS_MAX: usize = 8;
+/// Witnesses without which nothing is said.
+const WITNESSES_LEAST: usize = 8;
+/// Most fits that are put together and looked at.
+const FITS_MAX: usize = 256;
+/// Most members without witnesses whose orders are all tried.
+const FREE_MAX: usize = 4;
+/// Rows of one sector whose parity is looked at.
+const ROWS: u64 = 512;
+/// Most candidates that are proposed for one array.
+const PROPOSED_MAX: usize = 6;
+/// Tenths of the witnesses that an answer must explain to be sure.
+const EXPLAINED_LEAST: usize = 7;
+/// The score of candidates that can't be told apart.
+const TIED: u8 = 50;
+
+/// Fits by each criterion whose orders are improved.
+const SEEDS_MAX: usize = 8;
+/// Most orders that are tried to improve fits.
+const TRIES_MAX: usize = 1500;
+
+/// What it is worth if nothing of the file system is found.
+const NOTHING: i64 = -1 << 40;
+/// All orders of no more members than this are tried.
+const ORDERED_MAX: usize = 4;
+
+/// A candidate, and what speaks for it: more is better, field by field.
+struct Ranked {
+    candidate: Candidate,
+    fit: Fit,
+    key: (i64, i64, usize, bool),
+}
+
+/// Candidates for the arrays that these images are members of, as far as file systems on them tell.
+pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
+    let mut proposed = Vec::new();
+    let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
+    if images.is_empty() {
+        return proposed;
+    }
+    let all = gather::gather(images);
+    let of_any: BTreeSet<usize> =
+        all.iter().flat_map(|gathered| &gathered.witnesses).map(|witness| witness.image).collect();
+    for gathered in all.iter().take(SYSTEMS_MAX) {
+        let is_free = |image: &usize| !taken.contains(&images[*image].path);
+        let own: BTreeSet<usize> = gathered.witnesses.iter().map(|witness| witness.image).collect();
+        let own: Vec<usize> = own.into_iter().filter(is_free).collect();
+        if gathered.witnesses.len() < WITNESSES_LEAST || own.is_empty() {
+            continue;
+        }
+        // Whoever says nothing may be a member as well, if it is of the right size.
+        let size = |image: usize| images[image].device.size().unwrap_or(0);
+        let silent = (0..images.len()).filter(|image| {
+            !of_any.contains(image) && is_free(image) && own.iter().any(|own| size(*own) == size(*image))
+        });
+        let with_silent: Vec<usize> = own.iter().copied().chain(silent).collect();
+        let mut candidates = Vec::new();
+        for pile in [&own, &with_silent] {
+            if pile.len() == own.len() && !candidates.is_empty() || pile.len() > own.len() + FREE_MAX {
+                continue;
+            }
+            let members: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
+            let mut found = raid6::infer(&members);
+            if found.iter().all(|candidate| candidate.score < 90) {
+                found.extend(of_system(images, pile, gathered));
+            }
+            found.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
+            let best = |candidates: &[Candidate]| candidates.first().map_or(0, |best| best.score);
+            if best(&found) > best(&candidates) || candidates.is_empty() {
+                candidates = found;
+            }
+        }
+        if let Some(best) = candidates.first().filter(|best| best.score > TIED) {
+            taken.extend(best.slots.iter().flatten().map(|slot| slot.path.clone()));
+        }
+        proposed.extend(candidates);
+    }
+    proposed
+}
+
+fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Candidate> {
+    let numbers: Vec<usize> = free.to_vec();
+    let witnesses: Vec<gather::Witness> = gathered
+        .witnesses
+        .iter()
+        .filter_map(|witness| {
+            let image = numbers.iter().position(|number| *number == witness.image)?;
+            Some(gather::Witness { image, ..*witness })
+        })
+        .collect();
+    let pile: Vec<&Image> = numbers.iter().map(|number| images[*number]).collect();
+    let sizes: Vec<u64> = pile.iter().map(|image| image.device.size().unwrap_or(0)).collect();
+    let addresses = witnesses.iter().map(|witness| witness.address).collect::<BTreeSet<_>>().len();
+    let fits = fit::fit(&witnesses, &sizes);
+    let mut ranked: Vec<Ranked> = fits
+        .iter()
+        .filter(|fit| fit.explained >= WITNESSES_LEAST)
+        .flat_map(|fit| completions(fit, pile.len()))
+        .take(FITS_MAX)
+        .filter_map(|fit| rank(&pile, &sizes, &fit, addresses, gathered))
+        .collect();
+    let mut tries = TRIES_MAX;
+    for seed in seeds(&ranked) {
+        let better = improve(&seed, &mut tries, |fit| rank(&pile, &sizes, fit, addresses, gathered));
+        ranked.extend(better);
+    }
+    ranked.sort_by_key(|ranked| std::cmp::Reverse(ranked.key));
+    let mut kept: Vec<Ranked> = Vec::new();
+    for candidate in ranked {
+        if !kept.iter().any(|known| same_map(&known.candidate, &candidate.candidate)) {
+            kept.push(candidate);
+        }
+    }
+    let Some(best) = kept.first().map(|best| best.key) else { return Vec::new() };
+    let ties = kept.iter().filter(|ranked| ranked.key == best).count();
+    let scored = kept.into_iter().take(PROPOSED_MAX.max(ties.min(24))).map(|ranked| {
+        let mut candidate = score::scored(ranked.candidate, false);
+        if ranked.key < best {
+            candidate.score = candidate.score.min(TIED - 5);
+            candidate.reasons.push("another geometry fits better".to_owned());
+        } else if ties > 1 {
+            candidate.score = candidate.score.min(TIED);
+            candidate.reasons.push(format!("{ties} candidates fit equally well and can't be told apart"));
+        } else if ranked.fit.explained * 10 < addresses * EXPLAINED_LEAST {
+            candidate.score = candidate.score.min(TIED);
+            candidate.reasons.push("too many blocks that know their address are elsewhere".to_owned());
+        }
+        candidate
+    });
+    scored.collect()
+}
+
+/// The fits that are worth improving: the best by what the file system says, by witnesses, and by what it was told.
+fn seeds(ranked: &[Ranked]) -> Vec<Fit> {
+    let mut seeds: Vec<Fit> = Vec::new();
+    let mut best = |key: &dyn Fn(&Ranked) -> (i64, i64, usize)| {
+        let mut order: Vec<&Ranked> = ranked.iter().collect();
+        order.sort_by_key(|ranked| std::cmp::Reverse(key(ranked)));
+        let mut kinds: Vec<(Shape, u64, usize)> = Vec::new();
+        for ranked in order {
+            let kind = (ranked.fit.shape, ranked.fit.chunk, ranked.fit.slots.len());
+            if kinds.len() < SEEDS_MAX && !kinds.contains(&kind) {
+                kinds.push(kind);
+                if !seeds.contains(&ranked.fit) {
+                    seeds.push(ranked.fit.clone());
+                }
+            }
+        }
+    };
+    best(&|ranked| (ranked.key.0, ranked.key.1, ranked.key.2));
+    best(&|ranked| (i64::from(ranked.key.3), ranked.key.1, ranked.key.2));
+    best(&|ranked| (ranked.key.1.min(0), ranked.key.2.cast_signed() as i64, 0));
+    seeds
+}
+
+/// Moves members as long as that makes it better: where parity is a copy of data, votes may be for either.
+fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>) -> Option<Ranked> {
+    let mut best = rank(seed)?;
+    let count = seed.slots.len();
+    let mut attempt = |fit: Fit, best: &mut Ranked| {
+        *tries = tries.saturating_sub(1);
+        match rank(&fit).filter(|ranked| *tries > 0 && ranked.key > best.key) {
+            Some(ranked) => *best = ranked,
+            None => return false,
+        }
+        true
+    };
+    if count <= ORDERED_MAX {
+        for order in orders(count) {
+            let slots = order.iter().map(|slot| seed.slots[*slot]).collect();
+            attempt(Fit { slots, ..seed.clone() }, &mut best);
+        }
+        return Some(best);
+    }
+    let pairs = || (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+    'again: loop {
+        for (from, to) in pairs().filter(|(from, to)| from < to) {
+            let mut fit = best.fit.clone();
+            fit.slots.swap(from, to);
+            if attempt(fit, &mut best) {
+                continue 'again;
+            }
+        }
+        for (from, to) in pairs().filter(|(from, to)| from.abs_diff(*to) > 1) {
+            let mut fit = best.fit.clone();
+            let slot = fit.slots.remove(from);
+            fit.slots.insert(to, slot);
+            if attempt(fit, &mut best) {
+                continue 'again;
+            }
+        }
+        return Some(best);
+    }
+}
+
+/// All orders of so many things.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new()];
+    for next in 0..count {
+        let longer = |order: &Vec<usize>| {
+            (0..=order.len())
+                .map(|at| {
+                    let mut order = order.clone();
+                    order.insert(at, next);
+                    order
+                })
+                .collect::<Vec<_>>()
+        };
+        all = all.iter().flat_map(longer).collect();
+    }
+    all
+}
+
+/// A fit with all orders of the members that no witness gave a place.
+fn completions(fit: &Fit, images: usize) -> Vec<Fit> {
+    let placed: BTreeSet<usize> = fit.slots.iter().flatten().map(|(image, _)| *image).collect();
+    let empty: Vec<usize> = (0..fit.slots.len()).filter(|slot| fit.slots[*slot].is_none()).collect();
+    let waiting: Vec<usize> = (0..images).filter(|image| !placed.contains(image)).collect();
+    let offset = fit.slots.iter().flatten().map(|(_, offset)| *offset).next();
+    if waiting.is_empty() || empty.is_empty() || empty.len() > FREE_MAX || waiting.len() > empty.len() {
+        return vec![fit.clone()];
+    }
+    let mut all = vec![(fit.clone(), waiting)];
+    for &slot in &empty {
+        let step = |(fit, waiting): (Fit, Vec<usize>)| {
+            let mut next = Vec::new();
+            for (index, image) in waiting.iter().enumerate() {
+                let (mut fit, mut waiting) = (fit.clone(), waiting.clone());
+                fit.slots[slot] = offset.map(|offset| (*image, offset));
+                waiting.remove(index);
+                next.push((fit, waiting));
+            }
+            if waiting.len() < empty.iter().filter(|other| **other >= slot).count() {
+                // One of the members may be missing here.
+                next.push((fit, waiting));
+            }
+            next
+        };
+        all = all.into_iter().flat_map(step).collect();
+    }
+    all.into_iter().filter(|(_, waiting)| waiting.is_empty()).map(|(fit, _)| fit).collect()
+}
+
+/// Puts a fit together, and looks how well the file system is with it.
+fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &Gathered) -> Option<Ranked> {
+    let size =
+        fit.slots.iter().flatten().filter_map(|(image, offset)| sizes[*image].checked_sub(*offset)).min()?;
+    let (level, layout) = fit.shape.codes();
+    let slot = |place: &Option<(usize, u64)>| {
+        let (image, data_offset) = (*place)?;
+        Some(Slot {
+            path: pile[image].path.clone(),
+            map: pile[image].map.clone(),
+            data_offset,
+            size: if matches!(fit.shape, Shape::Raid0(_)) { sizes[image] - data_offset } else { size },
+            valid: None,
+            new_data_offset: None,
+            clean_by: None,
+        })
+    };
+    let placed: BTreeSet<usize> = fit.slots.iter().flatten().map(|(image, _)| *image).collect();
+    let out = (0..pile.len()).filter(|image| !placed.contains(image));
+    let left_out = out
+        .map(|image| LeftOut {
+            path: pile[image].path.clone(),
+            reason: "no place in this array fits it".to_owned(),
+        })
+        .collect();
+    let hint = gathered.system.hint();
+    let data = match fit.shape {
+        Shape::Raid10(copies) => fit.slots.len() / usize::from(copies.near).max(1),
+        shape => fit.slots.len() - usize::from(shape.tolerates(fit.slots.len() as u16)).min(2),
+    } as u64;
+    let hinted = hint == Some((fit.chunk, data));
+    let mut reasons = vec![
+        format!(
+            "{} of {addresses} blocks that know their address are where this geometry has them; the others may be \
+             copies in a journal",
+            fit.explained
+        ),
+        "where the array ends is not known: it may be shown a little too long".to_owned(),
+    ];
+    if hinted {
+        reasons.push(
+            "the file system was told this chunk size and number of data members when it was made".to_owned(),
+        );
+    }
+    let candidate = Candidate {
+        array: format!("{}-without-superblocks", fit.shape.to_string().split(' ').next().unwrap_or("array")),
+        score: 0,
+        reasons,
+        level,
+        layout,
+        shape: String::new(),
+        chunk: if fit.shape == Shape::Raid1 { 0 } else { fit.chunk },
+        slots: fit.slots.iter().map(slot).collect(),
+        left_out,
+        reshape: None,
+    };
+    let array = candidate.open().ok()?;
+    if array.size().ok()? < gathered.system.size() {
+        return None;
+    }
+    let checks = content::check(&array);
+    let parity = array.sample_parity(ROWS);
+    // Rows that agree prove redundancy; rows that don't, disprove it.
+    let rows = parity.map_or(0, |(right, wrong)| i64::from(right > 0) - 20 * i64::from(wrong > right / 4));
+    let missing = candidate.slots.iter().filter(|slot| slot.is_none()).count().cast_signed() as i64;
+    let structures =
+        if checks.right == 0 { NOTHING } else { i64::from(checks.right) - 10 * i64::from(checks.wrong) };
+    let order = rows * 100 - missing * 50 - 30 * candidate.left_out.len().cast_signed() as i64;
+    Some(Ranked { key: (structures, order, fit.explained, hinted), fit: fit.clone(), candidate })
+}
+
+/// Whether two candidates give the same array, whatever they call it.
+fn same_map(one: &Candidate, other: &Candidate) -> bool {
+    let (Ok(a), Ok(b)) =
+        (one.assemble(&vec![None; one.slots.len()]), other.assemble(&vec![None; other.slots.len()]))
+    else {
+        return false;
+    };
+    let place = |candidate: &Candidate, array: &crate::ArrayDevice, address: u64| {
+        let (place, run) = array.geometry().locate(address)?;
+        let of = |member: u16, offset: u64| {
+            let slot = candidate.slots.get(usize::from(member))?.as_ref()?;
+            Some((slot.path.clone(), slot.data_offset + offset))
+        };
+        let mut spots = match place {
+            geometry::md::Place::Copies(spots) => {
+                spots.iter().map(|spot| of(spot.member, spot.offset)).collect()
+            }
+            geometry::md::Place::Row { spot, row } => match (of(spot.member, spot.offset), row.q) {
+                // What is missing is made of all others, wherever they are; only Q needs to know.
+                (None, Some(q)) => {
+                    let columns = row.data.iter().map(|member| of(*member, spot.offset));
+                    return Some((
+                        columns.chain([of(row.p, spot.offset), of(q, spot.offset)]).collect(),
+                        run,
+                    ));
+                }
+                (found, _) => vec![found],
+            },
+        };
+        // One copy is as good as another.
+        spots.sort();
+        Some((spots, run))
+    };
+    // Layouts repeat after as many rows as there are members.
+    let mut address = 0;
+    let period = a.geometry().chunk().max(4096) * (one.slots.len() * one.slots.len() * 2) as u64;
+    while address < period {
+        let (Some((left, run)), Some((right, _))) = (place(one, &a, address), place(other, &b, address))
+        else {
+            return false;
+        };
+        if left != right {
+            return false;
+        }
+        address += run;
+    }
+    true
+}
