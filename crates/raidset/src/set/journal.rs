@@ -49,8 +49,8 @@ use crate::layout::Level;
 
 /// Bytes of a head and of a record's first block that count.
 const HEAD: usize = 4096;
-const HEAD_MAGIC: &[u8; 8] = b"COFRJHD1";
-const RECORD_MAGIC: &[u8; 8] = b"COFRJRC1";
+const HEAD_MAGIC: [u8; 8] = *b"COFRJHD1";
+const RECORD_MAGIC: [u8; 8] = *b"COFRJRC1";
 const SPANS: usize = 72;
 const SPAN: usize = 16;
 /// Bytes of each component that a journal takes unless told otherwise.
@@ -255,7 +255,7 @@ impl RaidSet {
         let mut result = Ok(());
         for (column, device) in self.journal_devices(&members) {
             let mut block = vec![0; self.journal_block() as usize];
-            put(&mut block, 0, HEAD_MAGIC);
+            put(&mut block, 0, &HEAD_MAGIC);
             put(&mut block, 12, &1_u16.to_le_bytes());
             put(&mut block, 16, &serial.to_le_bytes());
             put(&mut block, 20, &(column as u32).to_le_bytes());
@@ -316,7 +316,7 @@ impl RaidSet {
             .iter()
             .map(|part| {
                 let mut head = vec![0; block as usize];
-                put(&mut head, 0, RECORD_MAGIC);
+                put(&mut head, 0, &RECORD_MAGIC);
                 put(&mut head, 12, &1_u16.to_le_bytes());
                 put(&mut head, 14, &(part.spans.len() as u16).to_le_bytes());
                 put(&mut head, 16, &serial.to_le_bytes());
@@ -377,9 +377,9 @@ impl RaidSet {
     }
 }
 
-/// Levels that have a write hole.
+/// Whether a level has a write hole: those with parity do.
 pub(super) const fn journalled(level: Level) -> bool {
-    matches!(level, Level::Raid4 | Level::Raid5 | Level::Raid6)
+    !matches!(level, Level::Raid0) && !level.mirrored()
 }
 
 /// What each component gets. `pieces` are sorted by column, device and offset.

@@ -665,6 +665,9 @@ impl RaidSet {
             missed,
             caught_up: false,
         };
+        // Labels are clean only once nothing is left on the journal.
+        let labels = live.iter().filter_map(|live| live.label.as_ref());
+        let clean = labels.clone().count() > 0 && labels.clone().all(|label| label.clean);
         let degraded = (0..columns.len()).any(lost);
         let rebuild = plan.rebuild.map(|(known, target)| {
             Arc::new(Rebuild {
@@ -702,7 +705,9 @@ impl RaidSet {
             journal: Journal::default(),
         };
         set.start_journal();
-        set.replay()?;
+        if !clean {
+            set.replay()?;
+        }
         Ok(set)
     }
 }

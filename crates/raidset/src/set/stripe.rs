@@ -12,7 +12,7 @@ use device::{BlockDevice, DeviceError, DeviceErrorKind, Op, Operation, Request};
 use super::RaidSet;
 use super::locks::lock;
 use super::members::Members;
-use crate::layout::{Level, Stripe};
+use crate::layout::Stripe;
 
 /// A range of the units of a stripe, the same in each: bytes.
 pub(super) type Span = Range<usize>;
@@ -202,7 +202,7 @@ impl RaidSet {
     }
 
     pub(super) fn mirrored(&self) -> bool {
-        matches!(self.layout().level(), Level::Raid1 | Level::Mirror)
+        self.layout().level().mirrored()
     }
 
     /// The unit to read in place of a data unit: on mirrors any copy, but only where they are known to be equal.

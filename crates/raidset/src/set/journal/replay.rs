@@ -57,7 +57,7 @@ impl RaidSet {
         for (column, device) in self.journal_devices(&members) {
             for slot in 0..2 {
                 let read = device.read(self.journal_start() + slot * self.journal_block(), &mut block);
-                if read.is_ok() && is_valid(&block, *HEAD_MAGIC, serial, column) {
+                if read.is_ok() && is_valid(&block, HEAD_MAGIC, serial, column) {
                     greatest = greatest.max(long(&block, 24));
                 }
             }
@@ -125,7 +125,7 @@ impl RaidSet {
             let block = &log[at as usize..(at + block_length) as usize];
             let (here, begin) = (at, at + block_length);
             at = begin;
-            if !is_valid(block, *RECORD_MAGIC, serial, column)
+            if !is_valid(block, RECORD_MAGIC, serial, column)
                 || long(block, 24) != epoch
                 || long(block, 40) != here
             {
