@@ -121,14 +121,14 @@ impl ArrayDevice {
         if self.reshaped.is_some() || section.sources.iter().any(Option::is_none) {
             return None;
         }
-        let stripes = self.size / width.max(1);
-        let step = (stripes / samples.max(1)).max(1);
+        let sectors = chunk / SECTOR;
+        let rows = self.size / width.max(1) * sectors;
+        let step = (rows / samples.max(1)).max(1);
         let (mut right, mut wrong) = (0, 0);
-        // An odd step meets all rotations; the sector within the chunk moves along.
-        for (sample, stripe) in (0..stripes).step_by((step | 1) as usize).enumerate() {
-            let row = section.geometry.row(stripe)?;
-            let offset = stripe * chunk + sample as u64 * 7 % (chunk / SECTOR) * SECTOR;
-            match section.row_fits(row, offset) {
+        // An odd step meets all rotations and all places within chunks.
+        for place in (0..rows).step_by((step | 1) as usize) {
+            let row = section.geometry.row(place / sectors)?;
+            match section.row_fits(row, place * SECTOR) {
                 Some(true) => right += 1,
                 Some(false) => wrong += 1,
                 None => {}

@@ -11,7 +11,7 @@
 mod fit;
 mod gather;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use device::BlockDevice;
@@ -33,6 +33,8 @@ const FREE_MAX: usize = 4;
 const ROWS: u64 = 512;
 /// Most candidates that are proposed for one array.
 const PROPOSED_MAX: usize = 6;
+/// Structures of a file system that fit, without which nothing is sure.
+const STRUCTURES_LEAST: i64 = 16;
 /// Tenths of the witnesses that an answer must explain to be sure.
 const EXPLAINED_LEAST: usize = 7;
 /// The score of candidates that can't be told apart.
@@ -63,12 +65,16 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
         return proposed;
     }
     let all = gather::gather(images);
-    let of_any: BTreeSet<usize> =
-        all.iter().flat_map(|gathered| &gathered.witnesses).map(|witness| witness.image).collect();
+    // One alone may be chance.
+    let members_of = |gathered: &Gathered| {
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        gathered.witnesses.iter().for_each(|witness| *counts.entry(witness.image).or_default() += 1);
+        counts.into_iter().filter(|(_, count)| *count > 1).map(|(image, _)| image).collect::<Vec<_>>()
+    };
+    let of_any: BTreeSet<usize> = all.iter().flat_map(members_of).collect();
     for gathered in all.iter().take(SYSTEMS_MAX) {
         let is_free = |image: &usize| !taken.contains(&images[*image].path);
-        let own: BTreeSet<usize> = gathered.witnesses.iter().map(|witness| witness.image).collect();
-        let own: Vec<usize> = own.into_iter().filter(is_free).collect();
+        let own: Vec<usize> = members_of(gathered).into_iter().filter(is_free).collect();
         if gathered.witnesses.len() < WITNESSES_LEAST || own.is_empty() {
             continue;
         }
@@ -145,6 +151,9 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         } else if ties > 1 {
             candidate.score = candidate.score.min(TIED);
             candidate.reasons.push(format!("{ties} candidates fit equally well and can't be told apart"));
+        } else if ranked.key.0 < STRUCTURES_LEAST {
+            candidate.score = candidate.score.min(TIED);
+            candidate.reasons.push("too few structures of its file system were found to be sure".to_owned());
         } else if ranked.fit.explained * 10 < addresses * EXPLAINED_LEAST {
             candidate.score = candidate.score.min(TIED);
             candidate.reasons.push("too many blocks that know their address are elsewhere".to_owned());
@@ -332,7 +341,10 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
     let missing = candidate.slots.iter().filter(|slot| slot.is_none()).count().cast_signed() as i64;
     let structures =
         if checks.right == 0 { NOTHING } else { i64::from(checks.right) - 10 * i64::from(checks.wrong) };
-    let order = rows * 100 - missing * 50 - 30 * candidate.left_out.len().cast_signed() as i64;
+    // Members mostly begin alike.
+    let offsets: BTreeSet<u64> = fit.slots.iter().flatten().map(|(_, offset)| *offset).collect();
+    let odd = candidate.left_out.len() + offsets.len().saturating_sub(1);
+    let order = rows * 100 - missing * 50 - 30 * odd.cast_signed() as i64;
     Some(Ranked { key: (structures, order, fit.explained, hinted), fit: fit.clone(), candidate })
 }
 
