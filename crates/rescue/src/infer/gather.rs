@@ -185,13 +185,19 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
     let mut bitmaps: std::collections::HashMap<u32, (u64, u64)> = std::collections::HashMap::new();
     for descriptor in descriptors.values().filter(|_| ext.descriptor_size() >= 64) {
         let inodes = u64::from(ext.inodes_per_group);
-        if descriptor.flags & Descriptor::BLOCKS_UNUSED == 0 {
-            bitmaps
-                .insert(descriptor.block_sum, (ext.blocks_per_group(), descriptor.block_bitmap * ext.block));
-        }
-        if descriptor.flags & Descriptor::INODES_UNUSED == 0 {
-            bitmaps.insert(descriptor.inode_sum, (inodes, descriptor.inode_bitmap * ext.block));
-        }
+        let mut learn = |unused: u16, sum: u32, bits: u64, block: u64| {
+            if descriptor.flags & unused == 0 {
+                // Bitmaps of the same bits can't be told apart.
+                bitmaps.entry(sum).and_modify(|known| known.0 = 0).or_insert((bits, block * ext.block));
+            }
+        };
+        learn(
+            Descriptor::BLOCKS_UNUSED,
+            descriptor.block_sum,
+            ext.blocks_per_group(),
+            descriptor.block_bitmap,
+        );
+        learn(Descriptor::INODES_UNUSED, descriptor.inode_sum, inodes, descriptor.inode_bitmap);
     }
     let table = |group: u64| descriptors.get(&group).map(|descriptor| descriptor.inode_table);
     // Folders know their inode's number, and the inodes know where the folders are.

@@ -45,6 +45,8 @@ const SEEDS_MAX: usize = 8;
 /// Most orders that are tried to improve fits.
 const TRIES_MAX: usize = 1500;
 
+/// Answers that differ by no more structures than this are not told apart.
+const NEAR: i64 = 2;
 /// What it is worth if nothing of the file system is found.
 const NOTHING: i64 = -1 << 40;
 /// All orders of no more members than this are tried.
@@ -54,8 +56,11 @@ const ORDERED_MAX: usize = 4;
 struct Ranked {
     candidate: Candidate,
     fit: Fit,
-    key: (i64, i64, usize, bool),
+    key: Key,
 }
+
+/// Structures that fit, parity and odd things, addresses explained, whether the file system was told of it.
+type Key = (i64, i64, usize, bool);
 
 /// Candidates for the arrays that these images are members of, as far as file systems on them tell.
 pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
@@ -142,10 +147,10 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         }
     }
     let Some(best) = kept.first().map(|best| best.key) else { return Vec::new() };
-    let ties = kept.iter().filter(|ranked| ranked.key == best).count();
+    let ties = kept.iter().filter(|ranked| is_near(&best, &ranked.key)).count();
     let scored = kept.into_iter().take(PROPOSED_MAX.max(ties.min(24))).map(|ranked| {
         let mut candidate = score::scored(ranked.candidate, false);
-        if ranked.key < best {
+        if !is_near(&best, &ranked.key) {
             candidate.score = candidate.score.min(TIED - 5);
             candidate.reasons.push("another geometry fits better".to_owned());
         } else if ties > 1 {
@@ -187,26 +192,36 @@ fn seeds(ranked: &[Ranked]) -> Vec<Fit> {
 }
 
 /// Moves members as long as that makes it better: where parity is a copy of data, votes may be for either.
-fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>) -> Option<Ranked> {
-    let mut best = rank(seed)?;
+/// Those that are nearly as good as the best come with it.
+fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>) -> Vec<Ranked> {
+    let Some(mut best) = rank(seed) else { return Vec::new() };
     let count = seed.slots.len();
+    let mut near: Vec<Ranked> = Vec::new();
     let mut attempt = |fit: Fit, best: &mut Ranked| {
         *tries = tries.saturating_sub(1);
-        match rank(&fit).filter(|ranked| *tries > 0 && ranked.key > best.key) {
-            Some(ranked) => *best = ranked,
-            None => return false,
+        match rank(&fit).filter(|_| *tries > 0) {
+            Some(ranked) if ranked.key > best.key => {
+                near.push(std::mem::replace(best, ranked));
+                true
+            }
+            Some(ranked) => {
+                near.push(ranked);
+                false
+            }
+            None => false,
         }
-        true
     };
+    let pairs = || (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
     if count <= ORDERED_MAX {
         for order in orders(count) {
             let slots = order.iter().map(|slot| seed.slots[*slot]).collect();
             attempt(Fit { slots, ..seed.clone() }, &mut best);
         }
-        return Some(best);
     }
-    let pairs = || (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
     'again: loop {
+        if count <= ORDERED_MAX {
+            break;
+        }
         for (from, to) in pairs().filter(|(from, to)| from < to) {
             let mut fit = best.fit.clone();
             fit.slots.swap(from, to);
@@ -222,8 +237,16 @@ fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>)
                 continue 'again;
             }
         }
-        return Some(best);
+        break;
     }
+    near.retain(|other| is_near(&best.key, &other.key));
+    near.push(best);
+    near
+}
+
+/// Whether the better of two is no better than chance may make it.
+fn is_near(best: &Key, other: &Key) -> bool {
+    best.1 == other.1 && best.0 - other.0 + best.2.cast_signed() as i64 - other.2.cast_signed() as i64 <= NEAR
 }
 
 /// All orders of so many things.

@@ -247,7 +247,7 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
     assert!(before == after, "seed {seed}: an original changed");
     let _ = map_of(&made.paths[0]);
     if std::env::var_os("COFFER_RESCUE_CASE").is_some() {
-        println!("{made:?}\nkept in {}\n{}", folder.keep().display(), rescue::render_plan(&plan));
+        println!("{made:?}\n{second:?}\nkept in {}\n{}", folder.keep().display(), rescue::render_plan(&plan));
     }
     let what = format!("{} of {members}, chunk {} KiB", made.shape, made.chunk >> 10);
     let best = plan
