@@ -56,7 +56,7 @@ impl Core {
             labels_dirty: false,
             events: EventLog::default(),
             lost: BTreeSet::new(),
-            healed_bytes: 0,
+            healing: BTreeMap::new(),
             next_address: 1 << 20,
             new_headers: Vec::new(),
             current_nodes: BTreeMap::new(),

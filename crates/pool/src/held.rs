@@ -125,7 +125,7 @@ impl Held {
             guard = back;
             match outcome {
                 Ok(true) => {}
-                Ok(false) => return Some(Ok(())),
+                Ok(false) => return guard.as_ref().map(|_| Ok(())),
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -21,6 +21,8 @@ const READ_ONLY_COMPATIBLE_KNOWN: u64 = 0;
 
 /// The pool was left in order by `export`.
 const FLAG_EXPORTED: u32 = 1;
+/// Flags that a reader must know; who does not know one of the others may only read.
+const FLAGS_INCOMPATIBLE: u32 = 0xffff;
 
 /// A root of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +102,11 @@ impl Uberblock {
         Some(bytes)
     }
 
+    /// Whether a slot holds an uberblock, whole or not.
+    pub(crate) fn is_one(slot: &[u8]) -> bool {
+        slot.starts_with(MAGIC)
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new("uberblock", bytes);
         let body = r.raw("body", SLOT_BYTES - 16)?;
@@ -116,8 +123,12 @@ impl Uberblock {
             return Err(r.error("version", format!("is {version}, known here is {VERSION}")));
         }
         let flags = r.u32("flags")?;
-        let incompatible = r.u64("incompatible features")?;
-        let read_only_compatible = r.u64("read-only compatible features")?;
+        let mut incompatible = r.u64("incompatible features")?;
+        let mut read_only_compatible = r.u64("read-only compatible features")?;
+        // A flag that is not known here is a feature like others, told by the highest bits of those.
+        let unknown = flags & !FLAG_EXPORTED;
+        incompatible |= u64::from(unknown & FLAGS_INCOMPATIBLE) << 48;
+        read_only_compatible |= u64::from(unknown & !FLAGS_INCOMPATIBLE) << 32;
         let pool = Guid(r.u64("pool")?);
         let txg = Txg(r.u64("txg")?);
         let session = Session(r.u64("session")?);

@@ -27,7 +27,8 @@
 //!   at any of them leaves the last root whole.
 //! - *Reads see it.* What has an address and is not acknowledged is served from memory (`unwritten_extents`,
 //!   `unwritten_nodes`), which is emptied in *finish*; blocks that were written since are dirty and come first.
-//! - *Writes and discards change dirty blocks and nothing else*: no tree, no chunk, no free space. So what *finish* writes
+//! - *Writes and discards change dirty blocks and nothing else*: no tree, no chunk, no free space (where space is short they
+//!   take some for what they accept, and end the commit under way first). So what *finish* writes
 //!   (roots, chunk tree) is the state as of *begin*, but for facts about devices (errors, faults), which are true whenever
 //!   they are written. All that changes more (`writable`, `tick`, `clear`, returning devices, export) ends the commit first.
 //! - *Commits do not overlap*, so roots are acknowledged in order, and a flush that waits for the commit of all that was

@@ -32,7 +32,7 @@ pub(super) struct Failure {
     pub(super) error: DeviceError,
 }
 
-fn address<B>(piece: &Piece<B>) -> usize {
+pub(super) fn address<B>(piece: &Piece<B>) -> usize {
     Arc::as_ptr(&piece.device).cast::<()>() as usize
 }
 

@@ -11,6 +11,7 @@ mod bulk;
 mod header;
 mod io;
 mod jobs;
+mod journal;
 mod known;
 mod locks;
 mod members;
@@ -29,6 +30,7 @@ use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Op, Operatio
 
 pub use admin::{ComponentStatus, SetError, SetStatus};
 pub use jobs::Progress;
+pub use journal::DEFAULT_JOURNAL;
 pub use known::{Known, KnownColumn, KnownRebuild, KnownSpare, MAX_MISSED, Missed};
 pub use members::{RebuildKind, Status};
 pub use start::{ConfigureError, Parameters, Slot};
@@ -37,6 +39,7 @@ use crate::label::{data_offset, map_area, map_offset};
 use crate::layout::Layout;
 use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, ParityMap};
 use header::Header;
+use journal::Journal;
 use locks::{StripeLocks, lock};
 use members::Members;
 
@@ -61,6 +64,7 @@ pub struct RaidSet {
     opened: AtomicBool,
     parity_good: AtomicBool,
     locks: StripeLocks,
+    journal: Journal,
     repairs: AtomicU64,
     /// Memory of jobs, kept from one step to the next.
     scratch: Mutex<Vec<u8>>,

@@ -25,8 +25,12 @@ fn parameters(level: Level) -> Parameters {
 }
 
 fn disk(name: &str, seed: u64) -> Arc<SimDevice> {
-    let disk = Arc::new(SimDevice::new(name, DISK, seed));
-    let mut noise = vec![0; DISK as usize - 32768];
+    disk_of(name, seed, DISK)
+}
+
+fn disk_of(name: &str, seed: u64, size: u64) -> Arc<SimDevice> {
+    let disk = Arc::new(SimDevice::new(name, size, seed));
+    let mut noise = vec![0; size as usize - 32768];
     Rng::new(seed).fill(&mut noise);
     disk.overwrite(32768, &noise);
     disk

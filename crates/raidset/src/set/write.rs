@@ -1,7 +1,7 @@
 //! Writing: what has to be written where, stripe by stripe, and then all of it at once.
 //!
 //! A request is cut into batches of whole stripes (`write_batch`): their stripes are locked, each is prepared, and what comes of it goes
-//! to the components together, in one request each where stripes follow each other.
+//! to the journal, if there is one, and to the components together, in one request each where stripes follow each other.
 //!
 //! A stripe takes the cheapest of three plans, counted in reads, since they all write the same:
 //!
@@ -23,7 +23,7 @@ use super::stripe::{Span, Units};
 use crate::layout::Stripe;
 
 /// Bytes of data that are written at once, at least one stripe.
-const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_BYTES: u64 = 1 << 20;
 /// Stripes that are written at once.
 const BATCH_STRIPES: u64 = 128;
 
@@ -62,7 +62,7 @@ impl RaidSet {
     /// Stripes of one batch.
     pub(super) fn batch_stripes(&self) -> u64 {
         let stripe_bytes = self.layout().stripe_sectors() * u64::from(self.sector_size());
-        (BATCH_BYTES / stripe_bytes).clamp(1, BATCH_STRIPES)
+        (BATCH_BYTES / stripe_bytes).clamp(1, BATCH_STRIPES.min(self.journal_stripes()))
     }
 
     /// Writes data from byte `offset` of the set on, which lies in `stripes`.
@@ -107,11 +107,16 @@ impl RaidSet {
     /// # Errors
     /// One failed that the set cannot do without.
     fn store(&self, mut pieces: Vec<Output<'_>>) -> Result<(), DeviceError> {
+        let ticket = self.journal_record(&mut pieces)?;
         let mut result = Ok(());
         for failure in self.write_pieces(&mut pieces) {
             if !self.device_failed(failure.column, &failure.device) {
                 result = Err(failure.error);
             }
+        }
+        drop(ticket);
+        if result.is_err() {
+            self.journal_disown();
         }
         result
     }

@@ -17,10 +17,12 @@ use std::path::PathBuf;
 use device::BlockDevice;
 use geometry::md::Shape;
 
-use crate::{Candidate, Image, LeftOut, Slot, content, score};
+use crate::{Candidate, Image, LeftOut, Slot, content, raid6, score};
 use fit::Fit;
 use gather::Gathered;
 
+/// Most file systems whose arrays are looked for.
+const SYSTEMS_MAX: usize = 8;
 /// Witnesses without which nothing is said.
 const WITNESSES_LEAST: usize = 8;
 /// Most fits that are put together and looked at.
@@ -31,6 +33,8 @@ const FREE_MAX: usize = 4;
 const ROWS: u64 = 512;
 /// Most candidates that are proposed for one array.
 const PROPOSED_MAX: usize = 6;
+/// Tenths of the witnesses that an answer must explain to be sure.
+const EXPLAINED_LEAST: usize = 7;
 /// The score of candidates that can't be told apart.
 const TIED: u8 = 50;
 
@@ -58,14 +62,38 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
     if images.is_empty() {
         return proposed;
     }
-    for gathered in gather::gather(images).into_iter().take(4) {
+    let all = gather::gather(images);
+    let of_any: BTreeSet<usize> =
+        all.iter().flat_map(|gathered| &gathered.witnesses).map(|witness| witness.image).collect();
+    for gathered in all.iter().take(SYSTEMS_MAX) {
+        let is_free = |image: &usize| !taken.contains(&images[*image].path);
         let own: BTreeSet<usize> = gathered.witnesses.iter().map(|witness| witness.image).collect();
-        let free: Vec<usize> =
-            (0..images.len()).filter(|image| !taken.contains(&images[*image].path)).collect();
-        if gathered.witnesses.len() < WITNESSES_LEAST || !own.iter().any(|image| free.contains(image)) {
+        let own: Vec<usize> = own.into_iter().filter(is_free).collect();
+        if gathered.witnesses.len() < WITNESSES_LEAST || own.is_empty() {
             continue;
         }
-        let candidates = of_system(images, &free, &gathered);
+        // Whoever says nothing may be a member as well, if it is of the right size.
+        let size = |image: usize| images[image].device.size().unwrap_or(0);
+        let silent = (0..images.len()).filter(|image| {
+            !of_any.contains(image) && is_free(image) && own.iter().any(|own| size(*own) == size(*image))
+        });
+        let with_silent: Vec<usize> = own.iter().copied().chain(silent).collect();
+        let mut candidates = Vec::new();
+        for pile in [&own, &with_silent] {
+            if pile.len() == own.len() && !candidates.is_empty() || pile.len() > own.len() + FREE_MAX {
+                continue;
+            }
+            let members: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
+            let mut found = raid6::infer(&members);
+            if found.iter().all(|candidate| candidate.score < 90) {
+                found.extend(of_system(images, pile, gathered));
+            }
+            found.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
+            let best = |candidates: &[Candidate]| candidates.first().map_or(0, |best| best.score);
+            if best(&found) > best(&candidates) || candidates.is_empty() {
+                candidates = found;
+            }
+        }
         if let Some(best) = candidates.first().filter(|best| best.score > TIED) {
             taken.extend(best.slots.iter().flatten().map(|slot| slot.path.clone()));
         }
@@ -117,6 +145,9 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         } else if ties > 1 {
             candidate.score = candidate.score.min(TIED);
             candidate.reasons.push(format!("{ties} candidates fit equally well and can't be told apart"));
+        } else if ranked.fit.explained * 10 < addresses * EXPLAINED_LEAST {
+            candidate.score = candidate.score.min(TIED);
+            candidate.reasons.push("too many blocks that know their address are elsewhere".to_owned());
         }
         candidate
     });
