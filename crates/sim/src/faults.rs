@@ -265,7 +265,23 @@ impl Run {
         device.pull();
         self.world.swap_device(disk, device);
         self.world.apart.insert(disk);
-        Ok(())
+        if rng.chance(1, 2) {
+            return Ok(());
+        }
+        // Taken back at once, all of it is resilvered before anything on it is read.
+        self.return_disk(disk)?;
+        if self.world.supply.is_on() {
+            self.settle()?;
+        }
+        if self.world.supply.is_on() {
+            self.lead_to("scrub Start", Vec::new(), false, true, |pool| {
+                pool.scrub(pool::ScrubAction::Start)
+            })?;
+        }
+        if self.world.supply.is_on() {
+            self.settle()?;
+        }
+        if self.world.supply.is_on() { self.verify_blame() } else { Ok(()) }
     }
 
     /// Ends all faults, brings everything back, and lets the pool repair itself; then nothing may be left to repair.

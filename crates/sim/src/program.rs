@@ -107,7 +107,7 @@ pub const WEIGHTS: [(Kind, u64); 47] = [
     (Kind::Effect, 24),
     (Kind::Rates, 6),
     (Kind::Wipe, 3),
-    (Kind::Split, 8),
+    (Kind::Split, 30),
     (Kind::Heal, 10),
     (Kind::Overload, 4),
     (Kind::Behind, 50),
