@@ -11,7 +11,7 @@ use crate::label::{self, CONFIG_BYTES_MAX, Label};
 use crate::pool::Pool;
 use crate::report::{Counters, State, VdevReport};
 use crate::spec::GroupKind;
-use crate::types::{DeviceId, Guid, Txg};
+use crate::types::{DeviceId, Guid, Session, Txg};
 
 /// The text in the labels.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct LabelInfo {
     pub device_guid: Guid,
     /// The last transaction group that the device knows.
     pub txg: Txg,
+    /// The session in which the device was used last; 0 where it has no root.
+    pub session: Session,
     /// The host that used the pool last.
     pub host_name: String,
     /// Identity of that host.
@@ -176,6 +178,7 @@ impl Pool {
             pool_guid: label.pool,
             device_guid: label.device,
             txg: newest.map_or(label.txg, |uberblock| uberblock.txg),
+            session: newest.map_or(Session(0), |uberblock| uberblock.session),
             host_name: config.host_name.clone(),
             host_id: newest.map_or(config.host_id, |uberblock| uberblock.host),
             exported: newest.is_some_and(|uberblock| uberblock.exported),

@@ -108,6 +108,16 @@ impl Pool {
         self.committed
     }
 
+    /// The session that this import began; one that is read-only begins none.
+    pub fn session(&self) -> Session {
+        self.core.session
+    }
+
+    /// Whether a session is part of the pool's history.
+    pub fn went_through(&self, session: Session) -> bool {
+        self.sessions.iter().any(|&(known, _)| known == session)
+    }
+
     /// Events with a number above `after`, oldest first.
     pub fn events(&self, after: u64) -> Vec<Event> {
         self.core.events.after(after)

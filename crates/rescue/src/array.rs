@@ -111,30 +111,57 @@ impl ArrayDevice {
         Ok(lost)
     }
 
-    /// Looks at `samples` rows all over the array: how many have parity that fits, and how many have not.
-    /// Rows that are empty or not readable on all members count as neither. `None` if the array has no parity,
-    /// is being reshaped, or lacks a member.
+    /// Looks at `samples` rows all over the array: how many have parity that fits, or copies that are alike, and how many
+    /// have not. Rows that are empty or not readable on all members count as neither. `None` if the array has no redundancy,
+    /// is being reshaped, or lacks a member that its parity needs.
     pub fn sample_parity(&self, samples: u64) -> Option<(u64, u64)> {
+        if self.reshaped.is_none() && matches!(self.section.geometry.shape(), Shape::Raid1 | Shape::Raid10(_))
+        {
+            return Some(self.sample_copies(samples));
+        }
         let section = &self.section;
         let chunk = section.geometry.chunk();
         let width = section.geometry.row(0)?.data.len() as u64 * chunk;
         if self.reshaped.is_some() || section.sources.iter().any(Option::is_none) {
             return None;
         }
-        let stripes = self.size / width.max(1);
-        let step = (stripes / samples.max(1)).max(1);
+        let sectors = chunk / SECTOR;
+        let rows = self.size / width.max(1) * sectors;
+        let step = (rows / samples.max(1)).max(1);
         let (mut right, mut wrong) = (0, 0);
-        // An odd step meets all rotations; the sector within the chunk moves along.
-        for (sample, stripe) in (0..stripes).step_by((step | 1) as usize).enumerate() {
-            let row = section.geometry.row(stripe)?;
-            let offset = stripe * chunk + sample as u64 * 7 % (chunk / SECTOR) * SECTOR;
-            match section.row_fits(row, offset) {
+        // An odd step meets all rotations and all places within chunks.
+        for place in (0..rows).step_by((step | 1) as usize) {
+            let row = section.geometry.row(place / sectors)?;
+            match section.row_fits(row, place * SECTOR) {
                 Some(true) => right += 1,
                 Some(false) => wrong += 1,
                 None => {}
             }
         }
         Some((right, wrong))
+    }
+
+    /// How many sectors have copies that are alike, and how many have not.
+    fn sample_copies(&self, samples: u64) -> (u64, u64) {
+        let sectors = self.size / SECTOR;
+        let step = (sectors / samples.max(1)).max(1) | 1;
+        let (mut right, mut wrong) = (0, 0);
+        for sector in (0..sectors).step_by(step as usize) {
+            let Some((Place::Copies(spots), _)) = self.section.geometry.locate(sector * SECTOR) else {
+                continue;
+            };
+            let read = |spot: &Spot| {
+                let mut bytes = vec![0; SECTOR as usize];
+                self.section.fetch(*spot, 0, &mut bytes, Use::Fresh).then_some(bytes)
+            };
+            let copies: Vec<Vec<u8>> = spots.iter().filter_map(read).collect();
+            let empty = copies.iter().flatten().all(|byte| *byte == 0);
+            if copies.len() > 1 && !empty {
+                let alike = copies.windows(2).all(|pair| pair[0] == pair[1]);
+                if alike { right += 1 } else { wrong += 1 }
+            }
+        }
+        (right, wrong)
     }
 
     /// The geometry that holds at an address, and for how many bytes.

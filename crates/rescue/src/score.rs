@@ -18,6 +18,7 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
     let shape = Shape::from_codes(candidate.level, candidate.layout);
     let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
     let tolerated = shape.as_ref().map_or(0, |shape| usize::from(shape.tolerates(members)));
+    let mirrored = matches!(shape, Ok(Shape::Raid1 | Shape::Raid10(_)));
     candidate.shape = shape.map_or_else(|error| error.to_string(), |shape| shape.to_string());
     let mut score: i32 = if unproven { 20 } else { 60 };
     if empty > tolerated {
@@ -57,7 +58,8 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
                 };
             }
             if let Some((right, wrong)) = array.sample_parity(SAMPLES) {
-                candidate.reasons.push(format!("parity fits in {right} of {} sampled rows", right + wrong));
+                let what = if mirrored { "copies are alike" } else { "parity fits" };
+                candidate.reasons.push(format!("{what} in {right} of {} sampled rows", right + wrong));
                 // A few rows may have been torn by a crash; more than that is another geometry.
                 score += if wrong == 0 && right > 0 {
                     15

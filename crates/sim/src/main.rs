@@ -22,6 +22,9 @@ struct Args {
     /// How many seeds.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// More seeds after these, until so many seconds have passed.
+    #[arg(long, default_value_t = 0)]
+    seconds: u64,
     /// Runs at a time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
     let (first, earlier) = progress(&args, args.seed);
     let next = AtomicU64::new(first);
     let end = first + args.seeds;
+    let tried = AtomicU64::new(first);
     let failed: Mutex<Vec<u64>> = Mutex::new(Vec::new());
     let tally: Mutex<Tally> = Mutex::new(Tally::default());
     let begun = std::time::Instant::now();
@@ -108,11 +112,12 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end
+                    if (seed >= end && begun.elapsed().as_secs() >= args.seconds)
                         || (!args.keep_going && failed.lock().is_ok_and(|failed| !failed.is_empty()))
                     {
                         return;
                     }
+                    tried.fetch_max(seed + 1, Ordering::Relaxed);
                     let program = Program::new(seed, args.ops);
                     let outcome = run(&program, args.sabotage.as_deref(), args.trace);
                     for line in &outcome.lines {
@@ -146,11 +151,12 @@ fn main() -> ExitCode {
     for (name, (done, refused)) in &tally.counts {
         println!("{name:32} {done:9} {refused:9}");
     }
+    println!("{} seeds from {first} on", tried.load(Ordering::Relaxed) - first);
     println!("{steps} steps in {seconds:.1} s, {:.0} a second", steps as f64 / seconds);
     let failed = failed.into_inner().unwrap_or_default();
     if failed.is_empty() {
         tally.merge(&earlier);
-        return told(keep_progress(&args, end, &tally));
+        return told(keep_progress(&args, tried.into_inner(), &tally));
     }
     println!("failed seeds: {failed:?}");
     ExitCode::FAILURE

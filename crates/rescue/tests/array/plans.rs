@@ -208,8 +208,10 @@ fn people_are_told() {
     let text = render_scan(&scan);
     for part in [
         "Array nas:0, UUID 05050505:05050505:05050505:05050505",
-        "stale, 13 events behind",
+        "updated 1970-01-01 00:17:00 UTC, up to date",
+        "updated 1970-01-01 00:16:47 UTC, stale, 13 events behind",
         "slot 3: missing",
+        "coffer rescue plan --save",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
@@ -218,6 +220,19 @@ fn people_are_told() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert!(render_plan(&Plan { candidates: Vec::new() }).contains("No way"));
+    // One member whose superblock says another chunk than the others do.
+    let other = superblock(Shape::from_codes(5, 2).unwrap(), 65536, 5, 2, 20, &[0, 1, 2, 0xfffe, 4]);
+    let path = pile.folder.path().join(format!("disk-{:02x}", 2 * 57 + 11));
+    std::os::unix::fs::FileExt::write_all_at(
+        &fs::OpenOptions::new().write(true).open(&path).unwrap(),
+        &other,
+        4096,
+    )
+    .unwrap();
+    let scan = rescue::scan(&pile.images());
+    let text = render_scan(&scan);
+    assert_eq!(scan.arrays[0].contradictions.len(), 1, "{text}");
+    assert!(text.contains("says chunk") && text.contains("the newest member says"), "{text}");
 }
 
 /// Random bytes give no hint where the array begins and whether data goes on after the parity, so the right

@@ -48,6 +48,8 @@ pub fn ext4(scratch: &Path, rng: &mut Rng, size: u64, told: Option<(u64, u64)>) 
     files(&folder, rng, size / 100 * share * 7 / 10);
     let mut command = Command::new("mke2fs");
     command.args(["-q", "-F", "-t", "ext4", "-b", "4096"]);
+    // As many groups as large file systems have, each with a copy of the superblock or none.
+    command.args(["-g", "1024"]);
     if let Some((chunk, members)) = told.filter(|(chunk, _)| *chunk >= 4096) {
         command.args(["-E", &format!("stride={},stripe-width={}", chunk / 4096, chunk / 4096 * members)]);
     }

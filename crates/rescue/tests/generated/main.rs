@@ -1,7 +1,7 @@
 //! Arrays broken at random, and whether the plan for them is right. Needs `mke2fs`, and does nothing without it.
 //!
-//! `COFFER_RESCUE_CASES=N` makes that many cases (60 without), `COFFER_RESCUE_SEED=S` others; a table with the rate of each
-//! kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
+//! `COFFER_RESCUE_CASES=N` makes that many cases (60 without), `COFFER_RESCUE_SEED=S` others, `COFFER_RESCUE_DAMAGE=PART` only
+//! one kind and `COFFER_RESCUE_CASE=N` one case, whose files are kept. A table with the rate of each kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
 //! by the truth has it, wherever that can be read.
 #![allow(clippy::unwrap_used, dead_code)]
 
@@ -94,12 +94,14 @@ fn shape(rng: &mut Rng, redundant: bool) -> (Shape, usize) {
 /// Makes an array in `folder`; `None` without `mke2fs`.
 fn make(folder: &Path, rng: &mut Rng, tag: &str, redundant: bool) -> Option<Made> {
     let (shape, members) = shape(rng, redundant);
-    let chunk = 1 << rng.within(12..20);
-    let contents = rng.within(12..32) << 20;
+    let contents: u64 = rng.within(16..40) << 20;
     let data = match shape {
         Shape::Raid10(_) => members / 2,
         shape => members - usize::from(shape.tolerates(members as u16)),
     };
+    // Real arrays have many rows.
+    let most = (contents / (data as u64 * 16)).ilog2().min(19);
+    let chunk = 1 << rng.within(12..u64::from(most) + 1);
     let told = rng.chance(2, 3).then_some((chunk, data as u64));
     let image = content::ext4(folder, rng, contents, told)?;
     let mut uuid = [0; 16];
@@ -244,6 +246,9 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
     let after: Vec<Vec<u8>> = images.iter().map(|image| fs::read(&image.path).unwrap()).collect();
     assert!(before == after, "seed {seed}: an original changed");
     let _ = map_of(&made.paths[0]);
+    if std::env::var_os("COFFER_RESCUE_CASE").is_some() {
+        println!("{made:?}\n{second:?}\nkept in {}\n{}", folder.keep().display(), rescue::render_plan(&plan));
+    }
     let what = format!("{} of {members}, chunk {} KiB", made.shape, made.chunk >> 10);
     let best = plan
         .candidates
@@ -258,10 +263,11 @@ fn broken_at_random() {
     let count = setting("COFFER_RESCUE_CASES").unwrap_or(60);
     let base = setting("COFFER_RESCUE_SEED").unwrap_or(1);
     let only = std::env::var("COFFER_RESCUE_DAMAGE").unwrap_or_default();
+    let single = setting("COFFER_RESCUE_CASE");
     let mut table: BTreeMap<Damage, BTreeMap<Verdict, u64>> = BTreeMap::new();
     for index in 0..count {
         let damage = Damage::ALL[(index % Damage::ALL.len() as u64) as usize];
-        if !format!("{damage:?}").contains(&only) {
+        if !format!("{damage:?}").contains(&only) || single.is_some_and(|single| single != index) {
             continue;
         }
         let seed = base * 1_000_000 + index;
