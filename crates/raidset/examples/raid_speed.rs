@@ -1,4 +1,4 @@
-//! Measures sets over files against plain copies of the same bytes: `cargo run --release -p raidset --example raid_speed [FOLDER]`.
+//! Measures sets over files against plain copies of the same bytes: `cargo run --release -p raidset --example raid_speed [FOLDER [journal]]`.
 //!
 //! Each line is the median of five rounds, MiB of data a second by the wall clock and by processor time. The floor of a rebuild is to read
 //! the other columns and write one; that of a parity rewrite to read all columns.
@@ -46,12 +46,11 @@ fn main() {
         Arc::new(FileDevice::open(&path, Access::ReadWrite).unwrap())
     };
     println!("{:<52} {:>7} {:>7}", "MiB/s", "wall", "cpu");
+    let only_journal = std::env::args().nth(2).is_some();
     let runner: Arc<dyn device::Runner> = best_runner().unwrap().into();
     let mut first = None;
     for (level, columns) in [(Level::Raid0, 4), (Level::Raid5, 5), (Level::Raid6, 6), (Level::Raid1, 2)] {
         let devices: Vec<_> = (0..columns).map(|i| open(format!("{}{i}", level.letter()))).collect();
-        let slots = devices.iter().enumerate();
-        let slots = slots.map(|(i, device)| Slot { name: format!("d{i}"), device: Some(device.clone()) });
         let parameters = Parameters {
             level,
             sectors_per_unit: UNIT,
@@ -59,9 +58,16 @@ fn main() {
             units_per_recon_unit: 1,
             queue_length: 100,
         };
-        let set = RaidSet::configure(0, parameters, slots.collect(), vec![], true, runner.clone()).unwrap();
+        let set =
+            RaidSet::configure(0, parameters, slots_again(&devices), vec![], true, runner.clone()).unwrap();
         set.init_labels(1).unwrap();
         let size = set.size().unwrap();
+        if only_journal {
+            if set.layout().level() == Level::Raid5 {
+                journal(&set, slots_again(&devices), parameters, &runner);
+            }
+            continue;
+        }
         let mut cursor = 0;
         while !set.rewrite_parity(&mut cursor, 1000).unwrap().finished() {}
         for request in [128 << 10, 1 << 20, 4 << 20] {
@@ -113,6 +119,26 @@ fn main() {
     }
     drop(first);
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn slots_again(devices: &[Arc<dyn BlockDevice>]) -> Vec<Slot> {
+    let slots = devices.iter().enumerate();
+    slots.map(|(i, device)| Slot { name: format!("d{i}"), device: Some(device.clone()) }).collect()
+}
+
+/// The same writes without and with a journal.
+fn journal(plain: &RaidSet, slots: Vec<Slot>, parameters: Parameters, runner: &Arc<dyn device::Runner>) {
+    let journalled = RaidSet::configure_with_journal(0, parameters, slots, vec![], runner.clone()).unwrap();
+    let bytes = vec![7; 1 << 20];
+    for (name, set) in [("without", plain), ("with", &journalled)] {
+        measure(&format!("{name} journal, write, 1 MiB"), 256 << 20, || {
+            (0..256).for_each(|i| set.write(i << 20, &bytes).unwrap());
+        });
+        measure(&format!("{name} journal, write, 4 KiB at random"), 4096 * 5000, || {
+            let mut rng = device::Rng::new(1);
+            (0..5000).for_each(|_| set.write(rng.below(60_000) * 4096, &bytes[..4096]).unwrap());
+        });
+    }
 }
 
 /// Reads the devices from end to end side by side, and writes what comes from the first to another.

@@ -256,6 +256,14 @@ impl RaidSet {
         members.rebuild = None;
         let column = rebuild.column;
         let label = header.label(self, column, &rebuild.target);
+        // With the counter as it is: after a power cut between the extension areas and the labels below, which then say that the
+        // column is here, it must be found here.
+        if let Some(label) = &label
+            && label.write(&*rebuild.target).and_then(|()| rebuild.target.flush()).is_err()
+        {
+            drop(header);
+            return self.give_up(rebuild);
+        }
         match (rebuild.kind, members.spare_of[column]) {
             (RebuildKind::Reconstruction, Some(spare)) => {
                 members.columns[column].status = Status::Spared;

@@ -398,11 +398,12 @@ impl RaidSet {
                 extension.role == Role::Column(known.column as u8)
                     && extension.mod_counter == best.mod_counter
             };
-            // A target that was a component before is among the stale ones.
-            let stale = columns[known.column].device.as_ref().and_then(|device| {
-                let extension = Extension::read(&**device).ok()??;
-                is_target(&extension).then(|| (columns[known.column].name.clone(), device.clone(), extension))
-            });
+            // A target that was a component before is among the stale ones, of which a column may have several.
+            let stale =
+                found.members.iter().filter_map(|&member| of(member)).find_map(|(candidate, device)| {
+                    let extension = Extension::read(&**device).ok()??;
+                    is_target(&extension).then(|| (candidate.name.clone(), device.clone(), extension))
+                });
             let fresh = || {
                 let (slot, extension) = ours.iter().find(|(_, extension)| is_target(extension))?;
                 Some((slot.name.clone(), slot.device.clone()?, extension.clone()))

@@ -472,8 +472,8 @@ fn a_rebuild_goes_on_from_its_checkpoint() {
     let before = new.counts().bytes_written;
     set.reconstruct_in_place(2, None, rows).unwrap();
     finish_rebuild(&set);
-    // The rows that were left, the parity map, the label, which is written once, and the extension area, twice.
-    let others = 512 + 1024 + 2 * 4096;
+    // The rows that were left, the parity map, the label and the extension area, both twice.
+    let others = 512 + 2 * 1024 + 2 * 4096;
     assert_eq!(new.counts().bytes_written - before, (ROWS - rows) * u64::from(UNIT) * SECTOR + others);
     assert!(contents(&set) == model);
     set.check_parity(&mut 0, u64::MAX, false).unwrap();

@@ -87,14 +87,12 @@ impl RaidSet {
             }
         }
         let last = records.keys().last().copied().unwrap_or(0);
-        let mut done = false;
         for record in records.values() {
             let has = record.parts.iter().fold(0_u64, |bits, part| bits | 1 << part.column);
             if record.participants & there & !has == 0 {
                 for part in &record.parts {
                     self.carry_out(part)?;
                 }
-                done = true;
             }
         }
         for (column, device, error) in unreadable {
@@ -104,7 +102,8 @@ impl RaidSet {
         }
         let mut state = lock(&self.journal.state);
         state.sequence = last;
-        if done { self.next_epoch(&mut state) } else { Ok(()) }
+        // Also what was not carried out must be forgotten: once a component is lost that has no part of it, it would look whole.
+        if records.is_empty() { Ok(()) } else { self.next_epoch(&mut state) }
     }
 
     /// Adds what a component's log holds of an epoch.

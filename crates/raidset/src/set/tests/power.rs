@@ -307,7 +307,9 @@ impl World {
                     self.told("checkpoint");
                     let rows = self.set.rebuild_checkpoint();
                     if self.supply.is_on() {
-                        self.checkpoint = rows.ok();
+                        // A copyback ends with -L: the spare is the component then.
+                        let kind = members.rebuild.as_ref().map(|rebuild| rebuild.kind);
+                        self.checkpoint = rows.ok().filter(|_| kind == Some(RebuildKind::Reconstruction));
                         self.remembered = remember(&self.set);
                     }
                 }
