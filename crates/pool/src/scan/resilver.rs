@@ -15,6 +15,7 @@ use tree::{Expected, NODE_SIZE, Node};
 use super::Progress;
 use super::scrub::extent_is_right;
 use crate::chunk::{Chunk, Class, Placement};
+use crate::core::Device;
 use crate::error::{PoolError, Result};
 use crate::io::{Rows, Want, on_device};
 use crate::pointer::{Extent, STORED_MAX};
@@ -135,7 +136,18 @@ impl Pool {
             if outcome.beside.iter().any(|device| failed.contains(device)) {
                 continue;
             }
-            let Some(chunk) = self.core.map.change(address) else { continue };
+            let core = &mut self.core;
+            let Some(chunk) = core.map.change(address) else { continue };
+            if !outcome.beside.is_empty() {
+                // Rows agree with those that are here; what the others hold of dead bytes may not any more.
+                let away = |placement: &&mut Placement| {
+                    !core.devices.get(&placement.device).is_some_and(Device::usable)
+                };
+                let columns = chunk.columns.iter_mut().flat_map(|column| &mut column.placements);
+                for placement in columns.filter(away) {
+                    placement.stale.insert(region);
+                }
+            }
             for (column, device) in outcome.fresh {
                 if failed.contains(&device) {
                     continue;
