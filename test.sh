@@ -9,6 +9,7 @@ qemu-io qemu-utils
 nbdkit nbdkit
 nbdinfo libnbd-bin
 nbdcopy libnbd-bin
+nbdfuse libnbd-bin
 fio fio
 mkfs.xfs xfsprogs
 mkfs.btrfs btrfs-progs

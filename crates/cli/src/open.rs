@@ -260,6 +260,10 @@ pub(crate) fn known_members(record: &Record, access: Access) -> Outcome<Vec<NewD
     // A command that was killed may have brought these in, or not have come to it.
     let joined = record.joining.iter().filter(|path| !record.devices.contains(path) && belongs(path));
     for path in record.devices.iter().chain(joined) {
+        // One that was refused because it is a member already, by another way.
+        if identity(path).is_ok_and(|identity| identities.contains(&identity)) {
+            continue;
+        }
         match member(path, access)? {
             Some(device) => {
                 complete &= Pool::examine(&*device.device)

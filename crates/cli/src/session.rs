@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use device::Access;
-use pool::spec::ImportOptions;
-use pool::types::Txg;
+use pool::spec::{ImportOptions, NewDevice};
+use pool::types::{Guid, Txg};
 use pool::{Pool, PoolError};
 use protocol::request::{Reply, Request};
 
@@ -72,7 +72,16 @@ impl LocalPool {
         let (txg, force) = (record.root.map(Txg), record.forced);
         let host = host::host();
         let options = ImportOptions { read_only, host, offline, txg, force, ..ImportOptions::default() };
-        let import = |options| Pool::import(&host::env(cache_bytes), record.guid, devices.clone(), options);
+        let engine = |devices: Vec<NewDevice>, options: &ImportOptions| {
+            Pool::import(&host::env(cache_bytes), record.guid, devices, options)
+        };
+        // Devices that were used elsewhere meanwhile are left alone, if without them this is what was used here.
+        let import = |options: &ImportOptions| {
+            engine(devices.clone(), options).or_else(|error| {
+                let ours = used_here(&state, record.guid, &devices, options);
+                ours.and_then(|ours| engine(ours, options).ok()).ok_or(error)
+            })
+        };
         let imported = match import(&options) {
             // What was taken out for a while is needed now.
             Err(_) if !options.offline.is_empty() => {
@@ -81,8 +90,32 @@ impl LocalPool {
             other => other,
         };
         let (pool, _) = imported?;
+        if !read_only {
+            state.note_session(record.guid, pool.session());
+        }
         Ok(Self { pool, lock, record, state })
     }
+}
+
+/// Of the devices of a pool in use those that were last used from here, if there are others: these have another history,
+/// and did not go on from where those are.
+fn used_here(
+    state: &State,
+    guid: Guid,
+    devices: &[NewDevice],
+    options: &ImportOptions,
+) -> Option<Vec<NewDevice>> {
+    let last = state.last_session(guid)?;
+    let session = |new: &NewDevice| Pool::examine(&*new.device).ok().flatten().map(|label| label.session);
+    let (ours, theirs): (Vec<NewDevice>, Vec<NewDevice>) =
+        devices.iter().cloned().partition(|new| session(new) == Some(last));
+    if ours.is_empty() || theirs.is_empty() {
+        return None;
+    }
+    let look = ImportOptions { read_only: true, force: true, ..options.clone() };
+    let went_on = Pool::import(&host::env(host::CACHE_BYTES), guid, theirs, &look);
+    let went_on = went_on.is_ok_and(|(pool, _)| pool.went_through(last));
+    (!went_on).then_some(ours)
 }
 
 /// Says which pool it is whose device another process has.

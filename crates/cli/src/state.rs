@@ -1,7 +1,7 @@
 //! What is remembered between commands, in `$COFFER_STATE_DIR`: the pools in use, one file each.
 //!
 //! `<guid>.json` is a pool's [`Record`]; `<guid>.lock` is locked by the process that holds the pool and tells its
-//! number; `<guid>.sock` is that process's control socket; `<guid>.events` is what happened to it; `state.lock` is held while records are
+//! number; `<guid>.session` tells in which session the pool was last used from here; `<guid>.sock` is that process's control socket; `<guid>.events` is what happened to it; `state.lock` is held while records are
 //! changed. Records are replaced in one step, so a crash leaves the old one or the new one.
 
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use device::{Access, FileDevice};
 use pool::Pool;
-use pool::types::Guid;
+use pool::types::{Guid, Session};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -245,7 +245,8 @@ impl State {
     /// The folder can't be written.
     pub(crate) fn forget(&self, guid: Guid) -> Outcome {
         let _lock = self.lock_records()?;
-        for path in [self.record_path(guid), self.socket(guid), self.events(guid), self.lock_path(guid)] {
+        let (record, session) = (self.record_path(guid), self.session_path(guid));
+        for path in [record, session, self.socket(guid), self.events(guid), self.lock_path(guid)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(Failure::io(format!("remove {}", path.display()))(error));
@@ -313,6 +314,25 @@ impl State {
 
     fn record_path(&self, guid: Guid) -> PathBuf {
         self.dir.join(format!("{guid}.json"))
+    }
+
+    /// The session in which a pool was last used from here, where that is known.
+    pub(crate) fn last_session(&self, guid: Guid) -> Option<Session> {
+        fs::read_to_string(self.session_path(guid)).ok()?.trim().parse().ok().map(Session)
+    }
+
+    /// Notes in which session a pool is used now. A note that is lost costs no more than a question to the user.
+    pub(crate) fn note_session(&self, guid: Guid, session: Session) {
+        let path = self.session_path(guid);
+        let fresh = path.with_extension("session-");
+        let written = fs::write(&fresh, format!("{}\n", session.0)).and_then(|()| fs::rename(&fresh, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+    }
+
+    fn session_path(&self, guid: Guid) -> PathBuf {
+        self.dir.join(format!("{guid}.session"))
     }
 
     fn lock_path(&self, guid: Guid) -> PathBuf {

@@ -294,3 +294,43 @@ fn labels_without_a_root_are_shown_and_stand_in_nobodys_way() {
     bench.holds("tank/vol", &data);
     bench.ok(&format!("create -f other {left}"));
 }
+
+/// A disk of a pool in use that was used elsewhere meanwhile stands in nobody's way: the pool goes on with the others, and
+/// what is on that disk stays as it is.
+#[test]
+fn a_disk_that_was_used_elsewhere_does_not_stop_a_pool_in_use() {
+    let bench = Bench::new();
+    let disks: Vec<String> = (0..3).map(|index| bench.disk(&format!("d{index}"), SMALL)).collect();
+    let data = bench.pool_with_data(&format!("mirror {}", disks.join(" ")), 1 << 20);
+    let away = take_away(&disks[2]);
+    let elsewhere = bench.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let copy = format!("{elsewhere}/disk");
+    fs::copy(&away, &copy).unwrap();
+    // Here it goes on...
+    bench.ok("volume create -V 1M tank/here");
+    // ...and there, on another host, much further.
+    let there = |line: &str| {
+        let mut command = bench.command(line);
+        command.env("COFFER_STATE_DIR", bench.path("other")).env("COFFER_HOST_ID", "2002");
+        let ran = command.output().unwrap();
+        assert!(ran.status.success(), "{line}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    there(&format!("import -f -d {elsewhere} tank"));
+    for index in 0..8 {
+        there(&format!("volume create -V 1M tank/there{index}"));
+    }
+    fs::copy(&copy, &disks[2]).unwrap();
+    let before = fs::read(&disks[2]).unwrap();
+    assert_eq!(bench.state("tank"), "DEGRADED");
+    bench.holds("tank/vol", &data);
+    bench.ok("volume create -V 1M tank/later");
+    let listed = bench.ok("list -t volume");
+    assert!(
+        listed.contains("tank/here") && listed.contains("tank/later") && !listed.contains("there0"),
+        "{listed}"
+    );
+    assert!(fs::read(&disks[2]).unwrap() == before, "the disk from elsewhere was changed");
+    // Where all disks went on elsewhere, that is not gone back on.
+    bench.ok("export tank");
+}

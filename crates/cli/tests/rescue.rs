@@ -139,3 +139,81 @@ fn bad_input_is_told_and_the_rest_goes_on() {
         bench.fails(&format!("rescue volumes --plan {garbage}"));
     }
 }
+
+/// Members of a RAID 5 of three, left-symmetric with chunks of 64 KiB from 1 MiB on, without superblocks, around an ext4 file
+/// system with these files; `None` without `mke2fs`.
+fn bare(bench: &Bench, files: &[(String, Vec<u8>)]) -> Option<Vec<String>> {
+    const CHUNK: usize = 64 << 10;
+    let folder = bench.path("contents");
+    for (name, bytes) in files {
+        let path = std::path::Path::new(&folder).join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let image = bench.path("image");
+    let arguments = ["-q", "-F", "-t", "ext4", "-b", "4096", "-d", &folder, &image, "16M"];
+    let made = std::process::Command::new("mke2fs").args(arguments).output();
+    if !made.is_ok_and(|output| output.status.success()) {
+        eprintln!("passed over: there is no mke2fs here");
+        return None;
+    }
+    let contents = fs::read(&image).unwrap();
+    fs::remove_file(&image).unwrap();
+    let mut members = vec![vec![0; 1 << 20]; 3];
+    for (stripe, row) in contents.chunks(2 * CHUNK).enumerate() {
+        let parity = 2 - stripe % 3;
+        let (first, second) = row.split_at(CHUNK);
+        members[(parity + 1) % 3].extend_from_slice(first);
+        members[(parity + 2) % 3].extend_from_slice(second);
+        members[parity].extend(first.iter().zip(second).map(|(a, b)| a ^ b));
+    }
+    let paths: Vec<String> = [7, 3, 5].map(|number| bench.path(&format!("disk{number}"))).into();
+    paths.iter().zip(members).for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    Some(paths)
+}
+
+#[test]
+fn an_array_without_superblocks_gives_its_files() {
+    let bench = Bench::new();
+    let noise = |seed: usize, length: usize| {
+        let mut state = seed as u32 + 1;
+        let mut next = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..length).map(|_| next()).collect::<Vec<u8>>()
+    };
+    let files: Vec<(String, Vec<u8>)> = (0..90)
+        .map(|number| (format!("folder-{}/file-{number}", number % 11), noise(number, 3000 + number * 997)))
+        .collect();
+    let Some(members) = bare(&bench, &files) else { return };
+    let before = state(&members);
+    // All of them, and then with one lost.
+    for pile in [&members[..], &members[1..]] {
+        let plan = bench.path(&format!("plan-{}", pile.len()));
+        let told = bench.ok(&format!("rescue plan --save {plan} {}", pile.join(" ")));
+        assert!(
+            told.starts_with("1. raid5-without-superblocks: raid5 left-symmetric, chunk 64 KiB"),
+            "{told}"
+        );
+        let listed = bench.run(&format!("--json rescue volumes --plan {plan}")).data();
+        let name = listed[0]["name"].as_str().unwrap().to_owned();
+        let to = bench.path(&format!("out-{}", pile.len()));
+        bench.ok(&format!("rescue files --plan {plan} {name} --to {to}"));
+        for (path, bytes) in &files {
+            assert!(fs::read(std::path::Path::new(&to).join(path)).unwrap() == *bytes, "{path}");
+        }
+        let copy = bench.path(&format!("copy-{}", pile.len()));
+        bench.ok(&format!("rescue copy --plan {plan} {name} --to {copy}"));
+        let checked = std::process::Command::new("e2fsck").args(["-f", "-n", &copy]).output();
+        assert!(checked.is_ok_and(|output| output.status.success()), "the copy is damaged");
+        if !std::path::Path::new("/dev/fuse").exists() {
+            continue;
+        }
+        let asked = bench.run(&format!("rescue volumes --check --plan {plan}"));
+        if !asked.err.contains("FUSE") {
+            assert!(asked.out.contains("e2fsck finds no errors"), "{}{}", asked.out, asked.err);
+        }
+    }
+    assert_eq!(state(&members), before);
+}

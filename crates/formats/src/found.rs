@@ -222,6 +222,8 @@ pub struct Found {
     pub label: Option<String>,
     /// What identifies it among its kind, written as its own tools write it.
     pub uuid: Option<String>,
+    /// How long it says that it is, bytes from where it begins on the device; `None` if it does not say.
+    pub size: Option<u64>,
     /// Its checksum is wrong or its primary copy is lost, yet it can't be chance.
     pub damaged: bool,
     /// The bytes by which it is recognised, all copies.
@@ -232,7 +234,7 @@ impl Found {
     /// Something at `offset` with nothing known about it, recognised by the `length` bytes at `signature`.
     pub(crate) fn new(kind: Kind, offset: u64, signature: u64, length: u64) -> Self {
         let signatures = iter::once(signature..signature + length).collect();
-        Self { kind, offset, label: None, uuid: None, damaged: false, signatures }
+        Self { kind, offset, label: None, uuid: None, size: None, damaged: false, signatures }
     }
 
     /// One thing that is found at several places, the best copy first. It is damaged if there is nothing at
@@ -249,6 +251,7 @@ impl Found {
         self.signatures.append(&mut copy.signatures);
         self.label = self.label.or(copy.label);
         self.uuid = self.uuid.or(copy.uuid);
+        self.size = self.size.or(copy.size);
         self
     }
 

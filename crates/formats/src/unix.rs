@@ -44,6 +44,7 @@ pub(crate) fn ext(reader: &Reader<'_>) -> Option<Found> {
     // A 16-bit magic number proves nothing, but every table of inodes being of the same size does.
     let groups = blocks.checked_sub(first)?.div_ceil(blocks_in_group.max(1));
     let inodes = groups.checked_mul(inodes_in_group)?;
+    found.size = blocks.checked_mul(1024 << log_block);
     if first > 1 || inodes == 0 || blocks_in_group == 0 || inodes != u64::from(block.le32(0)?) {
         return None;
     }
@@ -82,6 +83,7 @@ pub(crate) fn xfs(reader: &Reader<'_>) -> Option<Found> {
     let mut found = Found::new(Kind::Xfs, 0, 0, 4);
     found.uuid = block.uuid(32);
     found.label = block.text(108, 12);
+    found.size = block.be64(8)?.checked_mul(1 << log_block);
     if version == 5 {
         let sector = reader.at(0, 1 << log_sector)?;
         let crc = crc32c::crc32c(sector.range(0, CRC)?);
@@ -105,6 +107,8 @@ pub(crate) fn btrfs(reader: &Reader<'_>) -> Option<Found> {
         let mut found = Found::new(Kind::Btrfs, at, at + 0x40, 8);
         found.uuid = block.uuid(0x20);
         found.label = block.text(0x12b, 256);
+        // What the item of this very device says, of those that it may have.
+        found.size = block.le64(0xc9 + 8);
         found.damaged = block.le16(0xc4)? == CRC32C && crc32c::crc32c(block.get(32..)?) != block.le32(0)?;
         Some(found)
     });

@@ -132,6 +132,9 @@ pub(crate) fn swap(reader: &Reader<'_>) -> Option<Found> {
         if !signature.holds(0, b"SWAP-SPACE") && (header.le32(0)? == 1 || header.be32(0)? == 1) {
             found.uuid = header.uuid(12);
             found.label = header.text(28, 16);
+            // The number of the last page, in the byte order of the machine that made it.
+            let last = if header.le32(0)? == 1 { header.le32(4)? } else { header.be32(4)? };
+            found.size = (u64::from(last) + 1).checked_mul(at + 10);
         }
         Some(found)
     });

@@ -36,6 +36,8 @@ pub(crate) fn ntfs(reader: &Reader<'_>) -> Option<Found> {
     let mut found = boot_sector(Kind::Ntfs, 3, 8);
     found.damaged = !sector.holds(510, BOOT);
     found.uuid = Some(hex(&sector.le64(0x48)?.to_be_bytes()));
+    // The copy of the boot sector is behind what the field counts.
+    found.size = sector.le64(0x28)?.checked_add(1).and_then(|sectors| sectors.checked_mul(bytes));
     let cluster = cluster * bytes;
     found.label = ntfs_label(reader, &sector, cluster);
     Some(found)
@@ -95,6 +97,7 @@ pub(crate) fn exfat(reader: &Reader<'_>) -> Option<Found> {
         return None;
     }
     let mut found = boot_sector(Kind::Exfat, 3, 8);
+    found.size = sector.le64(72)?.checked_mul(1 << log_sector);
     let serial = sector.le32(100)?;
     found.uuid = Some(format!("{:04X}-{:04X}", serial >> 16, serial & 0xffff));
     let boot = reader.at(0, 11 << log_sector).map(|region| {
@@ -148,6 +151,7 @@ pub(crate) fn fat(reader: &Reader<'_>) -> Option<Found> {
     // After the parameters comes the same block in all widths: 0x29, serial, label, name of the type.
     let extended = if wide { 66 } else { 38 };
     let mut found = boot_sector(Kind::Vfat, 0, 3);
+    found.size = Some(sectors * bytes);
     found.signatures.push(extended + 16..extended + 24);
     let extended = extended as usize;
     let mut label = None;

@@ -6,11 +6,12 @@
 //!
 //! - the engine's own structures: `pool::fuzz`, and trees in [`tree_nodes`]; a whole pool in [`image`]
 //! - what talks to us: [`nbd`], [`control`]
-//! - what others wrote: [`md`], [`foreign`], [`raid`]; what people edit: [`texts`]
+//! - what others wrote: [`md`], [`lvm`], [`foreign`], [`raid`]; what people edit: [`texts`]
 
 pub mod control;
 pub mod foreign;
 pub mod image;
+pub mod lvm;
 pub mod md;
 pub mod nbd;
 pub mod raid;
@@ -21,7 +22,7 @@ pub mod tree_nodes;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Target); 17] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("label", pool::fuzz::label),
     ("labels", pool::fuzz::labels),
     ("config", pool::fuzz::config),
@@ -37,6 +38,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("control", control::run),
     ("md", md::run),
     ("foreign", foreign::run),
+    ("lvm", lvm::run),
     ("raid", raid::run),
     ("texts", texts::run),
 ];

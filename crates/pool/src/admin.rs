@@ -508,7 +508,12 @@ impl Pool {
         let id = self.device_named(name)?;
         let path = self.path_of(id);
         self.commit()?;
+        let mut before = None;
         if let Some(device) = self.core.devices.get_mut(&id) {
+            // One that was not in use may have been taken away and brought back, which nobody noticed.
+            if opened.is_some() && !device.usable() {
+                before = device.handle.take();
+            }
             device.offline = false;
             device.temporary = false;
             device.faulted = false;
@@ -518,6 +523,9 @@ impl Pool {
             && self.core.devices.get(&id).is_none_or(|device| device.handle.is_none())
             && !self.device_returned(new)?
         {
+            if let Some(device) = self.core.devices.get_mut(&id) {
+                device.handle = before;
+            }
             return Err(PoolError::refused(format!("{} is not {path}: its label says otherwise", new.path)));
         }
         let Some(device) = self.core.devices.get(&id) else { return Ok(Plan::default()) };

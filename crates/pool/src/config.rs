@@ -11,7 +11,7 @@ use crate::label::{self, CONFIG_BYTES_MAX, Label};
 use crate::pool::Pool;
 use crate::report::{Counters, State, VdevReport};
 use crate::spec::GroupKind;
-use crate::types::{DeviceId, Guid, Txg};
+use crate::types::{DeviceId, Guid, Session, Txg};
 
 /// The text in the labels.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -54,6 +54,8 @@ pub struct LabelInfo {
     pub device_guid: Guid,
     /// The last transaction group that the device knows.
     pub txg: Txg,
+    /// The session in which the device was used last; 0 where it has no root.
+    pub session: Session,
     /// The host that used the pool last.
     pub host_name: String,
     /// Identity of that host.
@@ -88,6 +90,28 @@ impl Config {
         serde_json::from_str(text).unwrap_or_default()
     }
 
+    /// The text for labels. Where it would be too long it tells less: names without folders, then no names of disks,
+    /// at last no disks.
+    pub(crate) fn text(&self) -> String {
+        let text = |config: &Self| serde_json::to_string(config).unwrap_or_default();
+        let with = |change: &dyn Fn(&mut String)| {
+            let mut less = self.clone();
+            less.vdevs.iter_mut().chain(&mut less.spares).for_each(|vdev| vdev.rename(change));
+            text(&less)
+        };
+        let in_steps: [&dyn Fn() -> String; 4] = [
+            &|| text(self),
+            &|| with(&|name| *name = name.rsplit('/').next().unwrap_or_default().to_owned()),
+            &|| with(&String::clear),
+            &|| text(&Self { vdevs: Vec::new(), spares: Vec::new(), ..self.clone() }),
+        ];
+        in_steps
+            .into_iter()
+            .map(|step| step())
+            .find(|text| text.len() <= CONFIG_BYTES_MAX)
+            .unwrap_or_default()
+    }
+
     /// The configuration as a status tree; every device that `there` does not know is missing.
     pub(crate) fn report(&self, there: &dyn Fn(Guid) -> bool) -> Vec<VdevReport> {
         self.vdevs.iter().map(|vdev| vdev.report(there)).collect()
@@ -101,6 +125,14 @@ impl ConfigVdev {
             self.name.clone_from(path);
         }
         self.children.iter_mut().for_each(|child| child.relocate(paths));
+    }
+
+    /// Changes the names of disks.
+    fn rename(&mut self, change: &dyn Fn(&mut String)) {
+        if self.children.is_empty() {
+            change(&mut self.name);
+        }
+        self.children.iter_mut().for_each(|child| child.rename(change));
     }
 
     fn report(&self, there: &dyn Fn(Guid) -> bool) -> VdevReport {
@@ -146,6 +178,7 @@ impl Pool {
             pool_guid: label.pool,
             device_guid: label.device,
             txg: newest.map_or(label.txg, |uberblock| uberblock.txg),
+            session: newest.map_or(Session(0), |uberblock| uberblock.session),
             host_name: config.host_name.clone(),
             host_id: newest.map_or(config.host_id, |uberblock| uberblock.host),
             exported: newest.is_some_and(|uberblock| uberblock.exported),
@@ -154,15 +187,16 @@ impl Pool {
         }))
     }
 
-    /// Makes a device blank that was part of a pool.
+    /// Removes a pool's labels from a device that was part of it; nothing else is touched.
     ///
     /// # Errors
-    /// It carries no label of ours (`force` clears nevertheless), belongs to a pool that was not exported (without
-    /// `force`), or can't be written.
+    /// It carries no label of ours (`force` clears damaged ones, too), belongs to a pool that was not exported
+    /// (without `force`), or can't be written.
     pub fn label_clear(device: &dyn BlockDevice, force: bool) -> Result<()> {
         let name = &device.info().name;
+        let none = || PoolError::refused(format!("{name} carries no label of a pool"));
         match Self::examine(device)? {
-            None if !force => return Err(PoolError::refused(format!("{name} carries no label of a pool"))),
+            None if !force => return Err(none()),
             Some(info) if !info.exported && !force => {
                 return Err(PoolError::refused(format!(
                     "{name} belongs to pool '{}', which was not exported; use -f to clear it all the same",
@@ -171,7 +205,7 @@ impl Pool {
             }
             _ => {}
         }
-        Ok(label::clear(device)?)
+        if label::clear_ours(device)? == 0 { Err(none()) } else { Ok(()) }
     }
 
     /// The configuration now.
@@ -231,8 +265,7 @@ impl Pool {
     /// Writes the configuration into the labels of every open device: two labels of each, flush, the other two.
     pub(crate) fn write_labels(&mut self) {
         self.core.labels_dirty = false;
-        let text = serde_json::to_string(&self.config()).unwrap_or_default();
-        let text = if text.len() > CONFIG_BYTES_MAX { String::new() } else { text };
+        let text = self.config().text();
         let open: Vec<_> = self
             .core
             .devices
@@ -265,19 +298,18 @@ impl Pool {
         if joining.is_empty() {
             return;
         }
-        let config = serde_json::to_string(&self.config()).unwrap_or_default();
+        let config = self.config().text();
         for &id in &joining {
             let Some(device) = self.core.devices.get_mut(&id) else { continue };
             device.joins = false;
             let Some(handle) = device.open().cloned() else { continue };
-            let config = if config.len() > CONFIG_BYTES_MAX { String::new() } else { config.clone() };
             let label = Label {
                 pool: self.core.guid,
                 device: device.guid,
                 id,
                 txg: self.core.txg,
                 size: device.size,
-                config,
+                config: config.clone(),
             };
             if let Err(error) = label::write(&*handle, &label, &[0, 1, 2, 3]) {
                 self.core.device_failed(id, &error);
@@ -300,5 +332,38 @@ impl Pool {
                 temporary: device.offline && device.temporary,
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(disks: u64, path: &str) -> Config {
+        let disk = |number| ConfigVdev {
+            name: format!("{path}{number:04}"),
+            kind: "disk".to_owned(),
+            guid: Guid(u64::MAX - number),
+            children: Vec::new(),
+        };
+        Config { name: "tank".to_owned(), vdevs: (0..disks).map(disk).collect(), ..Config::default() }
+    }
+
+    /// The text of a pool of very many disks leaves out what it must, never its name.
+    #[test]
+    fn a_long_configuration_tells_less() {
+        let path = "/dev/disk/by-id/ata-A_DISK_WITH_A_VERY_LONG_MODEL_NAME_AND_A_LONG_SERIAL_NUMBER-";
+        let told = |disks| {
+            let text = config(disks, path).text();
+            assert!(text.len() <= CONFIG_BYTES_MAX);
+            let back = Config::parse(&text);
+            assert_eq!(back.name, "tank");
+            (back.vdevs.len(), back.vdevs.first().map(|disk| disk.name.clone()))
+        };
+        let short = path.rsplit('/').next().map(|name| format!("{name}0000"));
+        assert_eq!(told(10), (10, Some(format!("{path}0000"))));
+        assert_eq!(told(900), (900, short));
+        assert_eq!(told(2000), (2000, Some(String::new())));
+        assert_eq!(told(5000), (0, None));
     }
 }

@@ -17,6 +17,7 @@ use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
 use crate::report::Plan;
 use crate::scan::Scan;
 use crate::spec::{CreateSpec, GroupKind, GroupSpec, Host, NewDevice};
+use crate::txg::Claims;
 use crate::types::{DeviceId, GroupId, Guid, Millis, Session, Txg};
 
 /// The most devices of one group: a chunk has as many columns at most.
@@ -54,7 +55,7 @@ impl Core {
             labels_dirty: false,
             events: EventLog::default(),
             lost: BTreeSet::new(),
-            healed_bytes: 0,
+            healing: BTreeMap::new(),
             next_address: 1 << 20,
             new_headers: Vec::new(),
             current_nodes: BTreeMap::new(),
@@ -87,6 +88,7 @@ impl Pool {
             next_device: 1,
             next_group: 0,
             sessions: Vec::new(),
+            goes_back_to: None,
             committed: Txg(0),
             roots: VecDeque::new(),
             changed: false,
@@ -95,11 +97,13 @@ impl Pool {
             syncing: None,
             commits_begun: 0,
             commits_done: 0,
-            dropped: false,
             committed_slots: BTreeMap::new(),
             unsettled_bitmaps: BTreeSet::new(),
             room_bytes: 0,
+            room_piece: 0,
+            room_blocks: 0,
             room_stamp: Txg(0),
+            claims: Claims::default(),
             scan: Scan::default(),
             host,
         }
@@ -229,8 +233,9 @@ impl Pool {
     pub(crate) fn start_session(&mut self) -> Result<()> {
         let number = self.sessions.len() as u64;
         self.sessions.push((self.core.session, self.committed));
-        // The session before this one ended with the root that was imported.
-        let known = self.sessions.len().saturating_sub(2);
+        // The session before this one ended with the root that was imported, and if that did nothing but go back, the
+        // one before with the root that it went back to.
+        let known = self.sessions.len().saturating_sub(3);
         for (index, (session, last)) in self.sessions.iter().enumerate().skip(known) {
             let mut w = crate::codec::Writer::default();
             w.u64(session.0);

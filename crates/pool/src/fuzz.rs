@@ -7,7 +7,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a panic is how a failure is told")]
 
 use device::{BlockDevice, MemoryDevice};
-use xxhash_rust::xxh3::xxh3_128;
+use twox_hash::XxHash3_128;
 
 use crate::checksum::ChecksumKind;
 use crate::chunk::Chunk;
@@ -37,7 +37,7 @@ fn sealed(data: &[u8], length: usize, magic: &[u8], version: u32) -> Vec<u8> {
     }
     bytes[..magic.len()].copy_from_slice(magic);
     bytes[magic.len()..magic.len() + 4].copy_from_slice(&version.to_le_bytes());
-    let checksum = xxh3_128(&bytes[..length - 16]).to_le_bytes();
+    let checksum = XxHash3_128::oneshot(&bytes[..length - 16]).to_le_bytes();
     bytes[length - 16..length].copy_from_slice(&checksum);
     bytes
 }
@@ -50,10 +50,10 @@ pub fn label(data: &[u8]) {
     let length = (told.len() - HEADER).min(CONFIG_BYTES_MAX);
     if data.len().is_multiple_of(2) {
         told[44..48].copy_from_slice(&(length as u32).to_le_bytes());
-        let checksum = xxh3_128(&told[HEADER..HEADER + length]).to_le_bytes();
+        let checksum = XxHash3_128::oneshot(&told[HEADER..HEADER + length]).to_le_bytes();
         told[64..80].copy_from_slice(&checksum);
     }
-    let checksum = xxh3_128(&told[..HEADER - 16]).to_le_bytes();
+    let checksum = XxHash3_128::oneshot(&told[..HEADER - 16]).to_le_bytes();
     told[HEADER - 16..HEADER].copy_from_slice(&checksum);
     for bytes in [data, &told[..]] {
         let Ok(label) = Label::decode(bytes, own) else { continue };
@@ -96,7 +96,7 @@ pub fn labels(data: &[u8]) {
         let written = if kind % 2 == 0 {
             let mut bytes = sealed(bytes, HEADER, b"COFFERDAM-LABEL\0", 1);
             bytes[20..24].copy_from_slice(&u32::from(a % 4).to_le_bytes());
-            let checksum = xxh3_128(&bytes[..HEADER - 16]).to_le_bytes();
+            let checksum = XxHash3_128::oneshot(&bytes[..HEADER - 16]).to_le_bytes();
             bytes[HEADER - 16..HEADER].copy_from_slice(&checksum);
             device.write(at + (16 << 10), &bytes[..HEADER])
         } else {

@@ -120,6 +120,7 @@ fn uberblock() {
         system_chunks: vec![system_chunk()],
         devices: vec![(1, Guid(0x0101)), (2, Guid(0x0202))],
         took_part: vec![Guid(0x0101), Guid(0x0303)],
+        back_to: Some((Session(0x5e54), Txg(0x27))),
     };
     let known = golden("uberblock", &uberblock.encode().unwrap());
     assert_eq!(Uberblock::decode(&known), Ok(uberblock));

@@ -112,7 +112,7 @@ impl Held {
                 return Some(Ok(()));
             }
             if pool.commits_done() >= needed {
-                return Some(pool.take_dropped());
+                return Some(Ok(()));
             }
             if pool.suspended() {
                 return Some(Err(PoolError::Suspended));
@@ -125,7 +125,7 @@ impl Held {
             guard = back;
             match outcome {
                 Ok(true) => {}
-                Ok(false) => return Some(guard.as_mut()?.take_dropped()),
+                Ok(false) => return guard.as_ref().map(|_| Ok(())),
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::report::{Event, HistoryEntry};
 use crate::scan::Scan;
 use crate::spec::Host;
-use crate::txg::Syncing;
+use crate::txg::{Claims, Syncing};
 use crate::types::{DatasetId, Guid, Logical, Millis, Session, Txg};
 
 /// An imported pool.
@@ -33,6 +33,8 @@ pub struct Pool {
     pub(crate) next_group: u32,
     /// Sessions that committed something and the last transaction group of each.
     pub(crate) sessions: Vec<(Session, Txg)>,
+    /// The root that the next uberblock goes back to.
+    pub(crate) goes_back_to: Option<(Session, Txg)>,
     /// The last committed transaction group.
     pub(crate) committed: Txg,
     /// Importable roots, oldest first.
@@ -46,15 +48,18 @@ pub struct Pool {
     /// Commits begun and done since the import.
     pub(crate) commits_begun: u64,
     pub(crate) commits_done: u64,
-    /// Blocks found no room in a commit for which nobody waited.
-    pub(crate) dropped: bool,
     /// Which bitmap slot of each chunk the last root uses.
     pub(crate) committed_slots: BTreeMap<Logical, u8>,
     /// Chunks whose bitmap the commit under way wrote.
     pub(crate) unsettled_bitmaps: BTreeSet<Logical>,
-    /// Room for data at the last exact look, and after which commit that was.
+    /// Bytes and blocks, none longer than `room_piece`, that can be accepted without another look; and after which
+    /// commit the last look was.
     pub(crate) room_bytes: u64,
+    pub(crate) room_piece: u64,
+    pub(crate) room_blocks: u64,
     pub(crate) room_stamp: Txg,
+    /// Room taken for dirty blocks.
+    pub(crate) claims: Claims,
     pub(crate) scan: Scan,
     pub(crate) host: Host,
 }
@@ -101,6 +106,16 @@ impl Pool {
     /// The last committed transaction group.
     pub fn last_txg(&self) -> Txg {
         self.committed
+    }
+
+    /// The session that this import began; one that is read-only begins none.
+    pub fn session(&self) -> Session {
+        self.core.session
+    }
+
+    /// Whether a session is part of the pool's history.
+    pub fn went_through(&self, session: Session) -> bool {
+        self.sessions.iter().any(|&(known, _)| known == session)
     }
 
     /// Events with a number above `after`, oldest first.

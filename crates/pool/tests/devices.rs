@@ -257,6 +257,7 @@ fn replace_takes_a_smaller_disk_and_spares_the_source() {
     let small = Sims::new(1, 64);
     let mut pool = filled(&spec(vec![sims.group(GroupKind::Mirror, 0..2)]), 8 * MIB);
     let new = pool::spec::NewDevice { path: "/sims/small".into(), ..small.new_device(0) };
+    pool.flush().unwrap();
     let before = sims.0[1].counts().bytes_read;
     let plan = pool.replace("/sims/s1", &new, ReplaceOptions { read_source_last: true }).unwrap();
     assert!(plan.notices[0].contains("is smaller than"), "{plan:?}");
@@ -264,7 +265,7 @@ fn replace_takes_a_smaller_disk_and_spares_the_source() {
     assert_eq!((&line.name[..], line.children.len()), ("replacing-1", 2));
     settle(&mut pool);
     let read = sims.0[1].counts().bytes_read - before;
-    assert!(read < 4 * MIB, "of the source only metadata was read: {read} bytes");
+    assert!(read < MIB / 4, "the source was read: {read} bytes");
     let scan = pool.scan().unwrap();
     assert_eq!((scan.errors, scan.done, scan.eta_seconds), (0, scan.total, None));
     assert_eq!(pool.status().state, State::Online);

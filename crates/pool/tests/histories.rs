@@ -199,3 +199,39 @@ fn an_older_root_is_found_beside_a_disk_with_another_history() {
     let (mut pool, _) = Pool::import(&env(8), guid, sims.without(&[]), &to).unwrap();
     assert!(holds(&mut pool, 21));
 }
+
+/// Power fails at every moment of going back: then the pool is where it was, or where it was to be, and whole.
+#[test]
+fn going_back_is_all_or_nothing() {
+    let mut cut = 0;
+    loop {
+        let sims = Sims::new(3, 64);
+        let mut pool = mirror(&sims);
+        let guid = pool.guid();
+        write(&mut pool, 2);
+        let to = pool.last_txg();
+        write(&mut pool, 3);
+        drop(pool);
+        let supply = Arc::new(PowerSupply::new());
+        sims.0.iter().for_each(|sim| sim.set_supply(Some(supply.clone())));
+        supply.cut_after(cut);
+        let back = pool::spec::ImportOptions { txg: Some(to), ..options() };
+        let done = Pool::import(&env(cut), guid, sims.without(&[]), &back).is_ok();
+        let finished = supply.is_on();
+        sims.0.iter().enumerate().for_each(|(i, sim)| sim.power_cut(Cut::Random(cut * 7 + i as u64)));
+        supply.restore();
+        let mut pool = import_without(&sims, guid, &[], 1000 + cut).unwrap();
+        assert!(holds(&mut pool, 2) || (!done && holds(&mut pool, 3)), "cut {cut}");
+        assert_sound(&mut pool);
+        settle(&mut pool);
+        pool.export().unwrap();
+        let mut pool = import_without(&sims, guid, &[0], 2000 + cut).unwrap();
+        assert!(holds(&mut pool, 2) || (!done && holds(&mut pool, 3)), "cut {cut}");
+        assert_sound(&mut pool);
+        if finished {
+            break;
+        }
+        cut += 1;
+    }
+    assert!(cut > 20, "{cut}");
+}

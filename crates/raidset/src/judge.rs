@@ -277,9 +277,9 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
     // RAIDframe excuses one column; our own levels as many as they can lose.
     let mut excused = match level {
         Level::Raid0 => 0,
-        Level::Raid1 | Level::Raid4 | Level::Raid5 => 1,
         Level::Raid6 => 2,
         Level::Mirror => columns.len().saturating_sub(1),
+        _ => 1,
     };
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let mut parity_dirty = false;

@@ -28,12 +28,27 @@ pub enum Level {
     Raid6,
     /// Every column holds the same: `N`.
     Mirror,
+    /// As level 5, with a unit of each row left free: `R`.
+    RotatedSparing,
+    /// Each unit's copy is on the next column: `C`.
+    Chained,
+    /// The copies of a column's units are spread over all others: `I`.
+    Interleaved,
 }
 
 impl Level {
     /// All levels.
-    pub const ALL: [Self; 6] =
-        [Self::Raid0, Self::Raid1, Self::Raid4, Self::Raid5, Self::Raid6, Self::Mirror];
+    pub const ALL: [Self; 9] = [
+        Self::Raid0,
+        Self::Raid1,
+        Self::Raid4,
+        Self::Raid5,
+        Self::Raid6,
+        Self::Mirror,
+        Self::RotatedSparing,
+        Self::Chained,
+        Self::Interleaved,
+    ];
 
     /// The level that labels and configuration files name by `letter`, if it is one that can be run.
     pub fn from_letter(letter: char) -> Option<Self> {
@@ -49,6 +64,9 @@ impl Level {
             Self::Raid5 => '5',
             Self::Raid6 => '6',
             Self::Mirror => 'N',
+            Self::RotatedSparing => 'R',
+            Self::Chained => 'C',
+            Self::Interleaved => 'I',
         }
     }
 
@@ -56,9 +74,14 @@ impl Level {
     pub const fn min_columns(self) -> u16 {
         match self {
             Self::Raid0 => 1,
-            Self::Raid1 | Self::Raid4 | Self::Raid5 | Self::Mirror => 2,
-            Self::Raid6 => 3,
+            Self::Raid1 | Self::Raid4 | Self::Raid5 | Self::Mirror | Self::Chained | Self::Interleaved => 2,
+            Self::Raid6 | Self::RotatedSparing => 3,
         }
+    }
+
+    /// Whether its redundancy is copies, not parity.
+    pub const fn mirrored(self) -> bool {
+        matches!(self, Self::Raid1 | Self::Mirror | Self::Chained | Self::Interleaved)
     }
 }
 
@@ -66,6 +89,9 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mirror => f.write_str("n-way mirror"),
+            Self::RotatedSparing => f.write_str("RAID level 5 with rotated sparing"),
+            Self::Chained => f.write_str("chained declustering"),
+            Self::Interleaved => f.write_str("interleaved declustering"),
             level => write!(f, "RAID level {}", level.letter()),
         }
     }
@@ -118,26 +144,38 @@ pub struct Cell {
     pub within: u32,
 }
 
-/// What one parity protects: some columns at one row.
+/// What one parity protects: one stripe unit of each of some columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stripe {
     /// Its number in the set.
     pub index: u64,
-    /// The stripe unit that it takes of each of its columns.
-    pub row: u64,
     columns: [u8; MAX_COLUMNS as usize],
+    rows: [u64; MAX_COLUMNS as usize],
     data: u8,
     all: u8,
 }
 
 impl Stripe {
-    fn new(index: u64, row: u64, data: u16, columns: impl IntoIterator<Item = u64>) -> Self {
-        let mut stripe = Self { index, row, columns: [0; MAX_COLUMNS as usize], data: data as u8, all: 0 };
-        for (slot, column) in stripe.columns.iter_mut().zip(columns) {
-            *slot = column as u8;
+    /// A stripe of units (column, row).
+    fn of_units(index: u64, data: u16, units: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        const NONE: [u64; MAX_COLUMNS as usize] = [0; MAX_COLUMNS as usize];
+        let mut stripe =
+            Self { index, columns: [0; MAX_COLUMNS as usize], rows: NONE, data: data as u8, all: 0 };
+        for ((column, row), unit) in stripe.columns.iter_mut().zip(&mut stripe.rows).zip(units) {
+            (*column, *row) = (unit.0 as u8, unit.1);
             stripe.all += 1;
         }
         stripe
+    }
+
+    /// A stripe all of whose units lie in one row.
+    fn new(index: u64, row: u64, data: u16, columns: impl IntoIterator<Item = u64>) -> Self {
+        Self::of_units(index, data, columns.into_iter().map(|column| (column, row)))
+    }
+
+    /// The row of its `unit`-th unit, in stripe units of its column.
+    pub fn row(&self, unit: usize) -> u64 {
+        self.rows[unit]
     }
 
     /// How many of the columns are data; the others are parity or copies.
@@ -192,7 +230,31 @@ impl Layout {
         if total.is_none_or(|total| total > MAX_SECTORS) {
             return Err(LayoutError::TooLarge);
         }
-        Ok(Self { level, columns, unit, rows })
+        let layout = Self { level, columns, unit, rows };
+        if layout.stripes() == 0 {
+            return Err(LayoutError::TooSmall { unit });
+        }
+        Ok(layout)
+    }
+
+    /// How often the pattern of the declustered levels fits into a column: each time takes N - 1 rows of units and as many of copies,
+    /// and with interleaving RAIDframe keeps two more for spares.
+    const fn patterns(&self) -> u64 {
+        let columns = self.columns as u64;
+        match self.level {
+            Level::Chained => self.rows / (2 * columns - 2),
+            Level::Interleaved => self.rows / (2 * columns),
+            _ => 0,
+        }
+    }
+
+    /// The first row of copies of the declustered levels.
+    const fn first_copy(&self) -> u64 {
+        let columns = self.columns as u64;
+        match self.level {
+            Level::Interleaved => self.patterns() * (columns + 1),
+            _ => self.patterns() * (columns - 1),
+        }
     }
 
     /// The layout over components of which the smallest has `sectors` usable sectors: the last ones that fill no
@@ -229,36 +291,33 @@ impl Layout {
         self.rows * self.unit as u64
     }
 
-    /// Columns' worth of data: what is left after parity and copies.
-    pub const fn capacity_columns(&self) -> u16 {
-        match self.level {
-            Level::Raid0 => self.columns,
-            Level::Raid1 => self.columns / 2,
-            Level::Raid4 | Level::Raid5 => self.columns - 1,
-            Level::Raid6 => self.columns - 2,
-            Level::Mirror => 1,
-        }
-    }
-
     /// Data units of a stripe.
     pub const fn stripe_data_units(&self) -> u16 {
         match self.level {
-            Level::Raid1 => 1,
-            _ => self.capacity_columns(),
+            Level::Raid0 => self.columns,
+            Level::Raid4 | Level::Raid5 => self.columns - 1,
+            Level::Raid6 | Level::RotatedSparing => self.columns - 2,
+            Level::Raid1 | Level::Mirror | Level::Chained | Level::Interleaved => 1,
         }
     }
 
-    /// Stripes that lie in one row.
+    /// Stripes that lie in one row, at most.
     pub const fn stripes_per_row(&self) -> u64 {
         match self.level {
             Level::Raid1 => self.columns as u64 / 2,
+            Level::Chained | Level::Interleaved => self.columns as u64,
             _ => 1,
         }
     }
 
     /// Number of stripes.
     pub const fn stripes(&self) -> u64 {
-        self.rows * self.stripes_per_row()
+        match self.level {
+            Level::Chained | Level::Interleaved => {
+                self.patterns() * self.columns as u64 * (self.columns as u64 - 1)
+            }
+            _ => self.rows * self.stripes_per_row(),
+        }
     }
 
     /// Data sectors of a stripe.
@@ -268,7 +327,7 @@ impl Layout {
 
     /// Sectors of the set.
     pub const fn total_sectors(&self) -> u64 {
-        self.column_sectors() * self.capacity_columns() as u64
+        self.stripes() * self.stripe_sectors()
     }
 
     /// Whether parity or copies exist, so that a component can be lost.
@@ -280,7 +339,12 @@ impl Layout {
     pub const fn faults(&self) -> usize {
         match self.level {
             Level::Raid0 => 0,
-            Level::Raid1 | Level::Raid4 | Level::Raid5 => 1,
+            Level::Raid1
+            | Level::Raid4
+            | Level::Raid5
+            | Level::RotatedSparing
+            | Level::Chained
+            | Level::Interleaved => 1,
             Level::Raid6 => 2,
             Level::Mirror => self.columns as usize - 1,
         }
@@ -312,6 +376,25 @@ impl Layout {
                 let data_columns = (0..k).map(|unit| (first + unit) % columns);
                 Stripe::new(index, index, data, data_columns.chain([parity]))
             }
+            Level::RotatedSparing => {
+                let first = (index % columns * (k % columns) + index) % columns;
+                let parity = columns - 1 - (index + 1) % columns;
+                let data_columns = (0..k).map(|unit| (first + unit) % columns);
+                Stripe::new(index, index, data, data_columns.chain([parity]))
+            }
+            Level::Chained => {
+                let (column, row) = (index % columns, index / columns);
+                let copy = ((column + 1) % columns, self.first_copy() + row);
+                Stripe::of_units(index, data, [(column, row), copy])
+            }
+            Level::Interleaved => {
+                let others = columns - 1;
+                let (pattern, at) = (index / (columns * others), index % (columns * others));
+                let unit = (at / others, pattern * others + at % others);
+                let column = (at + 1 + at / columns) % columns;
+                let copy = (column, self.first_copy() + pattern * others + at / columns);
+                Stripe::of_units(index, data, [unit, copy])
+            }
             Level::Raid6 => {
                 let p = columns - 1 - index % columns;
                 let data_columns = (0..k).map(|unit| (p + 2 + unit) % columns);
@@ -320,19 +403,42 @@ impl Layout {
         }
     }
 
-    /// The stripe of `row` that uses `column`.
-    pub const fn stripe_of(&self, row: u64, column: usize) -> u64 {
-        match self.level {
-            Level::Raid1 => row * self.stripes_per_row() + column as u64 / 2,
+    /// The stripe that has its unit of `column` in `row`; none if nothing is kept there.
+    pub const fn stripe_of(&self, row: u64, column: usize) -> Option<u64> {
+        let (columns, column) = (self.columns as u64, column as u64);
+        let copy = row.checked_sub(self.first_copy());
+        let in_use = self.patterns() * (columns - 1);
+        Some(match self.level {
+            Level::Raid1 => row * self.stripes_per_row() + column / 2,
+            // The free unit is behind the parity.
+            Level::RotatedSparing if column == (columns - (row + 1) % columns) % columns => return None,
+            Level::Chained => match copy {
+                None => row * columns + column,
+                Some(copy) if copy < in_use => copy * columns + (column + columns - 1) % columns,
+                Some(_) => return None,
+            },
+            Level::Interleaved => {
+                let others = columns - 1;
+                let all = columns * others;
+                match copy {
+                    Some(copy) if copy < in_use => {
+                        let turn = copy % others;
+                        let at = turn * columns + (column + 2 * columns - 1 - turn) % columns;
+                        copy / others * all + at
+                    }
+                    None if row < in_use => row / others * all + column * others + row % others,
+                    _ => return None,
+                }
+            }
             _ => row,
-        }
+        })
     }
 
     /// Where a sector of the set lies (its first copy).
     pub fn place(&self, sector: u64) -> Place {
         let cell = self.cell(sector);
         let stripe = self.stripe(cell.stripe);
-        let start = stripe.row * u64::from(self.unit);
+        let start = stripe.row(cell.unit) * u64::from(self.unit);
         Place { column: stripe.column(cell.unit), sector: start + u64::from(cell.within) }
     }
 
@@ -341,6 +447,7 @@ impl Layout {
         let columns = self.columns();
         match self.level {
             Level::Raid1 => (0..columns).step_by(2).all(|first| !(lost(first) && lost(first + 1))),
+            Level::Chained => (0..columns).all(|first| !(lost(first) && lost((first + 1) % columns))),
             _ => (0..columns).filter(|&column| lost(column)).count() <= self.faults(),
         }
     }
@@ -361,7 +468,7 @@ mod tests {
         let mut cells = vec![String::new(); layout.columns()];
         for stripe in row * layout.stripes_per_row()..(row + 1) * layout.stripes_per_row() {
             let stripe = layout.stripe(stripe);
-            assert_eq!(stripe.row, row);
+            assert!((0..stripe.width()).all(|unit| stripe.row(unit) == row));
             let data = stripe.data_columns();
             for (unit, column) in stripe.columns().enumerate() {
                 assert!(cells[column].is_empty(), "column {column} used twice");
@@ -388,6 +495,7 @@ mod tests {
             (Level::Raid5, 5, &["0 1 2 3 P", "5 6 7 P 4", "10 11 P 8 9", "15 P 12 13 14", "P 16 17 18 19"]),
             (Level::Raid6, 4, &["Q 0 1 P", "2 3 P Q", "5 P Q 4", "P Q 6 7"]),
             (Level::Mirror, 3, &["0 0' 0'", "1 1' 1'"]),
+            (Level::RotatedSparing, 5, &["0 1 2 P ", "4 5 P  3", "8 P  6 7"]),
         ];
         for &(level, columns, rows) in table {
             let layout = layout(level, columns, 8, rows.len() as u64);
@@ -411,6 +519,15 @@ mod tests {
                 ((p + 2 + su % (n - 2)) % n, row, vec![p, (p + 1) % n])
             }
             Level::Mirror => (0, su, (1..n).collect()),
+            Level::RotatedSparing => {
+                let row = su / (n - 2);
+                ((su + row) % n, row, vec![n - 1 - (1 + row) % n])
+            }
+            Level::Chained => (su % n, su / n, vec![(su % n + 1) % n]),
+            Level::Interleaved => {
+                let (r, x) = (su / (n * (n - 1)), su % (n * (n - 1)));
+                (x / (n - 1), r * (n - 1) + x % (n - 1), vec![(x + 1 + x / n) % n])
+            }
         };
         (column, disk_unit * unit + within, others)
     }
@@ -419,7 +536,10 @@ mod tests {
         (0..Level::ALL.len(), 0_u16..8, 1_u32..9, 1_u64..40).prop_map(|(level, more, unit, rows)| {
             let level = Level::ALL[level];
             let step = if level == Level::Raid1 { 2 } else { 1 };
-            layout(level, level.min_columns() + more * step, unit, rows)
+            let columns = level.min_columns() + more * step;
+            // The declustered levels need some rows for their pattern.
+            let least = if level.mirrored() { 2 * u64::from(columns) } else { 0 };
+            layout(level, columns, unit, least + rows)
         })
     }
 
@@ -449,18 +569,26 @@ mod tests {
             }
             for index in 0..layout.stripes() {
                 let stripe = layout.stripe(index);
-                for column in stripe.columns() {
-                    prop_assert_eq!(layout.stripe_of(stripe.row, column), index);
+                for (unit, column) in stripe.columns().enumerate() {
+                    prop_assert_eq!(layout.stripe_of(stripe.row(unit), column), Some(index));
                 }
-                for column in stripe.columns().skip(stripe.data_columns()) {
+                for (unit, column) in stripe.columns().enumerate().skip(stripe.data_columns()) {
                     for within in 0..u64::from(layout.unit()) {
-                        let sector = stripe.row * u64::from(layout.unit()) + within;
+                        let sector = stripe.row(unit) * u64::from(layout.unit()) + within;
                         let fresh = taken.insert(Place { column, sector });
                         prop_assert!(fresh);
                     }
                 }
             }
-            prop_assert_eq!(taken.len() as u64, layout.column_sectors() * layout.columns() as u64);
+            let width = layout.stripe(0).width() as u64;
+            prop_assert_eq!(taken.len() as u64, layout.stripes() * width * u64::from(layout.unit()));
+            // Whatever no stripe has is known to be free.
+            for column in 0..layout.columns() {
+                for row in 0..layout.rows() {
+                    let used = taken.contains(&Place { column, sector: row * u64::from(layout.unit()) });
+                    prop_assert_eq!(layout.stripe_of(row, column).is_some(), used);
+                }
+            }
         }
 
         /// A loss is survived exactly if every stripe keeps as many columns as it has data units.
@@ -475,10 +603,45 @@ mod tests {
         }
 
         #[test]
-        fn any_numbers_are_harmless(columns: u16, unit: u32, rows: u64, sector: u64, level in 0..6_usize) {
+        fn any_numbers_are_harmless(columns: u16, unit: u32, rows: u64, sector: u64, level in 0..Level::ALL.len()) {
             if let Ok(layout) = Layout::new(Level::ALL[level], columns, unit, rows) {
                 layout.place(sector % layout.total_sectors());
                 layout.place(layout.total_sectors() - 1);
+            }
+        }
+    }
+
+    /// Every column has as many units as every other, and what a lost one leaves to do falls on the others alike.
+    #[test]
+    fn declustered_layouts_are_balanced() {
+        for columns in 2..9_u16 {
+            for (level, neighbours) in [(Level::Chained, 2), (Level::Interleaved, columns - 1)] {
+                let layout = layout(level, columns, 4, 5 * 2 * u64::from(columns) + 1);
+                let mut units = vec![0_u64; layout.columns()];
+                // Of the units of each column and their copies: how many are on each other column.
+                let mut partners = vec![vec![0_u64; layout.columns()]; layout.columns()];
+                for index in 0..layout.stripes() {
+                    let stripe = layout.stripe(index);
+                    let [a, b] = [stripe.column(0), stripe.column(1)];
+                    units[a] += 1;
+                    units[b] += 1;
+                    partners[a][b] += 1;
+                    partners[b][a] += 1;
+                }
+                assert!(units.iter().all(|&count| count == units[0]), "{level} {columns}: {units:?}");
+                for others in &partners {
+                    let busy: Vec<u64> = others.iter().copied().filter(|&count| count > 0).collect();
+                    let expected = usize::from(neighbours).min(layout.columns() - 1);
+                    assert_eq!(busy.len(), expected, "{level} {columns}");
+                    assert!(busy.iter().all(|&count| count == busy[0]), "{level} {columns}: {others:?}");
+                }
+            }
+            if columns > 2 {
+                let layout = layout(Level::RotatedSparing, columns, 4, u64::from(columns) * 3);
+                for column in 0..layout.columns() {
+                    let free = (0..layout.rows()).filter(|&row| layout.stripe_of(row, column).is_none());
+                    assert_eq!(free.count(), 3, "{columns}");
+                }
             }
         }
     }

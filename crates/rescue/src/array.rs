@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation};
-use geometry::md::{Geometry, Place, Row, Spot};
+use formats::md::Bitmap;
+use geometry::md::{Geometry, Holds, Place, Row, Shape, Spot};
 
 /// The unit in which members are readable or not, bytes.
 const SECTOR: u64 = 512;
@@ -19,6 +20,25 @@ pub struct Source {
     pub start: u64,
     /// How many bytes from there on are to be believed.
     pub valid: u64,
+    /// Of a stale member: the write-intent bitmap of a fresh one. It is read only where nothing else helps and the bitmap
+    /// says that nothing was written since.
+    pub clean: Option<Arc<Bitmap>>,
+}
+
+impl Source {
+    /// A member all of which is to be believed, with its data from `start` on.
+    pub fn whole(device: Arc<dyn BlockDevice>, start: u64) -> Self {
+        Self { device, start, valid: u64::MAX, clean: None }
+    }
+}
+
+/// Which members a read may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Those that are up to date.
+    Fresh,
+    /// Also what is surely unchanged on stale ones.
+    Unchanged,
 }
 
 /// Members under one geometry.
@@ -91,30 +111,57 @@ impl ArrayDevice {
         Ok(lost)
     }
 
-    /// Looks at `samples` rows all over the array: how many have parity that fits, and how many have not.
-    /// Rows that are empty or not readable on all members count as neither. `None` if the array has no parity,
-    /// is being reshaped, or lacks a member.
+    /// Looks at `samples` rows all over the array: how many have parity that fits, or copies that are alike, and how many
+    /// have not. Rows that are empty or not readable on all members count as neither. `None` if the array has no redundancy,
+    /// is being reshaped, or lacks a member that its parity needs.
     pub fn sample_parity(&self, samples: u64) -> Option<(u64, u64)> {
+        if self.reshaped.is_none() && matches!(self.section.geometry.shape(), Shape::Raid1 | Shape::Raid10(_))
+        {
+            return Some(self.sample_copies(samples));
+        }
         let section = &self.section;
         let chunk = section.geometry.chunk();
         let width = section.geometry.row(0)?.data.len() as u64 * chunk;
         if self.reshaped.is_some() || section.sources.iter().any(Option::is_none) {
             return None;
         }
-        let stripes = self.size / width.max(1);
-        let step = (stripes / samples.max(1)).max(1);
+        let sectors = chunk / SECTOR;
+        let rows = self.size / width.max(1) * sectors;
+        let step = (rows / samples.max(1)).max(1);
         let (mut right, mut wrong) = (0, 0);
-        // An odd step meets all rotations; the sector within the chunk moves along.
-        for (sample, stripe) in (0..stripes).step_by((step | 1) as usize).enumerate() {
-            let row = section.geometry.row(stripe)?;
-            let offset = stripe * chunk + sample as u64 * 7 % (chunk / SECTOR) * SECTOR;
-            match section.row_fits(row, offset) {
+        // An odd step meets all rotations and all places within chunks.
+        for place in (0..rows).step_by((step | 1) as usize) {
+            let row = section.geometry.row(place / sectors)?;
+            match section.row_fits(row, place * SECTOR) {
                 Some(true) => right += 1,
                 Some(false) => wrong += 1,
                 None => {}
             }
         }
         Some((right, wrong))
+    }
+
+    /// How many sectors have copies that are alike, and how many have not.
+    fn sample_copies(&self, samples: u64) -> (u64, u64) {
+        let sectors = self.size / SECTOR;
+        let step = (sectors / samples.max(1)).max(1) | 1;
+        let (mut right, mut wrong) = (0, 0);
+        for sector in (0..sectors).step_by(step as usize) {
+            let Some((Place::Copies(spots), _)) = self.section.geometry.locate(sector * SECTOR) else {
+                continue;
+            };
+            let read = |spot: &Spot| {
+                let mut bytes = vec![0; SECTOR as usize];
+                self.section.fetch(*spot, 0, &mut bytes, Use::Fresh).then_some(bytes)
+            };
+            let copies: Vec<Vec<u8>> = spots.iter().filter_map(read).collect();
+            let empty = copies.iter().flatten().all(|byte| *byte == 0);
+            if copies.len() > 1 && !empty {
+                let alike = copies.windows(2).all(|pair| pair[0] == pair[1]);
+                if alike { right += 1 } else { wrong += 1 }
+            }
+        }
+        (right, wrong)
     }
 
     /// The geometry that holds at an address, and for how many bytes.
@@ -161,16 +208,18 @@ impl Section {
         lost: &mut Vec<Range<u64>>,
     ) {
         let length = buffer.len() as u64;
-        let (first, whole) = match place {
-            Place::Copies(spots) => {
-                let found = spots.iter().any(|spot| self.fetch(*spot, skip, buffer));
-                (spots.first().map_or(0, |spot| spot.offset), found)
-            }
+        let first = match place {
+            Place::Copies(spots) => spots.first().map_or(0, |spot| spot.offset),
+            Place::Row { spot, .. } => spot.offset,
+        };
+        let mut attempt = |using: Use| match place {
+            Place::Copies(spots) => spots.iter().any(|spot| self.fetch(*spot, skip, buffer, using)),
             Place::Row { spot, row } => {
-                (spot.offset, self.fetch(*spot, skip, buffer) || self.rebuild(*spot, row, skip, buffer))
+                self.fetch(*spot, skip, buffer, using) || self.rebuild(*spot, row, skip, buffer, using)
             }
         };
-        if whole {
+        let stale = self.sources.iter().flatten().any(|source| source.clean.is_some());
+        if attempt(Use::Fresh) || stale && attempt(Use::Unchanged) {
             return;
         }
         let at = first + skip;
@@ -186,18 +235,36 @@ impl Section {
     }
 
     /// Fills `buffer` from one member; says whether that worked.
-    fn fetch(&self, spot: Spot, skip: u64, buffer: &mut [u8]) -> bool {
+    fn fetch(&self, spot: Spot, skip: u64, buffer: &mut [u8], using: Use) -> bool {
         let Some(Some(source)) = self.sources.get(usize::from(spot.member)) else { return false };
         let offset = spot.offset + skip;
-        let believed = offset + buffer.len() as u64 <= source.valid;
+        let length = buffer.len() as u64;
+        let unchanged = match &source.clean {
+            None => true,
+            Some(bitmap) => using == Use::Unchanged && !self.dirty(bitmap, Spot { offset, ..spot }, length),
+        };
+        let believed = unchanged && offset + length <= source.valid;
         believed && source.start.checked_add(offset).is_some_and(|at| source.device.read(at, buffer).is_ok())
+    }
+
+    /// Whether a bitmap says that this may have been written since a member was lost. Bitmaps of RAID 10 speak of the array's
+    /// addresses, others of those of members.
+    fn dirty(&self, bitmap: &Bitmap, spot: Spot, length: u64) -> bool {
+        if !matches!(self.geometry.shape(), Shape::Raid10(_)) {
+            return bitmap.dirty(spot.offset..spot.offset + length);
+        }
+        // What is asked for never leaves a chunk.
+        match self.geometry.holds(spot) {
+            Holds::Data(address) => bitmap.dirty(address..address + length),
+            _ => true,
+        }
     }
 
     /// Whether the parity of one sector of a row fits; `None` if it can't be read or is all zeros.
     fn row_fits(&self, row: &Row, offset: u64) -> Option<bool> {
         let read = |member: u16| {
             let mut bytes = vec![0; SECTOR as usize];
-            self.fetch(Spot { member, offset }, 0, &mut bytes).then_some(bytes)
+            self.fetch(Spot { member, offset }, 0, &mut bytes, Use::Fresh).then_some(bytes)
         };
         let mut data = vec![vec![0; SECTOR as usize]; row.columns()];
         for (index, &member) in row.data.iter().enumerate() {
@@ -213,10 +280,10 @@ impl Section {
     }
 
     /// Computes what `spot` holds from the rest of its row; says whether enough of it is readable.
-    fn rebuild(&self, spot: Spot, row: &Row, skip: u64, buffer: &mut [u8]) -> bool {
+    fn rebuild(&self, spot: Spot, row: &Row, skip: u64, buffer: &mut [u8], using: Use) -> bool {
         let read = |member: u16| {
             let mut bytes = vec![0; buffer.len()];
-            self.fetch(Spot { member, ..spot }, skip, &mut bytes).then_some(bytes)
+            self.fetch(Spot { member, ..spot }, skip, &mut bytes, using).then_some(bytes)
         };
         // Columns that hold nothing, as DDF counts them, are zeros.
         let columns = row.columns();

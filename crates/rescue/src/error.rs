@@ -34,6 +34,28 @@ pub enum RescueError {
         /// The empty slot.
         slot: usize,
     },
+    /// A slot of a plan can't be as it says.
+    #[error("slot {slot} in the plan for {array}: {why}")]
+    Slot {
+        /// The array.
+        array: String,
+        /// The slot.
+        slot: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// A plan names a write-intent bitmap that is none.
+    #[error(
+        "there is no write-intent bitmap at byte {offset} of {path}: {why}; take 'clean_by' out of the plan"
+    )]
+    Bitmap {
+        /// The disk or image.
+        path: String,
+        /// Where on it, bytes.
+        offset: u64,
+        /// What is wrong.
+        why: String,
+    },
     /// The plan has no such candidate.
     #[error("the plan has {count} candidates, and none with number {number}")]
     Candidate {

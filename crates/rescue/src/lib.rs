@@ -13,6 +13,7 @@
 //! [`device::OverlayDevice`] over the array.
 
 mod array;
+mod bitmaps;
 mod content;
 mod copy;
 mod error;
@@ -37,7 +38,7 @@ pub use files::{Copied, FilesError, LostFile, copy_files};
 pub use image::Image;
 pub use imaging::{ImageProgress, image_disk};
 pub use needed::needed;
-pub use plan::{Candidate, LeftOut, Plan, Reshaping, Slot, plan};
+pub use plan::{BitmapAt, Candidate, LeftOut, Plan, Reshaping, Slot, plan};
 pub use render::{render_plan, render_scan};
 pub use salvage::read_around_losses;
 pub use scan::{ArraySummary, ImageSummary, MemberState, MemberSummary, Scan, scan};

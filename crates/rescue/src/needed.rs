@@ -24,7 +24,8 @@ pub fn needed(candidate: &Candidate, path: &Path) -> Result<Option<Vec<Range<u64
     let all = slot.data_offset..slot.data_offset.saturating_add(slot.size);
     let shape = Shape::from_codes(candidate.level, candidate.layout);
     let shape = shape.map_err(|source| RescueError::Geometry { array: candidate.array.clone(), source })?;
-    let missing = candidate.slots.iter().filter(|slot| slot.is_none()).count();
+    let absent = |slot: &Option<crate::Slot>| slot.as_ref().is_none_or(|slot| slot.clean_by.is_some());
+    let missing = candidate.slots.iter().filter(|slot| absent(slot)).count();
     let tolerated = usize::from(shape.tolerates(candidate.slots.len().min(usize::from(u16::MAX)) as u16));
     if candidate.reshape.is_some() || missing >= tolerated {
         return Ok(Some(vec![all]));
@@ -32,7 +33,7 @@ pub fn needed(candidate: &Candidate, path: &Path) -> Result<Option<Vec<Range<u64
     // What is bad on the others, where the array's data begins at 0.
     let mut bad: Vec<(usize, Range<u64>)> = Vec::new();
     for (number, other) in candidate.slots.iter().enumerate().filter(|(number, _)| *number != index) {
-        let Some(other) = other else { continue };
+        let Some(other) = other.as_ref().filter(|other| other.clean_by.is_none()) else { continue };
         let image = Image::open_with(&other.path, other.map.as_deref())?;
         let span = other.data_offset..other.data_offset.saturating_add(other.size);
         let believed = other.data_offset.saturating_add(other.valid.unwrap_or(u64::MAX));

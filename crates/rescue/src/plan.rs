@@ -11,7 +11,7 @@ use geometry::md::{Geometry, MdError, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
 
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
-use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, infer, raid6, score};
+use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, bitmaps, infer, raid6, score};
 
 /// Candidates, best first. As a file it is JSON that people can edit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +69,20 @@ pub struct Slot {
     /// Where the data of the new geometry begins, while reshaping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_data_offset: Option<u64>,
+    /// The member is stale: only what this write-intent bitmap calls clean may be believed, and only where the others don't
+    /// do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean_by: Option<BitmapAt>,
+}
+
+/// Where a write-intent bitmap is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BitmapAt {
+    /// The disk or image of a member that is up to date.
+    pub path: PathBuf,
+    /// Where on it, bytes.
+    pub offset: u64,
 }
 
 /// An image that is not used.
@@ -184,6 +198,7 @@ fn candidate(images: &[Image], group: &[&(usize, Superblock)], newest: &Superblo
         (std::cmp::Reverse(superblock.events), superblock.replacement, superblock.recovered.is_some())
     });
     let fresh = |superblock: &Superblock| superblock.events + EVENTS_BEHIND >= newest.events;
+    let bitmap = bitmaps::freshest(images, group, newest);
     let shape = Shape::from_codes(newest.level, newest.layout);
     let tolerated = shape.map_or(0, |shape| shape.tolerates(disks.min(usize::from(u16::MAX)) as u16));
     for stale in [false, true] {
@@ -203,18 +218,33 @@ fn candidate(images: &[Image], group: &[&(usize, Superblock)], newest: &Superblo
                 continue;
             }
             let behind = newest.events.saturating_sub(superblock.events);
+            let clean_by = bitmap
+                .as_ref()
+                .filter(|(_, since)| stale && superblock.events >= *since)
+                .map(|(at, _)| at.clone());
             if stale {
                 let empty = slots.iter().filter(|slot| slot.is_none()).count();
-                if empty <= usize::from(tolerated) || superblock.recovered.is_some() {
+                if clean_by.is_none() && empty <= usize::from(tolerated) || superblock.recovered.is_some() {
                     leave(format!("it is stale: {behind} events behind"));
                     continue;
                 }
+                if clean_by.is_none() {
+                    reasons.push(format!(
+                        "{} is used although it is {behind} events behind: without it too few members are left",
+                        path.display()
+                    ));
+                }
+            }
+            let mut slot = slot_for(&images[*image], superblock);
+            if let Some(clean_by) = clean_by {
                 reasons.push(format!(
-                    "{} is used although it is {behind} events behind: without it too few members are left",
+                    "{} is {behind} events behind: of it only what the write-intent bitmap calls unchanged is used, \
+                     where the others don't do",
                     path.display()
                 ));
+                slot.clean_by = Some(clean_by);
             }
-            slots[role] = Some(slot_for(&images[*image], superblock));
+            slots[role] = Some(slot);
         }
     }
     if !newest.clean {
@@ -260,6 +290,7 @@ fn slot_for(image: &Image, superblock: &Superblock) -> Slot {
         size,
         valid: superblock.recovered,
         new_data_offset: new_data_offset.filter(|offset| *offset != superblock.data_offset),
+        clean_by: None,
     }
 }
 
@@ -289,7 +320,37 @@ impl Candidate {
     pub fn open(&self) -> Result<ArrayDevice, RescueError> {
         let open = |slot: &Slot| Image::open_with(&slot.path, slot.map.as_deref()).map(|image| image.device);
         let devices = self.slots.iter().map(|slot| slot.as_ref().map(open).transpose());
-        self.assemble(&devices.collect::<Result<Vec<_>, _>>()?)
+        let devices = devices.collect::<Result<Vec<_>, _>>()?;
+        self.check(&devices)?;
+        self.assemble(&devices)
+    }
+
+    /// What a person may have got wrong who edited the plan.
+    fn check(&self, devices: &[Option<Arc<dyn BlockDevice>>]) -> Result<(), RescueError> {
+        let refuse = |slot: usize, why: String| RescueError::Slot { array: self.array.clone(), slot, why };
+        for (index, (slot, device)) in self.slots.iter().zip(devices).enumerate() {
+            let (Some(slot), Some(device)) = (slot, device) else { continue };
+            let path = slot.path.display();
+            let before = self.slots[..index].iter().position(|other| {
+                other
+                    .as_ref()
+                    .is_some_and(|other| (&other.path, other.data_offset) == (&slot.path, slot.data_offset))
+            });
+            if let Some(other) = before {
+                return Err(refuse(index, format!("{path} is in slot {other} as well")));
+            }
+            let size = device.size()?;
+            if !slot.data_offset.is_multiple_of(512) || !slot.size.is_multiple_of(512) {
+                return Err(refuse(index, "data_offset and size must be multiples of 512".to_owned()));
+            }
+            if slot.data_offset >= size {
+                return Err(refuse(
+                    index,
+                    format!("data_offset {} is behind the end of {path}, {size} bytes", slot.data_offset),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The array over devices that are open already: one for each slot that is not empty.
@@ -338,11 +399,17 @@ impl Candidate {
             sizes.iter_mut().for_each(|size| *size -= *size % unit);
         }
         let geometry = Geometry::new(shape, chunk, &sizes).map_err(refuse)?;
+        let bitmap = |slot: &Option<Slot>| {
+            let at = slot.as_ref().and_then(|slot| slot.clean_by.as_ref())?;
+            Some(bitmaps::at(at).map(Arc::new))
+        };
+        let clean = self.slots.iter().map(|slot| bitmap(slot).transpose()).collect::<Result<Vec<_>, _>>()?;
         let source = |index: usize| {
             let slot = slot(index)?;
             let device = devices.get(index)?.clone()?;
             let start = slot.new_data_offset.filter(|_| new).unwrap_or(slot.data_offset);
-            Some(Source { device, start, valid: slot.valid.unwrap_or(u64::MAX) })
+            let clean = clean.get(index).cloned().flatten();
+            Some(Source { device, start, valid: slot.valid.unwrap_or(u64::MAX), clean })
         };
         Ok(Section { geometry, sources: (0..disks).map(source).collect() })
     }

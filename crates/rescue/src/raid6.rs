@@ -194,6 +194,7 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
                 size: size - start,
                 valid: None,
                 new_data_offset: None,
+                clean_by: None,
             })
         });
         let slots: Vec<_> = slots.collect();

@@ -46,7 +46,13 @@ pub fn render_scan(scan: &Scan) -> String {
                 MemberState::Duplicate => "a copy of another image".to_owned(),
                 MemberState::NoSlot => "no slot: spare, journal or faulty".to_owned(),
             };
-            line(&mut text, format_args!("    slot {slot}: {}, {state}", member.path));
+            line(
+                &mut text,
+                format_args!("    slot {slot}: {}, updated {}, {state}", member.path, utc(member.updated)),
+            );
+        }
+        for contradiction in &array.contradictions {
+            line(&mut text, format_args!("    problem: {contradiction}"));
         }
         for slot in &array.missing {
             line(&mut text, format_args!("    slot {slot}: missing"));
@@ -55,7 +61,7 @@ pub fn render_scan(scan: &Scan) -> String {
     let next = if scan.arrays.is_empty() {
         "No array says what it was. A plan may still be found from the contents."
     } else {
-        "Next: make a plan."
+        "Next: 'coffer rescue plan --save FILE' with the same disks; 'coffer rescue volumes --plan FILE' shows what it gives."
     };
     line(&mut text, format_args!("\n{next}"));
     text
@@ -116,11 +122,50 @@ fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
     let _ = writeln!(text, "{what}");
 }
 
+/// A time in seconds since 1970 as mdadm's users know it, in UTC.
+fn utc(seconds: u64) -> String {
+    let (mut days, rest) = (seconds / 86_400, seconds % 86_400);
+    // No superblock is from a later age.
+    if days > 3_000_000 {
+        return format!("{seconds} s after 1970");
+    }
+    let leap = |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    let mut year = 1970;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 1;
+    for length in lengths {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02} {:02}:{:02}:{:02} UTC", days + 1, rest / 3600, rest / 60 % 60, rest % 60)
+}
+
 /// A size in the largest unit that it is a whole number of.
 fn bytes(count: u64) -> String {
     let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match units.into_iter().find(|(unit, _)| count > 0 && count.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{} {name}", count / unit),
         None => format!("{count} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn times_are_dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00 UTC");
+        assert_eq!(utc(1_700_000_000), "2023-11-14 22:13:20 UTC");
+        assert_eq!(utc(1_735_689_599), "2024-12-31 23:59:59 UTC");
+        assert_eq!(utc(u64::MAX), format!("{} s after 1970", u64::MAX));
     }
 }

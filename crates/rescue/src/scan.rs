@@ -63,6 +63,8 @@ pub struct ArraySummary {
     pub members: Vec<MemberSummary>,
     /// Slots that no image claims.
     pub missing: Vec<u32>,
+    /// What members say otherwise than the newest.
+    pub contradictions: Vec<String>,
 }
 
 /// How up to date a member is.
@@ -241,6 +243,7 @@ fn summarize(images: &[ImageSummary], members: &[&(usize, Superblock)]) -> Array
     let missing =
         (0..raid_disks).filter(|slot| !list.iter().any(|member| member.slot.map(u32::from) == Some(*slot)));
     let missing = missing.collect();
+    let contradictions = newest.map_or_else(Vec::new, |newest| contradictions(images, members, newest));
     ArraySummary {
         uuid: newest.map(|newest| uuid_text(newest.array_uuid)).unwrap_or_default(),
         name: newest.and_then(|newest| newest.name.clone()),
@@ -254,7 +257,34 @@ fn summarize(images: &[ImageSummary], members: &[&(usize, Superblock)]) -> Array
         reshaping: newest.is_some_and(|newest| newest.reshape.is_some()),
         members: list,
         missing,
+        contradictions,
     }
+}
+
+/// Where members do not agree on what all of them ought to say alike.
+fn contradictions(
+    images: &[ImageSummary],
+    members: &[&(usize, Superblock)],
+    newest: &Superblock,
+) -> Vec<String> {
+    let mut said = Vec::new();
+    for (image, own) in members {
+        let path = &images[*image].path;
+        let mut compare = |what: &str, own: &dyn std::fmt::Display, newest: &dyn std::fmt::Display| {
+            if own.to_string() != newest.to_string() {
+                said.push(format!("{path} says {what} {own}, the newest member says {newest}"));
+            }
+        };
+        compare("level", &own.level, &newest.level);
+        compare("chunk", &own.chunk, &newest.chunk);
+        compare("metadata", &own.version.name(), &newest.version.name());
+        // These change while an array is reshaped, of which stale members don't know.
+        if own.events == newest.events {
+            compare("layout", &own.layout, &newest.layout);
+            compare("number of devices", &own.raid_disks, &newest.raid_disks);
+        }
+    }
+    said
 }
 
 fn shape_text(superblock: &Superblock) -> String {

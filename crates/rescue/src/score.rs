@@ -10,10 +10,15 @@ const SAMPLES: u64 = 512;
 
 /// The candidate with its score, and the reasons for it. `unproven` says that its superblocks were never used.
 pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
-    let empty = candidate.slots.iter().filter(|slot| slot.is_none()).count();
+    let empty = candidate
+        .slots
+        .iter()
+        .filter(|slot| slot.as_ref().is_none_or(|slot| slot.clean_by.is_some()))
+        .count();
     let shape = Shape::from_codes(candidate.level, candidate.layout);
     let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
     let tolerated = shape.as_ref().map_or(0, |shape| usize::from(shape.tolerates(members)));
+    let mirrored = matches!(shape, Ok(Shape::Raid1 | Shape::Raid10(_)));
     candidate.shape = shape.map_or_else(|error| error.to_string(), |shape| shape.to_string());
     let mut score: i32 = if unproven { 20 } else { 60 };
     if empty > tolerated {
@@ -53,7 +58,8 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
                 };
             }
             if let Some((right, wrong)) = array.sample_parity(SAMPLES) {
-                candidate.reasons.push(format!("parity fits in {right} of {} sampled rows", right + wrong));
+                let what = if mirrored { "copies are alike" } else { "parity fits" };
+                candidate.reasons.push(format!("{what} in {right} of {} sampled rows", right + wrong));
                 // A few rows may have been torn by a crash; more than that is another geometry.
                 score += if wrong == 0 && right > 0 {
                     15

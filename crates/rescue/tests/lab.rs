@@ -72,6 +72,7 @@ fn true_candidate(case: &Path, truth: &Value) -> Option<Candidate> {
             size: used.map_or(number(&member["data_size"])?, |kib| kib * 1024),
             valid: None,
             new_data_offset: None,
+            clean_by: None,
         });
     }
     Some(Candidate {

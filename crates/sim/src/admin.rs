@@ -7,7 +7,7 @@ use pool::spec::{GroupKind, GroupSpec, ImportOptions};
 use pool::{PoolError, ReplaceOptions, ScrubAction};
 
 use crate::program::group;
-use crate::run::{Failure, Run};
+use crate::run::{Failure, Root, Run};
 use crate::world::{MIB, options};
 
 /// Disks plugged in at a time.
@@ -59,6 +59,7 @@ impl Run {
         device.clear_errors(0..u64::MAX);
         self.world.impaired.remove(&disk);
         self.world.blamable.remove(&disk);
+        self.world.pulled.remove(&disk);
         self.world.apart.remove(&disk);
     }
 
@@ -351,13 +352,69 @@ impl Run {
         self.look_back(rng)
     }
 
+    /// Roots before the last one that can be imported: two.
+    fn roots_before(&mut self) -> Vec<Root> {
+        let last = self.pool().last_txg().0;
+        self.roots.iter().filter(|root| root.txg.0 + 2 >= last && root.txg.0 < last).cloned().collect()
+    }
+
+    /// Goes back to one of the last roots for good, or to the newest one that opens, which is the last.
+    pub(crate) fn rewind(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        self.flush()?;
+        if !self.world.supply.is_on() {
+            return Ok(());
+        }
+        let devices: Vec<_> = self.pool().device_paths().iter().map(|device| device.guid).collect();
+        let mut roots = self.roots_before();
+        // Who left since has no labels any more.
+        roots.retain(|root| root.devices == devices);
+        let (back, state) = match rng.choose(&roots).cloned() {
+            Some(root) if rng.chance(3, 4) => {
+                (ImportOptions { txg: Some(root.txg), ..options() }, root.state)
+            }
+            _ => (ImportOptions { rewind: true, ..options() }, self.model.now().clone()),
+        };
+        let what = back.txg.map_or("the newest".to_owned(), |txg| txg.to_string());
+        self.world.note(|| format!("go back to transaction group {what}"));
+        self.pool = None;
+        // Until it is done both may be found.
+        let base = self.model.count();
+        self.model.push(state.clone());
+        if rng.chance(1, 3) {
+            self.world.supply.cut_after(rng.below(40));
+        }
+        self.world.clock.advance(1000);
+        let result = self.world.import(&back);
+        if !self.world.supply.is_on() {
+            self.tally.add("power cut in rewind", true);
+            self.lose_power(rng);
+            return self.bring_up(rng);
+        }
+        self.world.supply.restore();
+        match result {
+            Ok(pool) => {
+                self.take_up(pool);
+                self.tally.add("rewind", true);
+                let seen = self.observe()?;
+                if let Some(difference) = state.difference(&seen) {
+                    return Err(format!("gone back to transaction group {what}: {difference}"));
+                }
+                self.model.acknowledge();
+                self.verify_sound()
+            }
+            // Disks that were away then, and others that are away now.
+            Err(PoolError::Refused(_)) if !self.world.impaired.is_empty() => {
+                self.tally.add("rewind", false);
+                self.model.truncate(base);
+                self.bring_up(rng)
+            }
+            Err(error) => Err(format!("going back to transaction group {what} failed: {error}")),
+        }
+    }
+
     /// Looks at an older root, from copies of the disks: what was acknowledged with it is still there.
     pub(crate) fn look_back(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        // The last root and two before it can be imported.
-        let last = self.pool().last_txg().0;
-        let roots: Vec<_> =
-            self.roots.iter().filter(|(txg, _)| txg.0 + 2 >= last && txg.0 < last).cloned().collect();
-        let Some((txg, state)) = rng.choose(&roots).cloned() else { return Ok(()) };
+        let Some(Root { txg, state, .. }) = rng.choose(&self.roots_before()).cloned() else { return Ok(()) };
         let present: Vec<bool> = self.world.disks.iter().map(|disk| disk.device.is_present()).collect();
         let mut copy = self.world.fork(|disk| present[disk]);
         let back = ImportOptions { read_only: true, txg: Some(txg), ..options() };

@@ -54,7 +54,7 @@ impl Run {
         }
         let base = self.model.count();
         let pool = self.pool();
-        let finished = pool.finish_commit(number).and_then(|()| pool.take_dropped());
+        let finished = pool.finish_commit(number);
         if self.judge("finish", finished, false)?.is_none() {
             return self.catch_up(base);
         }

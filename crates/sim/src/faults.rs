@@ -1,6 +1,7 @@
 //! Steps in which something goes wrong, always within what the redundancy allows.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use device::sim::{Effect, Healing, Rates};
 use device::{BlockDevice, DeviceErrorKind, Operation, Rng};
@@ -28,6 +29,16 @@ impl Run {
         let disk = found?;
         self.world.impaired.insert(disk);
         self.world.blamable.insert(disk);
+        Some(disk)
+    }
+
+    /// A disk that may go away now. What it misses, or holds of another history, is stale when it comes back, and
+    /// nothing stale is ever taken for wrong.
+    fn absentee(&mut self, rng: &mut Rng) -> Option<usize> {
+        let blamable = self.world.blamable.clone();
+        let disk = self.victim(rng)?;
+        self.world.blamable = blamable;
+        self.world.pulled.insert(disk);
         Some(disk)
     }
 
@@ -72,7 +83,7 @@ impl Run {
     }
 
     pub(crate) fn pull(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(disk) = self.victim(rng) else { return Ok(()) };
+        let Some(disk) = self.absentee(rng) else { return Ok(()) };
         self.world.disks[disk].device.pull();
         let lost = rng.chance(1, 2);
         if lost {
@@ -190,6 +201,16 @@ impl Run {
         Ok(())
     }
 
+    /// A disk becomes slow, or quick again. It is not at fault for that.
+    pub(crate) fn latency(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let disk = rng.below(self.world.disks.len() as u64) as usize;
+        let milliseconds = *rng.choose(&[0, 2, 40, 800, 6_000, 45_000]).unwrap_or(&0);
+        self.world.disks[disk].latency.store(milliseconds, Ordering::Relaxed);
+        self.tally.add("latency", true);
+        self.world.note(|| format!("each request to d{disk} takes {milliseconds} ms"));
+        Ok(())
+    }
+
     /// A disk forgets everything.
     pub(crate) fn wipe(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         let Some(disk) = self.victim(rng) else { return Ok(()) };
@@ -214,7 +235,7 @@ impl Run {
         if !self.world.supply.is_on() {
             return Ok(());
         }
-        let Some(disk) = self.victim(rng) else { return Ok(()) };
+        let Some(disk) = self.absentee(rng) else { return Ok(()) };
         self.world.disks[disk].device.pull();
         self.world.note(|| format!("d{disk} is pulled and used elsewhere"));
         // The pool must know that it is gone.
@@ -255,6 +276,7 @@ impl Run {
             device.clear_plans();
             device.set_rates(Rates::default());
             device.clear_errors(0..u64::MAX);
+            self.world.disks[disk].latency.store(0, Ordering::Relaxed);
             if !device.is_present() {
                 self.return_disk(disk)?;
                 if !self.world.supply.is_on() {
@@ -262,6 +284,7 @@ impl Run {
                 }
             }
         }
+        self.verify_blame()?;
         self.clear()?;
         for device in self.pool().device_paths() {
             if !self.world.supply.is_on() {
@@ -280,6 +303,12 @@ impl Run {
                 }
             }
         }
+        // One whose handle was dead, which shows when it is used again.
+        for disk in 0..self.world.disks.len() {
+            if self.world.supply.is_on() {
+                self.return_disk(disk)?;
+            }
+        }
         if self.world.supply.is_on() {
             self.settle()?;
         }
@@ -294,12 +323,15 @@ impl Run {
         if !self.world.supply.is_on() {
             return Ok(());
         }
+        self.verify_blame()?;
         self.world.impaired.clear();
         self.world.apart.clear();
         self.clear()?;
         if self.world.supply.is_on() {
             // A crash takes back nothing of a `clear` that was acknowledged.
             self.world.blamable.clear();
+            self.world.pulled.clear();
+            self.roots.clear();
         }
         self.tally.add("healed", true);
         Ok(())

@@ -15,6 +15,7 @@ pub mod run;
 pub mod sabotage;
 pub mod shrink;
 pub mod states;
+mod text;
 mod verify;
 mod volumes;
 pub mod world;

@@ -8,6 +8,10 @@ use clap::Parser;
 use sim::program::Program;
 use sim::run::{Tally, run};
 use sim::shrink::shrink;
+use sim::states::Crashes;
+
+/// Crash states of each program, where they are tried over several sittings: a million of all.
+const STATES_EACH: usize = 80;
 
 /// Tries to make a pool lose data, in simulation.
 #[derive(Debug, Parser)]
@@ -18,6 +22,9 @@ struct Args {
     /// How many seeds.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
+    /// More seeds after these, until so many seconds have passed.
+    #[arg(long, default_value_t = 0)]
+    seconds: u64,
     /// Runs at a time.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -45,9 +52,16 @@ struct Args {
     /// Try patterns of lost disks instead, so many of each layout (0: all).
     #[arg(long)]
     erasures: Option<usize>,
-    /// Go on where the last run with this file stopped, and keep the place and the tally there.
+    /// Go on where the last run with this file stopped, and keep the place and the tally there; a file is for seeds
+    /// or for crash states.
     #[arg(long)]
     resume: Option<std::path::PathBuf>,
+    /// Print the program of the seed as text, to be kept.
+    #[arg(long)]
+    print: bool,
+    /// Run a program that was kept as text instead.
+    #[arg(long)]
+    program: Option<std::path::PathBuf>,
     /// Go on with other seeds after a failure, without shrinking.
     #[arg(long)]
     keep_going: bool,
@@ -77,16 +91,19 @@ fn main() -> ExitCode {
         );
     }
     if let Some(wanted) = args.crash_states {
-        return crash_states(wanted, args.seed, args.jobs.max(1));
+        return told(crash_states(wanted, &args));
     }
-    let (mut first, mut earlier) = (args.seed, Tally::default());
-    if let Some(path) = &args.resume
-        && let Ok(text) = std::fs::read_to_string(path)
-    {
-        (first, earlier) = parse_progress(&text);
+    if args.print {
+        print!("{}", Program::new(args.seed, args.ops));
+        return ExitCode::SUCCESS;
     }
+    if let Some(path) = &args.program {
+        return told(run_program(path, &args));
+    }
+    let (first, earlier) = progress(&args, args.seed);
     let next = AtomicU64::new(first);
     let end = first + args.seeds;
+    let tried = AtomicU64::new(first);
     let failed: Mutex<Vec<u64>> = Mutex::new(Vec::new());
     let tally: Mutex<Tally> = Mutex::new(Tally::default());
     let begun = std::time::Instant::now();
@@ -95,11 +112,12 @@ fn main() -> ExitCode {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= end
+                    if (seed >= end && begun.elapsed().as_secs() >= args.seconds)
                         || (!args.keep_going && failed.lock().is_ok_and(|failed| !failed.is_empty()))
                     {
                         return;
                     }
+                    tried.fetch_max(seed + 1, Ordering::Relaxed);
                     let program = Program::new(seed, args.ops);
                     let outcome = run(&program, args.sabotage.as_deref(), args.trace);
                     for line in &outcome.lines {
@@ -117,7 +135,7 @@ fn main() -> ExitCode {
                         let (short, (step, failure)) =
                             shrink(&program, (step, failure), args.sabotage.as_deref());
                         println!("shrunk to {} steps, fails in step {step}: {failure}", short.steps.len());
-                        println!("{:?}", short.setup);
+                        println!("{short}");
                         let outcome = run(&short, args.sabotage.as_deref(), true);
                         for line in outcome.lines.iter().filter(|line| !line.starts_with("    d")) {
                             println!("  {line}");
@@ -133,50 +151,62 @@ fn main() -> ExitCode {
     for (name, (done, refused)) in &tally.counts {
         println!("{name:32} {done:9} {refused:9}");
     }
+    println!("{} seeds from {first} on", tried.load(Ordering::Relaxed) - first);
     println!("{steps} steps in {seconds:.1} s, {:.0} a second", steps as f64 / seconds);
     let failed = failed.into_inner().unwrap_or_default();
-    if let Some(path) = &args.resume
-        && failed.is_empty()
-    {
-        tally.merge(&earlier);
-        let text: String =
-            tally.counts.iter().map(|(name, (done, refused))| format!("{done} {refused} {name}\n")).collect();
-        if let Err(error) = std::fs::write(path, format!("{end}\n{text}")) {
-            println!("cannot write {}: {error}", path.display());
-            return ExitCode::FAILURE;
-        }
-    }
     if failed.is_empty() {
-        return ExitCode::SUCCESS;
+        tally.merge(&earlier);
+        return told(keep_progress(&args, tried.into_inner(), &tally));
     }
     println!("failed seeds: {failed:?}");
     ExitCode::FAILURE
 }
 
-fn crash_states(wanted: u64, seed: u64, jobs: usize) -> ExitCode {
+/// Tries crash states until there were `wanted` of them.
+fn crash_states(wanted: u64, args: &Args) -> Result<(), String> {
     let begun = std::time::Instant::now();
-    let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let share = wanted.div_ceil(jobs as u64);
-        let all: Vec<_> = (0..jobs)
-            .map(|job| scope.spawn(move || sim::states::crash_states(share, seed, (job, jobs))))
-            .collect();
-        all.into_iter().map(|job| job.join().unwrap_or_else(|_| Err("panic".to_owned()))).collect()
-    });
-    let (mut sequences, mut states, mut failed) = (0, 0, false);
-    for outcome in outcomes {
-        match outcome {
-            Ok(count) => {
-                sequences += count.sequences;
-                states += count.states;
-            }
-            Err(failure) => {
-                println!("{failure}");
-                failed = true;
-            }
+    let (first, mut earlier) = progress(args, 0);
+    let crashes = Crashes::new(args.seed)?;
+    // Over several sittings each program has the same share.
+    let most = if args.resume.is_some() { STATES_EACH } else { crashes.states_each(wanted) };
+    let (next, states) = (AtomicU64::new(first), AtomicU64::new(0));
+    let failed: Mutex<Option<String>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                while states.load(Ordering::Relaxed) < wanted
+                    && failed.lock().is_ok_and(|failed| failed.is_none())
+                {
+                    let number = next.fetch_add(1, Ordering::Relaxed) as usize;
+                    if number >= crashes.sequences() {
+                        return;
+                    }
+                    match crashes.try_sequence(number, most) {
+                        Ok(count) => {
+                            states.fetch_add(count, Ordering::Relaxed);
+                        }
+                        Err(failure) => {
+                            if let Ok(mut failed) = failed.lock() {
+                                failed.get_or_insert(failure);
+                            }
+                        }
+                    }
+                }
+            });
         }
+    });
+    let end = next.load(Ordering::Relaxed).min(crashes.sequences() as u64);
+    let states = states.load(Ordering::Relaxed);
+    println!("{states} crash states of {} programs in {:.0} s", end - first, begun.elapsed().as_secs_f64());
+    if let Some(failure) = failed.into_inner().unwrap_or_default() {
+        return Err(failure);
     }
-    println!("{states} crash states of {sequences} programs in {:.0} s", begun.elapsed().as_secs_f64());
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let name = "crash states";
+    earlier.counts.entry(name.to_owned()).or_default().0 += states;
+    if args.resume.is_some() {
+        println!("{} in all, of {end} programs of {}", earlier.counts[name].0, crashes.sequences());
+    }
+    keep_progress(args, end, &earlier)
 }
 
 fn report(what: &str, outcome: Result<u64, String>) -> ExitCode {
@@ -218,6 +248,39 @@ fn sabotage_all(args: &Args) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Runs a program that is kept as text.
+fn run_program(path: &std::path::Path, args: &Args) -> Result<(), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let program: Program = text.parse()?;
+    let outcome = run(&program, args.sabotage.as_deref(), args.trace);
+    outcome.lines.iter().for_each(|line| println!("{line}"));
+    outcome.failure.map_or(Ok(()), |(step, failure)| Err(format!("step {step}: {failure}")))
+}
+
+fn told(outcome: Result<(), String>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where to go on (`first` without a file), and what was tried so far.
+fn progress(args: &Args, first: u64) -> (u64, Tally) {
+    let text = args.resume.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
+    text.map_or_else(|| (first, Tally::default()), |text| parse_progress(&text))
+}
+
+/// Keeps it for the next run.
+fn keep_progress(args: &Args, next: u64, tally: &Tally) -> Result<(), String> {
+    let Some(path) = &args.resume else { return Ok(()) };
+    let counts = tally.counts.iter().map(|(name, (done, refused))| format!("{done} {refused} {name}\n"));
+    std::fs::write(path, format!("{next}\n{}", counts.collect::<String>()))
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
 /// The next seed and the tally so far, as a run with `--resume` leaves them.

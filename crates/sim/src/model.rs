@@ -4,6 +4,7 @@
 //! States are ordered: a crash leaves the last acknowledged one or any later one, whole, never a mixture.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use device::Rng;
@@ -35,6 +36,8 @@ pub struct Volume {
 pub struct State {
     /// `vol` or `vol@snap`.
     pub datasets: BTreeMap<String, Arc<Volume>>,
+    /// These blocks of a volume are being discarded, in order, in one or several commits.
+    pub discarding: Option<(String, Range<u64>)>,
 }
 
 /// What was read of a dataset: a digest of every block that is not all zeros.
@@ -169,6 +172,17 @@ impl State {
         }
     }
 
+    /// How far a discard that was under way had come when this was read; nothing when none was.
+    fn part_way(&self, seen: &BTreeMap<String, Seen>) -> Option<Self> {
+        let (name, blocks) = self.discarding.as_ref()?;
+        let mut state = Self { discarding: None, ..self.clone() };
+        let reached =
+            seen.get(name)?.blocks.range(blocks.clone()).next().map_or(blocks.end, |(&block, _)| block);
+        state
+            .change(name, |volume| volume.blocks.retain(|block, _| !(blocks.start..reached).contains(block)));
+        Some(state)
+    }
+
     /// The first difference to what was read, as a sentence; `None` when there is none.
     pub fn difference(&self, seen: &BTreeMap<String, Seen>) -> Option<String> {
         let mut known = BTreeMap::new();
@@ -249,21 +263,31 @@ impl Model {
         self.states.truncate(count.max(1));
     }
 
-    /// Which state (the newest of them) is the one that was read.
-    pub fn find(&self, seen: &BTreeMap<String, Seen>) -> Option<usize> {
+    /// Which state (the newest of them) is the one that was read. One with a discard under way becomes what was read.
+    pub fn find(&mut self, seen: &BTreeMap<String, Seen>) -> Option<usize> {
         let mut known = BTreeMap::new();
-        // Volumes that states share need not be compared twice.
-        let mut judged: BTreeMap<(String, usize), bool> = BTreeMap::new();
-        (0..self.states.len()).rev().find(|&index| {
-            let state = &self.states[index];
+        // Volumes that states share need not be compared twice. They are kept, so that addresses stay theirs.
+        let mut judged: BTreeMap<(String, usize), (Arc<Volume>, bool)> = BTreeMap::new();
+        let mut is_seen = |state: &State| {
             state.datasets.len() == seen.len()
                 && state.datasets.iter().all(|(name, dataset)| {
                     let Some(seen) = seen.get(name) else { return false };
-                    *judged
+                    judged
                         .entry((name.clone(), Arc::as_ptr(dataset) as usize))
-                        .or_insert_with(|| dataset.is_seen(seen, &mut known))
+                        .or_insert_with(|| (Arc::clone(dataset), dataset.is_seen(seen, &mut known)))
+                        .1
                 })
-        })
+        };
+        for (index, state) in self.states.iter_mut().enumerate().rev() {
+            if is_seen(state) {
+                return Some(index);
+            }
+            if let Some(reached) = state.part_way(seen).filter(|reached| is_seen(reached)) {
+                *state = reached;
+                return Some(index);
+            }
+        }
+        None
     }
 
     /// The pool is in state number `index`, and that is durable.

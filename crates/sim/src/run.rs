@@ -60,6 +60,15 @@ pub struct Outcome {
     pub lines: Vec<String>,
 }
 
+/// A root that can be gone back to.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    pub(crate) txg: pool::types::Txg,
+    pub(crate) state: State,
+    /// The members of the pool at that time.
+    pub(crate) devices: Vec<pool::types::Guid>,
+}
+
 /// A pool, its world and what it should hold.
 pub struct Run {
     /// Disks and all that.
@@ -80,7 +89,7 @@ pub struct Run {
     /// Changes of disks that the last step of background work made.
     pub(crate) tick_changes: u64,
     /// What was acknowledged with the last transaction groups of this import.
-    pub(crate) roots: Vec<(pool::types::Txg, State)>,
+    pub(crate) roots: Vec<Root>,
     /// The states that were possible during the last call.
     pub(crate) possible: Model,
     pub(crate) keep_possible: bool,
@@ -255,6 +264,8 @@ impl Run {
             Kind::Split => self.split(rng),
             Kind::Heal => self.heal(),
             Kind::Overload => self.overload(rng),
+            Kind::Latency => self.latency(rng),
+            Kind::Rewind => self.rewind(rng),
         }
     }
 
@@ -280,7 +291,13 @@ impl Run {
             {
                 Ok(None)
             }
-            Err(PoolError::NoSpace) if self.is_nearly_full() => Ok(None),
+            // What frees, and what makes durable, always finds room.
+            Err(PoolError::NoSpace)
+                if ["write", "trim", "resize", "create", "snapshot"].contains(&name.as_str())
+                    && self.is_nearly_full() =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(format!("{what} failed: {error}")),
         }
     }
@@ -334,7 +351,10 @@ impl Run {
             self.catch_up(base)?;
         } else if durable {
             self.model.acknowledge();
-            let root = (self.pool().last_txg(), self.model.now().clone());
+            let state = self.model.now().clone();
+            let pool = self.pool();
+            let devices = pool.device_paths().iter().map(|device| device.guid).collect();
+            let root = Root { txg: pool.last_txg(), state, devices };
             self.roots.push(root);
             if self.roots.len() > 4 {
                 self.roots.remove(0);

@@ -140,7 +140,7 @@ impl Run {
             (Letter::Write, Some(volume)) => self.write_range("v", &volume, 8192, 12 << 10),
             (Letter::Patch, Some(volume)) => self.write_range("v", &volume, 5000, 100),
             (Letter::Discard, Some(volume)) => {
-                self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10), "discard")
+                self.discard_range("v", &volume, 2048, (volume.size - 2048).min(10 << 10))
             }
             (Letter::Flush, _) => self.flush(),
             (Letter::Begin | Letter::Promise | Letter::Behind, _) => {
@@ -352,11 +352,87 @@ pub struct Count {
     pub states: u64,
 }
 
-/// Tries crash states until there were `wanted` of them (or all), sequences in an order that `seed` decides.
+/// All programs, in the order that a seed decides, and the pools that they begin with.
+pub struct Crashes {
+    bases: Vec<Base>,
+    setups: Vec<Setup>,
+    work: Vec<(usize, Vec<Letter>)>,
+    seed: u64,
+}
+
+/// Tries at least `wanted` crash states (or all), by one thread.
 ///
 /// # Errors
 /// A crash that was not survived, with what led to it.
-pub fn crash_states(wanted: u64, seed: u64, share: (usize, usize)) -> Result<Count, Failure> {
+pub fn crash_states(wanted: u64, seed: u64) -> Result<Count, Failure> {
+    let crashes = Crashes::new(seed)?;
+    let most = crashes.states_each(wanted);
+    let mut count = Count::default();
+    for number in 0..crashes.sequences() {
+        if count.states >= wanted {
+            break;
+        }
+        count.states += crashes.try_sequence(number, most)?;
+        count.sequences += 1;
+    }
+    Ok(count)
+}
+
+impl Crashes {
+    /// Makes the pools.
+    ///
+    /// # Errors
+    /// One can't be made.
+    pub fn new(seed: u64) -> Result<Self, Failure> {
+        let setups = setups();
+        let bases = setups.iter().map(base).collect::<Result<Vec<_>, _>>()?;
+        let sequences = sequences();
+        let mut work: Vec<(usize, Vec<Letter>)> = (0..bases.len())
+            .flat_map(|base| sequences.iter().map(move |letters| (base, letters.clone())))
+            .collect();
+        Rng::new(seed).shuffle(&mut work);
+        Ok(Self { bases, setups, work, seed })
+    }
+
+    /// How many programs there are.
+    pub fn sequences(&self) -> usize {
+        self.work.len()
+    }
+
+    /// The most states to try of each program, so that there are `wanted` in all: few of many programs tell more
+    /// than many of few.
+    pub fn states_each(&self, wanted: u64) -> usize {
+        (wanted / self.work.len() as u64).max(40) as usize
+    }
+
+    /// Tries crash states of one program, a random choice of at most `most`; gives how many.
+    ///
+    /// # Errors
+    /// A crash that was not survived, with what led to it.
+    pub fn try_sequence(&self, number: usize, most: usize) -> Result<u64, Failure> {
+        let (which, letters) = &self.work[number];
+        let mut rng = Rng::new(self.seed ^ (number as u64) << 20);
+        let what = |detail: String| {
+            format!("program {number}, {letters:?} on {:?}: {detail}", self.setups[*which].groups)
+        };
+        let (moments, possible, world) = moments(&self.bases[*which], letters).map_err(what)?;
+        let mut all: Vec<(usize, usize, Vec<Vec<Survivor>>)> = Vec::new();
+        for (at, moment) in moments.iter().enumerate() {
+            let ways = endings(moment, &mut rng).into_iter().enumerate();
+            all.extend(ways.map(|(way, survivors)| (at, way, survivors)));
+        }
+        rng.shuffle(&mut all);
+        all.truncate(most);
+        for (at, way, survivors) in &all {
+            survive(&moments[*at], survivors, &possible, &world)
+                .map_err(|failure| what(format!("power cut after change {at}, ending {way}: {failure}")))?;
+        }
+        Ok(all.len() as u64)
+    }
+}
+
+/// All sequences of up to three letters.
+fn sequences() -> Vec<Vec<Letter>> {
     let mut sequences: Vec<Vec<Letter>> = Vec::new();
     for a in LETTERS {
         sequences.push(vec![a]);
@@ -365,38 +441,7 @@ pub fn crash_states(wanted: u64, seed: u64, share: (usize, usize)) -> Result<Cou
             sequences.extend(LETTERS.map(|c| vec![a, b, c]));
         }
     }
-    let setups = setups();
-    let bases = setups.iter().map(base).collect::<Result<Vec<_>, _>>()?;
-    let mut work: Vec<(usize, &Vec<Letter>)> =
-        (0..bases.len()).flat_map(|base| sequences.iter().map(move |letters| (base, letters))).collect();
-    let mut rng = Rng::new(seed);
-    rng.shuffle(&mut work);
-    // Few states of many programs tell more than many of few.
-    let most = (wanted / work.len() as u64).max(40) as usize;
-    let mut count = Count::default();
-    for (number, (which, letters)) in work.into_iter().enumerate() {
-        if number % share.1 != share.0 {
-            continue;
-        }
-        if count.states >= wanted {
-            break;
-        }
-        let what = |detail: String| format!("{letters:?} on {:?}: {detail}", setups[which].groups);
-        let (moments, possible, world) = moments(&bases[which], letters).map_err(what)?;
-        count.sequences += 1;
-        let mut all: Vec<(usize, usize, Vec<Vec<Survivor>>)> = Vec::new();
-        for (at, moment) in moments.iter().enumerate() {
-            let ways = endings(moment, &mut rng).into_iter().enumerate();
-            all.extend(ways.map(|(way, survivors)| (at, way, survivors)));
-        }
-        rng.shuffle(&mut all);
-        for (at, way, survivors) in all.into_iter().take(most) {
-            count.states += 1;
-            survive(&moments[at], &survivors, &possible, &world)
-                .map_err(|failure| what(format!("power cut after change {at}, ending {way}: {failure}")))?;
-        }
-    }
-    Ok(count)
+    sequences
 }
 
 fn survive(
@@ -413,7 +458,7 @@ fn survive(
     }
     let mut pool = after.import(&options()).map_err(|error| format!("the pool does not import: {error}"))?;
     let seen = observe(&mut pool)?;
-    if possible.find(&seen).is_none() {
+    if possible.clone().find(&seen).is_none() {
         let newest = possible.now().difference(&seen).unwrap_or_default();
         let oldest = possible.acknowledged().difference(&seen).unwrap_or_default();
         return Err(format!("neither the new ({newest}) nor the old ({oldest})"));

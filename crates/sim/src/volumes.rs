@@ -5,7 +5,7 @@ use std::sync::Arc;
 use device::Rng;
 use pool::spec::VolumeSpec;
 
-use crate::model::{Block, Volume, pattern};
+use crate::model::{Block, State, Volume, pattern};
 use crate::run::{Failure, Run};
 
 /// Volumes and snapshots at a time.
@@ -114,7 +114,7 @@ impl Run {
         if rng.chance(1, 8) {
             (offset, length) = (0, volume.size);
         }
-        self.discard_range(&name, &volume, offset, length, &format!("discard {name} {offset}+{length}"))
+        self.discard_range(&name, &volume, offset, length)
     }
 
     pub(crate) fn discard_range(
@@ -123,21 +123,28 @@ impl Run {
         volume: &Volume,
         offset: u64,
         length: u64,
-        what: &str,
     ) -> Result<(), Failure> {
         let end = offset + length;
+        // Where blocks are zeroed in part, or kept by a snapshot, it takes room, which there may not be.
+        let whole = offset.is_multiple_of(volume.block) && end.is_multiple_of(volume.block);
+        let free = whole && self.model.now().snapshots(name).is_empty();
+        let what = format!("{} {name} {offset}+{length}", if free { "discard" } else { "trim" });
         let (first, last) =
             (offset.next_multiple_of(volume.block).min(end), (end / volume.block * volume.block).max(offset));
         let mut states = Vec::new();
         let mut state = self.model.now().clone();
         // The ends are overwritten before the blocks between them are given back.
-        for (from, to) in [(offset, first), (last.max(first), end), (offset, end)] {
+        for (from, to) in [(offset, first), (last.max(first), end)] {
             if to > from {
                 state.change(name, |dataset| dataset.zero(from, to - from));
                 states.push(state.clone());
             }
         }
-        self.lead_to(what, states, false, false, |pool| {
+        let blocks = offset.div_ceil(volume.block)..end.div_ceil(volume.block);
+        states.push(State { discarding: Some((name.to_owned(), blocks)), ..state.clone() });
+        state.change(name, |dataset| dataset.zero(offset, length));
+        states.push(state);
+        self.lead_to(&what, states, false, false, |pool| {
             let id = pool.open(name)?;
             pool.discard(id, offset, length)
         })?;
@@ -209,6 +216,8 @@ impl Run {
         let mut states = Vec::new();
         let mut state = self.model.now().clone();
         if size < volume.size {
+            let blocks = size / volume.block..volume.size.div_ceil(volume.block);
+            states.push(State { discarding: Some((name.clone(), blocks)), ..state.clone() });
             state.change(&name, |dataset| dataset.zero(size, dataset.size - size));
             states.push(state.clone());
         }
@@ -275,11 +284,11 @@ impl Run {
         Ok(())
     }
 
-    /// Writes until the pool is full, then makes room again.
+    /// Writes until the pool is full, then makes room again, or goes on with a full pool.
     pub(crate) fn fill(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         self.next_name += 1;
         let name = format!("full{}", self.next_name);
-        let block = 65536;
+        let block = *rng.choose(&[16384, 65536, 65536, 1 << 20]).unwrap_or(&65536);
         let spec = VolumeSpec { size: 1 << 30, block_size: block, sparse: true, properties: Vec::new() };
         if !self.create_volume(&name, &spec)? {
             return Ok(());
@@ -292,7 +301,7 @@ impl Run {
             if !self.world.supply.is_on() {
                 return Ok(());
             }
-            if self.model.count() < base + 16 {
+            if self.model.count() < base + (1 << 20) / block as usize {
                 break;
             }
             at += 1 << 20;
@@ -308,10 +317,14 @@ impl Run {
         if !self.world.supply.is_on() {
             return Ok(());
         }
+        if rng.chance(1, 3) {
+            return Ok(());
+        }
         // A full pool can always give space back.
         if rng.chance(1, 2) {
             let volume = Arc::clone(&self.model.now().datasets[&name]);
-            self.discard_range(&name, &volume, 0, at / 2, &format!("discard {name} 0+{}", at / 2))?;
+            let half = at / 2 / u64::from(block) * u64::from(block);
+            self.discard_range(&name, &volume, 0, half)?;
             if self.world.supply.is_on() {
                 self.flush()?;
             }

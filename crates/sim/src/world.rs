@@ -62,6 +62,8 @@ pub struct Disk {
     pub device: Arc<SimDevice>,
     /// Where the pool finds it.
     pub path: String,
+    /// Milliseconds that each request takes.
+    pub latency: Arc<AtomicU64>,
 }
 
 /// Who is told of every request: the disk's number and what was asked.
@@ -81,6 +83,8 @@ pub struct World {
     pub impaired: BTreeSet<usize>,
     /// Disks that may have errors on record.
     pub blamable: BTreeSet<usize>,
+    /// Disks that were away: requests may have failed, but what they hold was never wrong.
+    pub pulled: BTreeSet<usize>,
     /// Losses that plain disks survive by their profiles.
     pub heap_tolerance: usize,
     /// The pool.
@@ -105,6 +109,7 @@ impl World {
             log: Arc::new(Mutex::new(log)),
             impaired: BTreeSet::new(),
             blamable: BTreeSet::new(),
+            pulled: BTreeSet::new(),
             heap_tolerance: 0,
             guid: Guid(0),
             apart: BTreeSet::new(),
@@ -130,7 +135,10 @@ impl World {
     fn add_device_as(&mut self, index: usize, device: SimDevice) {
         device.set_supply(Some(Arc::clone(&self.supply)));
         let log = Arc::clone(&self.log);
+        let (clock, latency) = (Arc::clone(&self.clock), Arc::new(AtomicU64::new(0)));
+        let slow = Arc::clone(&latency);
         device.set_trace(move |event| {
+            clock.advance(slow.load(Ordering::Relaxed));
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.requests += 1;
             let line = || {
@@ -149,7 +157,7 @@ impl World {
             ];
             log.event(line, &words);
         });
-        self.disks.push(Disk { device: Arc::new(device), path: format!("/dev/d{index}") });
+        self.disks.push(Disk { device: Arc::new(device), path: format!("/dev/d{index}"), latency });
         if let Some(watched) = self.watched.clone() {
             self.rewatch(index, &watched);
         }
@@ -159,7 +167,7 @@ impl World {
     pub fn swap_device(&mut self, index: usize, device: SimDevice) {
         self.add_device_as(index, device);
         if let Some(disk) = self.disks.pop() {
-            self.disks[index].device = disk.device;
+            self.disks[index] = Disk { path: self.disks[index].path.clone(), ..disk };
         }
     }
 
@@ -213,6 +221,7 @@ impl World {
         world.impaired.clone_from(&self.impaired);
         world.apart.clone_from(&self.apart);
         world.blamable.clone_from(&self.blamable);
+        world.pulled.clone_from(&self.pulled);
         for (index, disk) in self.disks.iter().enumerate() {
             let device = disk.device.fork();
             if !which(index) {

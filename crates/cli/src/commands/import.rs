@@ -151,6 +151,7 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
     }
     context.state.save(&record)?;
     if !options.read_only {
+        context.state.note_session(pool.guid(), pool.session());
         pool.log_history(&context.command_line)?;
         pool.flush()?;
     }

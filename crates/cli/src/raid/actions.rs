@@ -20,9 +20,12 @@ pub(crate) fn run(unit: &Arc<Unit>, invocation: &Invocation) -> Told {
         match option.as_str() {
             "autospare" => unit.set().set_autospare(true),
             "noautospare" => unit.set().set_autospare(false),
-            other => {
-                return Told::error(format!("there is no option -o {other}: give autospare or noautospare"));
+            "journal" | "nojournal" => {
+                if let Err(error) = unit.set().set_journal(option == "journal") {
+                    return Told::error(error);
+                }
             }
+            other => return Told::error(unknown_option(other)),
         }
     }
     if invocation.dry_run
@@ -35,6 +38,11 @@ pub(crate) fn run(unit: &Arc<Unit>, invocation: &Invocation) -> Told {
         Ok(told) => told,
         Err(error) => Told::failed(request_name(action), errno(&error), error),
     }
+}
+
+/// What is said of an option that there is not.
+pub(crate) fn unknown_option(option: &str) -> String {
+    format!("there is no option -o {option}: give autospare, noautospare, journal or nojournal")
 }
 
 /// What the driver's error for it would be.
@@ -275,6 +283,10 @@ fn status(unit: &Arc<Unit>, invocation: &Invocation) -> Told {
     if invocation.verbose {
         let on = if unit.set().autospare() { "on" } else { "off" };
         out += &format!("Spares start by themselves: {on}\n");
+        out += &match unit.set().journal() {
+            Some(bytes) => format!("Journal: {} KiB of each component\n", bytes >> 10),
+            None => "Journal: off\n".to_owned(),
+        };
     }
     Told::either(invocation.json, out, status_json(unit, &status, &jobs))
 }
@@ -299,6 +311,7 @@ fn status_json(unit: &Arc<Unit>, status: &SetStatus, jobs: &Jobs) -> Value {
         "spares": status.spares.iter().map(component_json).collect::<Vec<_>>(),
         "parity": if status.parity_good { "clean" } else { "DIRTY" },
         "autospare": set.autospare(),
+        "journal": set.journal(),
         "repairs": set.repairs(),
         "partial_rebuild": matches!(status.rebuild, Some((RebuildKind::Reconstruction, ..))) && set.rebuild_is_partial(),
         "jobs": jobs_json(jobs),

@@ -13,6 +13,7 @@ use raidset::label::{Label, Root};
 use raidset::raidctl::Invocation;
 use raidset::set::{ConfigureError, Parameters, RaidSet, Slot, Status};
 
+use super::actions::unknown_option;
 use super::record::{Part, Record, Units, unit_number};
 use super::unit::Unit;
 use super::{Context, parts};
@@ -92,16 +93,14 @@ pub(crate) fn configure(
         Ok(parameters) => parameters,
         Err(error) => return Ok(configure_failed(error)),
     };
-    let mut autospare = None;
+    let (mut autospare, mut journal) = (None, false);
     for option in &invocation.options {
         match option.as_str() {
             "autospare" => autospare = Some(true),
             "noautospare" => autospare = Some(false),
-            other => {
-                return Ok(Told::error(format!(
-                    "there is no option -o {other}: give autospare or noautospare"
-                )));
-            }
+            "journal" => journal = true,
+            "nojournal" => journal = false,
+            other => return Ok(Told::error(unknown_option(other))),
         }
     }
     let columns = config.disks.iter().map(|name| parts::part(name)).collect::<Outcome<Vec<Part>>>()?;
@@ -136,12 +135,22 @@ pub(crate) fn configure(
     if invocation.dry_run {
         return Ok(would_configure(number, parameters, &column_slots, force));
     }
-    let set = match RaidSet::configure(number, parameters, column_slots, spare_slots, force, host::runner()) {
+    let runner = host::runner();
+    let configured = if force && journal {
+        RaidSet::configure_with_journal(number, parameters, column_slots, spare_slots, runner)
+    } else {
+        RaidSet::configure(number, parameters, column_slots, spare_slots, force, runner)
+    };
+    let set = match configured {
         Ok(set) => set,
         Err(error) => return Ok(configure_failed(error)),
     };
     if let Some(on) = autospare {
         set.set_autospare(on);
+    }
+    if journal && let Err(error) = set.set_journal(true) {
+        let _ = set.close();
+        return Ok(configure_failed(error));
     }
     let out = if invocation.verbose { introduction(number, &set) } else { String::new() };
     let mut named = columns;

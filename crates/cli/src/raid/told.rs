@@ -77,7 +77,7 @@ pub(crate) fn usage(program: &str) -> String {
         "-L dev",
         "-M [yes | no | set params] dev",
         "-m dev",
-        "-o [autospare | noautospare] dev",
+        "-o [autospare | noautospare | journal | nojournal] dev",
         "-P dev",
         "-p dev",
         "-R component dev",

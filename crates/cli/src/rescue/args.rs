@@ -21,7 +21,7 @@ pub(crate) enum RescueCommand {
     /// Propose ways to put arrays together, best first
     Plan(MakePlan),
     /// List the volumes on the arrays of a plan
-    Volumes(UsePlan),
+    Volumes(Volumes),
     /// Serve the volumes of a plan until interrupted, read-only or with changes kept elsewhere
     Serve(Serve),
     /// Show what was changed on overlays
@@ -71,6 +71,9 @@ pub(crate) struct MakePlan {
     /// Write the plan to a file, which may be edited
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
+    /// Also ask e2fsck, xfs_repair and btrfs, where installed, about the best candidates
+    #[arg(long)]
+    pub(crate) check: bool,
     /// The pile.
     #[command(flatten)]
     pub(crate) pile: Pile,
@@ -85,6 +88,17 @@ pub(crate) struct UsePlan {
     /// Only this candidate of the plan, from 1; else the best of each array
     #[arg(long, value_name = "N")]
     pub(crate) candidate: Option<usize>,
+}
+
+/// `rescue volumes`.
+#[derive(Args, Debug)]
+pub(crate) struct Volumes {
+    /// The plan.
+    #[command(flatten)]
+    pub(crate) plan: UsePlan,
+    /// Also ask e2fsck, xfs_repair and btrfs, where installed; they work on changes that are thrown away
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// `rescue serve`.

@@ -10,6 +10,7 @@
 //! Members are opened read-only everywhere; what is written goes to files that the user names.
 
 pub(crate) mod args;
+mod checkers;
 mod copy;
 mod demo;
 mod image;

@@ -8,7 +8,8 @@ use device::{BlockDevice, OverlayDevice};
 use rescue::{Plan, Volume};
 use serde::Serialize;
 
-use super::args::{Diff, UsePlan};
+use super::args::{Diff, UsePlan, Volumes};
+use super::checkers;
 use super::plans::{failure, read};
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
@@ -39,10 +40,17 @@ pub(super) struct Opened {
 /// # Errors
 /// The plan can't be read, no array of it can be put together, or an overlay can't be made.
 pub(super) fn open(args: &UsePlan, overlay: Option<&Path>) -> Outcome<Opened> {
-    let plan = read(&args.plan)?;
+    open_plan(read(&args.plan)?, args.candidate, overlay)
+}
+
+/// As [`open`], of a plan that was read.
+///
+/// # Errors
+/// As there.
+pub(super) fn open_plan(plan: Plan, candidate: Option<usize>, overlay: Option<&Path>) -> Outcome<Opened> {
     let mut arrays: Vec<Array> = Vec::new();
     let mut refused = Vec::new();
-    for candidate in rescue::chosen(&plan, args.candidate).map_err(failure)? {
+    for candidate in rescue::chosen(&plan, candidate).map_err(failure)? {
         let taken: Vec<String> = arrays.iter().map(|array| array.name.clone()).collect();
         let name = rescue::volume_name(&candidate.array, &taken);
         match candidate.open() {
@@ -122,8 +130,16 @@ fn open_overlay(folder: &Path, name: &str, base: &Arc<dyn BlockDevice>) -> Outco
 ///
 /// # Errors
 /// The plan can't be used.
-pub(super) fn volumes(context: &Context, args: &UsePlan) -> Outcome {
-    let opened = open(args, None)?;
+pub(super) fn volumes(context: &Context, args: &Volumes) -> Outcome {
+    let mut opened = open(&args.plan, None)?;
+    if args.check {
+        for (name, verdict) in checkers::run(&opened.plan, args.plan.candidate)? {
+            if let Some(volume) = opened.volumes.iter_mut().find(|volume| volume.name == name) {
+                volume.health = format!("{}; {}", volume.health, verdict.words);
+                volume.healthy &= verdict.clean;
+            }
+        }
+    }
     context.print(&opened.volumes, |volumes| {
         let width = volumes.iter().map(|volume| volume.name.len()).max().unwrap_or(0);
         let line = |volume: &Volume| {

@@ -7,6 +7,7 @@ use rescue::{Image, Plan, render_plan, render_scan};
 use serde::Serialize;
 
 use super::args::{MakePlan, Pile};
+use super::checkers;
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
 
@@ -86,6 +87,9 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
     for slot in plan.candidates.iter_mut().flat_map(|candidate| candidate.slots.iter_mut().flatten()) {
         slot.path = std::path::absolute(&slot.path).unwrap_or_else(|_| slot.path.clone());
         slot.map = slot.map.take().map(|map| std::path::absolute(&map).unwrap_or(map));
+    }
+    if args.check {
+        checkers::rank(&mut plan)?;
     }
     if let Some(save) = &args.save {
         if args.pile.path.iter().any(|path| same(path, save)) {

@@ -67,6 +67,10 @@ pub fn mount(
 ) -> Result<FuseSession, ServeError> {
     let failed = |source| ServeError::Mount { directory: directory.to_owned(), source };
     let directory = directory.canonicalize().map_err(failed)?;
+    // The kernel would take a file, too, and nobody could use what is there.
+    if !directory.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(options.source.replace(',', "_")), // a comma would start another option

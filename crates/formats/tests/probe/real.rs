@@ -26,6 +26,14 @@ fn check(image: Option<Image>, kind: Kind, label: &str) {
     assert!(!all[0].damaged, "{all:?}");
     assert_eq!(all[0].label.as_deref().unwrap_or(""), label);
     assert_eq!(all[0].uuid.as_deref(), Some(UUID));
+    let says =
+        |kind| !matches!(kind, Kind::ExtJournal | Kind::Luks1 | Kind::Luks2 | Kind::LvmPv | Kind::Squashfs);
+    if let Some(size) = all[0].size {
+        // It fills the device but for a cluster or a group that is too small.
+        assert!(size <= image.size && size >= image.size * 7 / 8, "{kind}: {size} of {}", image.size);
+    } else {
+        assert!(!says(kind), "{kind} does not say how long it is");
+    }
     let wiped = assert_wipes(&image);
     if let Some(blkid) = blkid(&wiped) {
         assert_eq!(blkid, ["", "", ""], "libblkid still recognises it");

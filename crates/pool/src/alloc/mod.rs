@@ -10,4 +10,4 @@ mod chunks;
 mod nodes;
 mod plan;
 
-pub(crate) use plan::{Purpose, reserve};
+pub(crate) use plan::{PARITY_UNIT, Purpose, reserve};

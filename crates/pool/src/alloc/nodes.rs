@@ -27,6 +27,14 @@ impl Core {
                 return Ok(address.0 + index * NODE_SIZE as u64);
             }
         }
+        let address = self.make_node_chunk(class).ok_or(PoolError::NoSpace)?;
+        let index = self.nodes.get_mut(&address).and_then(NodeSpace::allocate).ok_or(PoolError::NoSpace)?;
+        self.current_nodes.insert(class, address);
+        Ok(address.0 + index * NODE_SIZE as u64)
+    }
+
+    /// Makes another chunk for nodes, where there is room for one.
+    pub(crate) fn make_node_chunk(&mut self, class: Class) -> Option<Logical> {
         let purpose = if class == Class::System { Purpose::System } else { Purpose::Metadata };
         let mut groups: Vec<GroupId> = self.groups.keys().copied().collect();
         // Nodes go where most is left, the chunk tree where most may be lost.
@@ -35,15 +43,7 @@ impl Core {
             let tolerance = plan.as_ref().map_or(0, |plan| plan.layout.tolerance());
             (std::cmp::Reverse(tolerance), std::cmp::Reverse(self.free_fraction(group)), group)
         });
-        for group in groups {
-            if let Ok(address) = self.make_chunk(group, purpose)
-                && let Some(index) = self.nodes.get_mut(&address).and_then(NodeSpace::allocate)
-            {
-                self.current_nodes.insert(class, address);
-                return Ok(address.0 + index * NODE_SIZE as u64);
-            }
-        }
-        Err(PoolError::NoSpace)
+        groups.into_iter().find_map(|group| self.make_chunk(group, purpose).ok())
     }
 
     /// Free part of a group's devices, in millionths.
@@ -67,14 +67,18 @@ impl Core {
         self.unwritten_nodes.remove(&address);
     }
 
+    fn spaces(&self, class: Class) -> impl Iterator<Item = &NodeSpace> {
+        let of_class = move |chunk: &&Chunk| chunk.class == class;
+        self.map.iter().filter(of_class).filter_map(|chunk| self.nodes.get(&chunk.address))
+    }
+
     /// Nodes of a class that can be allocated without another chunk.
     pub(crate) fn free_nodes(&self, class: Class) -> u64 {
-        let of_class = |chunk: &&Chunk| chunk.class == class;
-        self.map
-            .iter()
-            .filter(of_class)
-            .filter_map(|chunk| self.nodes.get(&chunk.address))
-            .map(|s| s.free())
-            .sum()
+        self.spaces(class).map(NodeSpace::free).sum()
+    }
+
+    /// Nodes of a class that are in use.
+    pub(crate) fn live_nodes(&self, class: Class) -> u64 {
+        self.spaces(class).map(NodeSpace::live).sum()
     }
 }

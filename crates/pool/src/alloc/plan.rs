@@ -12,7 +12,7 @@ use crate::spec::GroupKind;
 use crate::types::{DeviceId, GroupId};
 
 /// Unit of rows with parity, bytes: one block of the default size on each column.
-const PARITY_UNIT: u32 = 16 << 10;
+pub(crate) const PARITY_UNIT: u32 = 16 << 10;
 /// Unit of every other layout, bytes.
 const STRIPE_UNIT: u32 = 64 << 10;
 
@@ -233,29 +233,49 @@ impl Core {
         self.potential.get_mut().clear();
     }
 
+    /// A copy of the free space of a group's devices.
+    fn free_of(&self, group: GroupId) -> FreeMap {
+        let members = self.groups.get(&group).into_iter().flat_map(|group| &group.devices);
+        members
+            .flat_map(|&member| std::iter::once(member).chain(self.stand_ins(member)))
+            .filter_map(|id| Some((id, self.devices.get(&id)?.free.clone())))
+            .collect()
+    }
+
+    /// Makes a chunk on a copy of the free space; its logical bytes, if there was room.
+    fn play(&self, group: GroupId, purpose: Purpose, free: &mut FreeMap) -> Option<u64> {
+        let plan = self.plan_chunk(group, purpose, Some(free))?;
+        for id in plan.columns.iter().flatten() {
+            free.get_mut(id)?.allocate(plan.column_bytes + COLUMN_HEADER, 0)?;
+        }
+        Some(plan.layout.capacity(plan.column_bytes))
+    }
+
     /// Makes chunks on a copy of the free space until none fits.
     fn simulate(&self, group: GroupId, purpose: Purpose) -> u64 {
-        let Some(members) = self.groups.get(&group) else { return 0 };
-        let mut free = FreeMap::new();
-        for &member in &members.devices {
-            for id in std::iter::once(member).chain(self.stand_ins(member)) {
-                if let Some(device) = self.devices.get(&id) {
-                    free.insert(id, device.free.clone());
-                }
-            }
+        let mut free = self.free_of(group);
+        std::iter::from_fn(|| self.play(group, purpose, &mut free)).sum()
+    }
+
+    /// Bytes that new chunks of the group take for certain, in pieces of `piece`, about `bytes` of them; and the nodes
+    /// that still find room in chunks made after them, about `nodes`. The chunk tree and remainders have their chunks first.
+    pub(crate) fn sure_room(&self, group: GroupId, piece: u64, bytes: u64, nodes: u64) -> (u64, u64) {
+        let mut free = self.free_of(group);
+        for purpose in [Purpose::System, Purpose::Remainder] {
+            let _ = self.play(group, purpose, &mut free);
         }
-        let mut bytes = 0;
-        while let Some(plan) = self.plan_chunk(group, purpose, Some(&free)) {
-            bytes += plan.layout.capacity(plan.column_bytes);
-            for id in plan.columns.iter().flatten() {
-                let taken =
-                    free.get_mut(id).and_then(|runs| runs.allocate(plan.column_bytes + COLUMN_HEADER, 0));
-                if taken.is_none() {
-                    return bytes;
-                }
-            }
+        let (mut data, mut node_room) = (0, 0);
+        while data < bytes
+            && let Some(capacity) = self.play(group, Purpose::Data, &mut free)
+        {
+            data += capacity / piece * piece;
         }
-        bytes
+        while node_room < nodes
+            && let Some(capacity) = self.play(group, Purpose::Metadata, &mut free)
+        {
+            node_room += (capacity / tree::NODE_SIZE as u64).saturating_sub(crate::space::SLOT_NODES);
+        }
+        (data, node_room)
     }
 }
 

@@ -72,6 +72,15 @@ impl Stale {
         self.0[region as usize / 64 % 4] &= !(1 << (region % 64));
     }
 
+    /// Without regions from `count` on, which a column may not have.
+    pub(crate) fn of_first(mut self, count: u32) -> Self {
+        for (index, word) in self.0.iter_mut().enumerate() {
+            let here = count.saturating_sub(64 * index as u32).min(64);
+            *word &= 1u64.checked_shl(here).map_or(u64::MAX, |bit| bit - 1);
+        }
+        self
+    }
+
     /// Whether nothing is stale.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; 4]
@@ -203,6 +212,33 @@ impl Chunk {
             .iter()
             .enumerate()
             .flat_map(|(c, column)| column.placements.iter().map(move |p| (c as u16, p)))
+    }
+
+    /// Makes placements that are stale in part stale as a whole, which takes fewer bytes to tell, where all of the
+    /// chunk can be read without them from devices that are `usable`.
+    pub(crate) fn coarsen(&mut self, usable: impl Fn(DeviceId) -> bool) {
+        let regions = self.regions();
+        let readable = |chunk: &Self| {
+            (0..regions).all(|region| {
+                let there =
+                    |placement: &Placement| usable(placement.device) && !placement.stale.contains(region);
+                let columns = chunk.columns.iter().enumerate();
+                let gone = columns.filter(|(_, column)| !column.placements.iter().any(there));
+                chunk.layout.redundancy(&gone.map(|(index, _)| index as u16).collect()).is_some()
+            })
+        };
+        for column in 0..self.columns.len() {
+            for index in 0..self.columns[column].placements.len() {
+                let before = self.columns[column].placements[index].stale;
+                if before.of_first(regions).is_empty() {
+                    continue;
+                }
+                self.columns[column].placements[index].stale = Stale::ALL;
+                if !readable(self) {
+                    self.columns[column].placements[index].stale = before;
+                }
+            }
+        }
     }
 
     /// Whether any placement is on the device.

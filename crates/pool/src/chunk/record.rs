@@ -6,6 +6,11 @@ use super::{BitmapAnchor, COLUMNS_MAX, Chunk, Class, Column, PLACEMENTS_MAX, Pla
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::types::{DeviceId, GroupId, Logical, Txg};
 
+/// What is stale of a placement: nothing, the regions that follow, everything.
+const STALE_NONE: u8 = 0;
+const STALE_SOME: u8 = 1;
+const STALE_ALL: u8 = 2;
+
 /// Column length and unit beyond which no arithmetic here can overflow, bytes.
 const COLUMN_BYTES_MAX: u64 = 1 << 48;
 
@@ -42,9 +47,14 @@ impl Chunk {
                 w.u32(placement.device.0);
                 w.u64(placement.offset);
                 w.u64(placement.generation.0);
-                w.u8(u8::from(!placement.stale.is_empty()));
-                if !placement.stale.is_empty() {
-                    placement.stale.0.iter().for_each(|&word| w.u64(word));
+                let stale = placement.stale.of_first(self.regions());
+                if stale.is_empty() {
+                    w.u8(STALE_NONE);
+                } else if stale == Stale::ALL.of_first(self.regions()) {
+                    w.u8(STALE_ALL);
+                } else {
+                    w.u8(STALE_SOME);
+                    stale.0.iter().for_each(|&word| w.u64(word));
                 }
             }
         }
@@ -102,10 +112,15 @@ impl Chunk {
                 let offset = r.u64("offset")?;
                 let generation = Txg(r.u64("generation")?);
                 let mut stale = Stale::NONE;
-                if r.u8("stale")? != 0 {
-                    for word in &mut stale.0 {
-                        *word = r.u64("stale regions")?;
+                match r.u8("stale")? {
+                    STALE_NONE => {}
+                    STALE_SOME => {
+                        for word in &mut stale.0 {
+                            *word = r.u64("stale regions")?;
+                        }
                     }
+                    STALE_ALL => stale = Stale::ALL,
+                    other => return Err(r.error("stale", format!("{other} is not known"))),
                 }
                 if offset.checked_add(column_bytes).is_none() {
                     return Err(r.error("offset", format!("{offset} is beyond any device")));
@@ -122,7 +137,7 @@ impl Chunk {
                 problem: format!("{address} leaves no room for the chunk"),
             });
         }
-        Ok(Self {
+        let mut chunk = Self {
             address,
             class,
             group,
@@ -132,7 +147,12 @@ impl Chunk {
             used,
             birth,
             bitmap: BitmapAnchor { slot, txg: bitmap_txg, checksum },
-        })
+        };
+        let regions = chunk.regions();
+        for placement in chunk.columns.iter_mut().flat_map(|column| &mut column.placements) {
+            placement.stale = placement.stale.of_first(regions);
+        }
+        Ok(chunk)
     }
 }
 
@@ -183,6 +203,65 @@ mod tests {
             let rows: u64 = (0..chunk.regions()).map(|r| chunk.region_rows(r).count() as u64).sum();
             assert_eq!(rows, chunk.layout.rows(column_bytes));
         }
+    }
+
+    /// Sixty-four columns that are stale as a whole take no more room than fresh ones.
+    #[test]
+    fn what_is_stale_as_a_whole_is_told_in_a_byte() {
+        let placement = |device, stale| Placement {
+            device: DeviceId(device),
+            offset: 1 << 20,
+            generation: Txg(4),
+            stale,
+        };
+        let of = |stale| Chunk {
+            layout: Layout::new(Kind::Copies, 64, 65536).unwrap(),
+            column_bytes: 1 << 20,
+            columns: (0..64).map(|c| Column { placements: vec![placement(c, stale)] }).collect(),
+            ..chunk()
+        };
+        let (whole, fresh) = (of(Stale::ALL), of(Stale::NONE));
+        assert_eq!(whole.encode().len(), fresh.encode().len());
+        let back = Chunk::decode(&whole.encode()).unwrap();
+        // The column has 16 regions; the other bits mean nothing.
+        assert!(back.placements().all(|(_, placement)| placement.stale.iter().eq(0..16)));
+        assert_eq!(Chunk::decode(&back.encode()), Ok(back));
+        assert_eq!(Chunk::decode(&fresh.encode()), Ok(fresh));
+    }
+
+    /// Of partly stale columns those become stale as a whole without which everything can still be read.
+    #[test]
+    fn a_coarse_chunk_can_be_read_like_before() {
+        let stale = |regions: std::ops::Range<u32>| {
+            let mut stale = Stale::NONE;
+            regions.for_each(|region| stale.insert(region));
+            stale
+        };
+        let mut coarse = Chunk {
+            layout: Layout::new(Kind::Copies, 4, 65536).unwrap(),
+            column_bytes: 1 << 20,
+            columns: [stale(0..8), stale(8..16), stale(3..4), Stale::NONE]
+                .into_iter()
+                .enumerate()
+                .map(|(c, stale)| {
+                    let device = DeviceId(c as u32);
+                    let placement = Placement { device, offset: 1 << 20, generation: Txg(4), stale };
+                    Column { placements: vec![placement] }
+                })
+                .collect(),
+            ..chunk()
+        };
+        // The fresh one is away: the first two are needed together, or the third with the first's region 3.
+        coarse.coarsen(|device| device != DeviceId(3));
+        let readable = (0..16).all(|region| {
+            coarse.placements().any(|(_, p)| p.device != DeviceId(3) && !p.stale.contains(region))
+        });
+        assert!(readable, "{coarse:?}");
+        let partly =
+            coarse.placements().filter(|(_, p)| !p.stale.is_empty() && p.stale.of_first(16).count() < 16);
+        assert!(partly.count() < 3, "{coarse:?}");
+        coarse.coarsen(|_| true);
+        assert!(coarse.placements().all(|(_, p)| p.stale.is_empty() || p.stale.of_first(16).count() == 16));
     }
 
     const REGIONS_USED_MAX: u32 = super::super::REGIONS;

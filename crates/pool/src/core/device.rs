@@ -178,6 +178,12 @@ impl Device {
             other => return Err(r.error("relation", format!("{other} is not known"))),
         };
         let flags = r.u8("flags")?;
+        if flags >> 5 != 0 {
+            return Err(r.error(
+                "flags",
+                format!("are {flags:#x}, not all of which are known here; use a newer coffer"),
+            ));
+        }
         let flag = |index: u8| flags >> index & 1 == 1;
         let errors = Counters {
             read: r.u64("read errors")?,

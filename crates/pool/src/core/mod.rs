@@ -105,8 +105,8 @@ pub(crate) struct Core {
     pub(crate) events: EventLog,
     /// Logical addresses of extents that can't be read.
     pub(crate) lost: BTreeSet<Logical>,
-    /// Bytes rewritten by self-healing since the import.
-    pub(crate) healed_bytes: u64,
+    /// Bytes rewritten by self-healing that their devices may still forget.
+    pub(crate) healing: BTreeMap<DeviceId, u64>,
     /// The next logical address for a chunk.
     pub(crate) next_address: u64,
     /// Chunks whose column headers are not on their devices yet.
@@ -156,7 +156,11 @@ impl Core {
         let now = self.now();
         let Some(device) = self.devices.get_mut(&id) else { return };
         let reading = error.operation == Operation::Read;
-        if reading && error.kind != DeviceErrorKind::Gone {
+        // One that was cut short, be it for a moment, is not broken: it is away until it is as long as it was.
+        let cut =
+            device.handle.as_ref().is_some_and(|handle| handle.size().is_ok_and(|size| size < device.size));
+        let gone = cut || error.kind == DeviceErrorKind::Gone;
+        if reading && !gone {
             // The same bad spot met again while it is being healed is no second error.
             let range = error.offset..error.offset + error.length;
             let again = self
@@ -175,10 +179,11 @@ impl Core {
         }
         self.dirty_devices.insert(id);
         self.events.push(now, "io", Some(&device.path), error.to_string());
-        if error.kind == DeviceErrorKind::Gone {
+        if gone {
             device.handle = None;
             device.removed = true;
-            self.state_changed(id, State::Removed, "it was removed");
+            let why = if cut { "it is shorter than it was" } else { "it was removed" };
+            self.state_changed(id, State::Removed, why);
             return;
         }
         device.recent.0.push_back(now.0);

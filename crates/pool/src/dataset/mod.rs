@@ -164,6 +164,12 @@ impl Dataset {
         let mut r = Reader::new("dataset item", bytes);
         let name = r.text("name")?;
         let flags = r.u8("flags")?;
+        if flags > 3 {
+            return Err(r.error(
+                "flags",
+                format!("are {flags:#x}, not all of which are known here; use a newer coffer"),
+            ));
+        }
         let some = |id: u64| (id != 0).then_some(DatasetId(id));
         let head = some(r.u64("head")?);
         let previous = some(r.u64("previous snapshot")?);

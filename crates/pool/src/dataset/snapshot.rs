@@ -16,7 +16,7 @@ use crate::pool::Pool;
 use crate::types::{DatasetId, Logical, Txg};
 
 /// Entries that one step of a destroy frees.
-const STEP_ENTRIES: usize = 4096;
+const STEP_ENTRIES: u64 = 4096;
 
 /// A tree whose blocks and nodes born after a transaction group are to be freed.
 #[derive(Debug)]
@@ -99,6 +99,7 @@ impl Pool {
                 )));
             }
         }
+        self.admit_change()?;
         let id = DatasetId(self.next_id);
         let fresh_deadlist = self.next_id + 1;
         self.next_id += 2;
@@ -295,29 +296,28 @@ impl Pool {
 
     /// One bounded step of whatever is being destroyed; true when there is more to do.
     pub(crate) fn destroy_step(&mut self) -> Result<bool> {
+        if !self.destroys() {
+            return Ok(false);
+        }
+        // Few while the pool is nearly full, so that the step itself finds room.
+        let limit = self.freed_at_once(STEP_ENTRIES)? as usize;
         let snapshot = self.datasets.values().find(|dataset| dataset.destroying).map(|dataset| dataset.id);
         match snapshot {
-            Some(id) => self.destroy_snapshot_step(id)?,
-            None if !self.zombies.is_empty() => self.destroy_zombie_step()?,
-            None => return Ok(false),
+            Some(id) => self.destroy_snapshot_step(id, limit)?,
+            None => self.destroy_zombie_step(limit)?,
         }
         self.changed = true;
         self.commit()?;
         Ok(self.destroys())
     }
 
-    /// Entries that a step may free: few while the pool is nearly full, so that the step itself finds room.
-    fn step_entries(&self) -> usize {
-        if self.is_tight() { 64 } else { STEP_ENTRIES }
-    }
-
-    fn destroy_snapshot_step(&mut self, id: DatasetId) -> Result<()> {
+    fn destroy_snapshot_step(&mut self, id: DatasetId, limit: usize) -> Result<()> {
         let Some(snapshot) = self.datasets.get(&id) else { return Ok(()) };
         let (previous, min_birth) = (snapshot.previous, self.last_snapshot_txg(snapshot));
         let Some(next) = self.successor(id) else {
             return Err(PoolError::Corrupt(format!("the destroyed snapshot {} has no successor", id.0)));
         };
-        let limit = self.step_entries();
+
         // 1. What the successor dropped and only this snapshot still held is free now.
         let from = Key { object: min_birth.0 + 1, kind: 0, offset: 0 };
         let mut entries: Vec<(Key, u32)> = Vec::new();
@@ -393,7 +393,7 @@ impl Pool {
         }
     }
 
-    fn destroy_zombie_step(&mut self) -> Result<()> {
+    fn destroy_zombie_step(&mut self, limit: usize) -> Result<()> {
         struct Blocks {
             min_birth: Txg,
             limit: usize,
@@ -417,7 +417,7 @@ impl Pool {
                 Ok(ControlFlow::Continue(()))
             }
         }
-        let limit = self.step_entries();
+
         let Some(zombie) = self.zombies.first() else { return Ok(()) };
         let (id, root, min_birth) = (zombie.id, zombie.root, zombie.min_birth);
         let mut blocks = Blocks { min_birth, limit, found: Vec::new(), next: None };

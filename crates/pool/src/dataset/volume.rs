@@ -106,6 +106,10 @@ impl Pool {
                 self.available(None)
             )));
         }
+        for (property, value) in &spec.properties {
+            super::property::check_dataset_property(property, value)?;
+        }
+        self.admit_change()?;
         let id = DatasetId(self.next_id);
         let trees = (self.next_id + 1, self.next_id + 2);
         let new = NewDataset { pool: self.core.guid, id, name: name.to_owned(), trees };
@@ -118,7 +122,6 @@ impl Pool {
             ..Dataset::new(new)
         };
         for (property, value) in &spec.properties {
-            super::property::check_dataset_property(property, value)?;
             dataset.properties.insert(property.clone(), value.clone());
         }
         dataset.apply_properties();
@@ -347,25 +350,42 @@ impl Pool {
         if end > tail && self.has_data(id, tail, end - tail)? {
             self.write(id, tail, &vec![0; (end - tail) as usize])?;
         }
+        let mut from = whole.start;
+        while from < whole.end {
+            from = self.discard_blocks(id, from..whole.end)?;
+        }
+        Ok(())
+    }
+
+    /// Discards as many blocks of a range as one commit can free beside what is dirty; where it stopped.
+    fn discard_blocks(&mut self, id: DatasetId, blocks: std::ops::Range<u64>) -> Result<u64> {
+        // What a snapshot holds is not freed by this but noted in the deadlist, which grows.
+        if !self.snapshots_of(id).is_empty() {
+            self.admit_change()?;
+        }
+        let most = self.freed_at_once(u64::MAX)? as usize;
         self.changed = true;
+        self.room_bytes = 0;
         let Self { core, datasets, dirty_bytes, .. } = self;
-        let Some(dataset) = datasets.get_mut(&id) else { return Ok(()) };
+        let Some(dataset) = datasets.get_mut(&id) else { return Ok(blocks.end) };
         // Only blocks that exist need a note; a sparse volume of any size costs nothing.
         let mut stored = Vec::new();
-        dataset.tree.scan(core, block_key(whole.start), block_key(whole.end - 1), |key, _| {
+        dataset.tree.scan(core, block_key(blocks.start), block_key(blocks.end - 1), |key, _| {
             stored.push(key.offset);
-            Ok::<_, PoolError>(ControlFlow::Continue(()))
+            let more = stored.len() < most;
+            Ok::<_, PoolError>(if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        let written: Vec<u64> = dataset.dirty.range(whole).map(|(&block, _)| block).collect();
+        let end = stored.last().filter(|_| stored.len() >= most).map_or(blocks.end, |last| last + 1);
+        let written: Vec<u64> = dataset.dirty.range(blocks.start..end).map(|(&block, _)| block).collect();
         for block in written {
             if let Some(Dirty::Data(_)) = dataset.dirty.remove(&block) {
-                *dirty_bytes -= block_size;
+                *dirty_bytes -= u64::from(dataset.block_size);
             }
         }
         for block in stored {
             dataset.dirty.insert(block, Dirty::Hole);
         }
-        Ok(())
+        Ok(end)
     }
 
     /// Whether anything in the range is stored (it may still be zeros).

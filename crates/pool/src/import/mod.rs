@@ -39,6 +39,13 @@ pub(crate) struct Member {
     pub(crate) labels: Labels,
 }
 
+impl Member {
+    /// Whether the device has roots that were written after this one.
+    fn knows_later(&self, uberblock: &Uberblock) -> bool {
+        self.labels.uberblocks.first().is_some_and(|newest| newest.txg > uberblock.txg)
+    }
+}
+
 /// A root did not open; `others` are the newest roots of devices with another history, where that is why.
 struct NotOpened {
     error: PoolError,
@@ -49,6 +56,17 @@ impl From<PoolError> for NotOpened {
     fn from(error: PoolError) -> Self {
         Self { error, others: Vec::new() }
     }
+}
+
+/// What keeps a root from being opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// That it was never complete, while devices have another one that may be.
+    Acknowledged,
+    /// That devices have another history with something in it.
+    History,
+    /// Nothing of this kind.
+    Nothing,
 }
 
 /// Whether two are the same root.
@@ -116,40 +134,40 @@ impl Pool {
             }));
         }
         let is_default = options.txg.is_none() && !options.rewind;
-        let open = |uberblock: &Uberblock, anyway: bool| {
-            Self::open_root(env, &members, uberblock, &uberblocks, options, anyway)
+        let cares: &[Care] = match (is_default, options.force) {
+            (true, false) => &[Care::Acknowledged, Care::History],
+            (true, true) => &[Care::Acknowledged, Care::History, Care::Nothing],
+            (false, false) => &[Care::History],
+            (false, true) => &[Care::Nothing],
         };
-        let mut tried = 0;
         let mut first_error = None;
-        while let Some(uberblock) = candidates.get(tried).cloned() {
-            tried += 1;
-            match open(&uberblock, options.force && !is_default) {
-                Ok((pool, mut plan)) => {
-                    if !is_default && uberblock.txg < newest.txg {
-                        let lost = newest.time.0.saturating_sub(uberblock.time.0) / 1000;
-                        plan.notices.insert(0, format!(
-                            "went back from transaction group {} to {}: what was written in the last {lost} seconds before \
-                             the newest root is lost",
-                            newest.txg, uberblock.txg
-                        ));
+        for &care in cares {
+            let mut tried = 0;
+            while let Some(uberblock) = candidates.get(tried).cloned() {
+                tried += 1;
+                match Self::open_root(env, &members, &uberblock, &uberblocks, options, care) {
+                    Ok((pool, mut plan)) => {
+                        if !is_default && uberblock.txg < newest.txg {
+                            let lost = newest.time.0.saturating_sub(uberblock.time.0) / 1000;
+                            plan.notices.insert(0, format!(
+                                "went back from transaction group {} to {}: what was written in the last {lost} seconds \
+                                 before the newest root is lost",
+                                newest.txg, uberblock.txg
+                            ));
+                        }
+                        return Ok((pool, plan));
                     }
-                    return Ok((pool, plan));
-                }
-                Err(failed) => {
-                    // Devices that have another history may have all that counts.
-                    for other in failed.others.into_iter().filter(|_| is_default) {
-                        if !candidates.contains(&other) {
-                            candidates.push_back(other);
+                    Err(failed) => {
+                        // Devices that have another history may have all that counts.
+                        for other in failed.others.into_iter().filter(|_| is_default) {
+                            if !candidates.contains(&other) {
+                                candidates.push_back(other);
+                            }
+                        }
+                        if care != Care::Acknowledged {
+                            first_error.get_or_insert(failed.error);
                         }
                     }
-                    first_error.get_or_insert(failed.error);
-                }
-            }
-        }
-        if is_default && options.force {
-            for uberblock in &candidates {
-                if let Ok(opened) = open(uberblock, true) {
-                    return Ok(opened);
                 }
             }
         }
@@ -166,14 +184,14 @@ impl Pool {
         })
     }
 
-    /// Opens the pool at a root; `anyway`: also where devices have another history with something in it.
+    /// Opens the pool at a root.
     fn open_root(
         env: &Env,
         members: &[Member],
         uberblock: &Uberblock,
         all: &[Uberblock],
         options: &ImportOptions,
-        anyway: bool,
+        care: Care,
     ) -> Result<(Self, Plan), NotOpened> {
         if !uberblock.readable() {
             return Err(NotOpened::from(PoolError::refused(format!(
@@ -224,6 +242,12 @@ impl Pool {
                 (device.offline, device.temporary) = (true, true);
             }
         }
+        if let Some((session, txg)) = uberblock.back_to {
+            if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == session) {
+                last.1 = txg;
+            }
+            pool.sessions.push((uberblock.session, uberblock.txg));
+        }
         // Sessions are written down when they begin; the last one came as far as this root.
         if let Some(last) = pool.sessions.last_mut().filter(|last| last.0 == uberblock.session) {
             last.1 = uberblock.txg;
@@ -234,19 +258,26 @@ impl Pool {
             .filter(|other| pool.is_history(other.session, other.txg, uberblock))
             .cloned()
             .collect();
+        // What came after this root may have used the space of some that were whole when it was written.
+        let holders = members.iter().map(|member| &member.labels.uberblocks);
+        let holders = holders.filter(|known| known.iter().any(|root| is_same(root, uberblock)));
+        let later = holders.filter_map(|known| known.first()).map(|newest| newest.oldest);
+        let oldest = later.filter(|oldest| *oldest <= uberblock.txg).fold(uberblock.oldest, Txg::max);
         pool.roots = past
             .iter()
-            .filter(|other| other.txg <= uberblock.txg && other.txg >= uberblock.oldest)
+            .filter(|other| other.txg <= uberblock.txg && other.txg >= oldest)
             .map(|other| other.txg)
             .take(txg::ROOTS_KEPT)
             .collect::<VecDeque<_>>();
         pool.roots.make_contiguous().sort_unstable();
         let is_back = options.txg.is_some() || options.rewind;
         let strangers = pool.judge_members(members, uberblock, is_back);
-        let judged = if anyway {
-            Ok(())
-        } else {
-            pool.refuse_two_histories(members, &strangers, uberblock, is_back, &config)
+        let judged = match care {
+            Care::Nothing => Ok(()),
+            Care::Acknowledged if pool.is_unacknowledged(&strangers, uberblock) => {
+                Err(PoolError::refused("the newest root was never complete".to_owned()))
+            }
+            _ => pool.refuse_two_histories(members, &strangers, uberblock, is_back, &config),
         };
         if let Err(error) = judged.and_then(|()| pool.check_enough(&config)) {
             let others = strangers.iter().filter_map(|member| member.labels.uberblocks.first().cloned());
@@ -275,6 +306,9 @@ impl Pool {
         let seed = pool.core.rng.next_u64() ^ uberblock.session.0 ^ uberblock.txg.0.rotate_left(32) ^ seen;
         pool.core.rng = device::rng::Rng::new(seed);
         pool.core.session = Session(pool.core.rng.next_u64().max(1));
+        if is_back && members.iter().any(|member| member.knows_later(uberblock)) {
+            pool.go_back(uberblock, &strangers)?;
+        }
         pool.start_session()?;
         pool.write_config()?;
         pool.commit()?;
@@ -390,14 +424,44 @@ impl Pool {
             let went_on = is_back
                 && known.first().is_some_and(|newest| newest.oldest <= uberblock.txg)
                 && known.iter().any(|root| is_same(root, uberblock));
-            let is_behind =
-                known.first().is_some_and(|newest| self.is_history(newest.session, newest.txg, uberblock));
+            // Roots that lead nowhere else than older ones on the same device do not matter: nothing was written.
+            let mut newest = known.iter().enumerate();
+            let leads_on = |(at, root): (usize, &Uberblock)| {
+                if self.is_history(root.session, root.txg, uberblock) {
+                    return Some(true);
+                }
+                let is_idle = known[at + 1..].iter().any(|older| older.trees() == root.trees());
+                (!is_idle).then_some(false)
+            };
+            let is_behind = newest.find_map(leads_on) == Some(true);
             if !went_on && !is_behind {
                 self.distrust(member.guid);
                 strangers.push(member);
             }
         }
         strangers
+    }
+
+    /// Makes the root that was gone back to the newest one, before anything is written that what came after it needs.
+    /// Devices that are not believed do not get it: they would be, after a power cut.
+    fn go_back(&mut self, uberblock: &Uberblock, strangers: &[&Member]) -> Result<()> {
+        let mut kept = Vec::new();
+        for device in self.core.devices.values_mut() {
+            if strangers.iter().any(|member| member.guid == device.guid) {
+                kept.push((device.id, device.handle.take()));
+            }
+        }
+        self.goes_back_to = Some((uberblock.session, uberblock.txg));
+        let written = self.write_uberblock(false);
+        self.goes_back_to = None;
+        for (id, handle) in kept {
+            if let Some(device) = self.core.devices.get_mut(&id) {
+                device.handle = handle;
+            }
+        }
+        written?;
+        self.core.txg = self.core.txg.next();
+        Ok(())
     }
 
     /// Whether a root is one that this pool went through.

@@ -83,6 +83,16 @@ impl Pool {
         })
     }
 
+    /// Whether one of `strangers` should have this root and has not: a power cut came first. What they have may have
+    /// been acknowledged.
+    pub(super) fn is_unacknowledged(&self, strangers: &[&Member], uberblock: &Uberblock) -> bool {
+        strangers.iter().any(|member| {
+            uberblock.took_part.contains(&member.guid)
+                && self.core.devices.values().any(|device| device.guid == member.guid)
+                && !member.labels.uberblocks.iter().any(|root| is_same(root, uberblock))
+        })
+    }
+
     /// Whether some devices alone would be enough to use the pool.
     fn suffices(&self, members: &[&Member]) -> bool {
         self.core.map.iter().all(|chunk| {

@@ -78,6 +78,13 @@ impl Core {
         Ok(right)
     }
 
+    /// How many bytes were repaired for good: what devices were given is flushed, and then counted.
+    pub(crate) fn settle_healed(&mut self) -> u64 {
+        let healing = std::mem::take(&mut self.healing);
+        let failed = self.flush_these(&healing.keys().copied().collect());
+        healing.iter().filter(|(device, _)| !failed.contains(device)).map(|(_, bytes)| bytes).sum()
+    }
+
     /// Reads every placement of every column of some rows.
     fn read_versions(&mut self, chunk: &Chunk, rows: std::ops::Range<u64>) -> Vec<Version> {
         let unit = u64::from(chunk.layout.unit());
@@ -146,7 +153,7 @@ impl Core {
                     break;
                 };
                 match handle.write(version.offset + at as u64, &bytes) {
-                    Ok(()) => self.healed_bytes += bytes.len() as u64,
+                    Ok(()) => *self.healing.entry(version.device).or_default() += bytes.len() as u64,
                     Err(error) => {
                         self.device_failed(version.device, &error);
                         unread = true;

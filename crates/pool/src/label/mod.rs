@@ -35,6 +35,10 @@ pub(crate) const CONFIG_BYTES_MAX: usize = 108 << 10;
 const RING_AT: u64 = 128 << 10;
 const SLOT_BYTES: usize = 8192;
 const SLOTS: u64 = 16;
+/// Magic of a column header.
+pub(crate) const COLUMN_MAGIC: &[u8; 8] = b"CDCOLUMN";
+/// Where a column header tells the size of its device; its checksum follows.
+pub(crate) const COLUMN_SIZE_AT: usize = 4096 - 16 - 8;
 const MAGIC: &[u8; 16] = b"COFFERDAM-LABEL\0";
 const VERSION: u32 = 1;
 
@@ -145,11 +149,32 @@ impl Label {
 /// # Errors
 /// Only when the device can't even tell its size.
 pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
-    let mut size = device.size()?;
-    let mut found = Labels::default();
+    let size = device.size()?;
     if size < DEVICE_BYTES_MIN {
+        return Ok(Labels::default());
+    }
+    let found = read_as(device, size);
+    if found.label.is_some() {
         return Ok(found);
     }
+    // One that has grown and lost its first labels has others where it ended before: its first column tells where.
+    let before = size_in_column(device).filter(|before| (DEVICE_BYTES_MIN..size).contains(before));
+    Ok(before.map_or(found, |before| read_as(device, before)))
+}
+
+/// The size that a device had when it got its first column, bytes.
+fn size_in_column(device: &dyn BlockDevice) -> Option<u64> {
+    let mut header = [0; 4096];
+    device.read(DATA_START, &mut header).ok()?;
+    let (body, checksum) = header.split_at(4096 - 16);
+    let is_whole = body.starts_with(COLUMN_MAGIC) && XxHash3_128::oneshot(body).to_le_bytes() == *checksum;
+    let size = body[COLUMN_SIZE_AT..].try_into().map(u64::from_le_bytes).ok()?;
+    is_whole.then_some(size)
+}
+
+/// Reads the labels of a device that is, or was, of this size.
+fn read_as(device: &dyn BlockDevice, mut size: u64) -> Labels {
+    let mut found = Labels::default();
     let mut labels: Vec<Label> = Vec::new();
     let mut uberblocks: Vec<Uberblock> = Vec::new();
     let mut bytes = vec![0; LABEL_BYTES as usize];
@@ -185,7 +210,7 @@ pub(crate) fn read(device: &dyn BlockDevice) -> Result<Labels, DeviceError> {
         uberblocks.dedup_by_key(|uberblock| (uberblock.txg, uberblock.session));
         found.uberblocks = uberblocks;
     }
-    Ok(found)
+    found
 }
 
 /// Writes the header and configuration into the labels `which`.
@@ -216,6 +241,30 @@ pub(crate) fn clear(device: &dyn BlockDevice) -> Result<(), DeviceError> {
         outcome = outcome.and(device.write(label_at(size, index), &zeros));
     }
     outcome.and(device.flush())
+}
+
+/// Makes those labels blank that are ours, whole or not; returns how many. What else is on the device stays.
+///
+/// # Errors
+/// The first read or write that failed.
+pub(crate) fn clear_ours(device: &dyn BlockDevice) -> Result<u64, DeviceError> {
+    let size = device.size()?;
+    let mut cleared = 0;
+    if size < DEVICE_BYTES_MIN {
+        return Ok(cleared);
+    }
+    let mut bytes = vec![0; LABEL_BYTES as usize];
+    for index in 0..LABELS {
+        let at = label_at(size, index);
+        device.read(at, &mut bytes)?;
+        let ring = bytes[RING_AT as usize..].chunks_exact(SLOT_BYTES);
+        if bytes[HEADER_AT as usize..].starts_with(MAGIC) || ring.clone().any(Uberblock::is_one) {
+            device.write(at, &vec![0; LABEL_BYTES as usize])?;
+            cleared += 1;
+        }
+    }
+    device.flush()?;
+    Ok(cleared)
 }
 
 /// Where on a device of `size` bytes an uberblock goes: two of the four labels, one at each end, turn by turn.
@@ -273,6 +322,24 @@ mod tests {
                 assert_eq!(read(&device).unwrap().label, Some(other.clone()));
             }
         }
+    }
+
+    /// Clearing a device that carried nothing of ours, or had been given to a file system, zeroed its first 512 KiB.
+    #[test]
+    fn only_what_is_ours_is_cleared() {
+        let device = MemoryDevice::new("d", DEVICE_BYTES_MIN + 4096);
+        device.write(1024, b"a file system").unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 0);
+        write(&device, &label(), &[2, 3]).unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 2);
+        assert_eq!(read(&device).unwrap().label, None);
+        let mut bytes = [0; 13];
+        device.read(1024, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"a file system");
+        // A header that is damaged is ours all the same.
+        write(&device, &label(), &[0]).unwrap();
+        device.write(HEADER_AT + 100, &[1]).unwrap();
+        assert_eq!(clear_ours(&device).unwrap(), 1);
     }
 
     #[test]

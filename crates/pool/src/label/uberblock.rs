@@ -21,6 +21,8 @@ const READ_ONLY_COMPATIBLE_KNOWN: u64 = 0;
 
 /// The pool was left in order by `export`.
 const FLAG_EXPORTED: u32 = 1;
+/// Flags that a reader must know; who does not know one of the others may only read.
+const FLAGS_INCOMPATIBLE: u32 = 0xffff;
 
 /// A root of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub(crate) struct Uberblock {
     /// The devices that this root is written to: it is acknowledged when all of them took it. Empty where it is not
     /// told: roots did not tell once, and there may be no room.
     pub(crate) took_part: Vec<Guid>,
+    /// The root whose trees this one leads to as they are: it goes back there, away from what came after it.
+    pub(crate) back_to: Option<(Session, Txg)>,
 }
 
 impl Uberblock {
@@ -79,7 +83,7 @@ impl Uberblock {
             w.u16(u16::try_from(item.len()).ok()?);
             w.raw(&item);
         }
-        let room = (SLOT_BYTES - 16).checked_sub(w.len() + 2)?;
+        let room = (SLOT_BYTES - 16).checked_sub(w.len() + 2 + 16)?;
         if self.system_chunks.len() > SYSTEM_CHUNKS_MAX {
             return None;
         }
@@ -88,11 +92,19 @@ impl Uberblock {
         for guid in took_part {
             w.u64(guid.0);
         }
+        let (session, txg) = self.back_to.unwrap_or_default();
+        w.u64(session.0);
+        w.u64(txg.0);
         let mut bytes = w.finish();
         bytes.resize(SLOT_BYTES - 16, 0);
         let checksum = XxHash3_128::oneshot(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         Some(bytes)
+    }
+
+    /// Whether a slot holds an uberblock, whole or not.
+    pub(crate) fn is_one(slot: &[u8]) -> bool {
+        slot.starts_with(MAGIC)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
@@ -111,8 +123,12 @@ impl Uberblock {
             return Err(r.error("version", format!("is {version}, known here is {VERSION}")));
         }
         let flags = r.u32("flags")?;
-        let incompatible = r.u64("incompatible features")?;
-        let read_only_compatible = r.u64("read-only compatible features")?;
+        let mut incompatible = r.u64("incompatible features")?;
+        let mut read_only_compatible = r.u64("read-only compatible features")?;
+        // A flag that is not known here is a feature like others, told by the highest bits of those.
+        let unknown = flags & !FLAG_EXPORTED;
+        incompatible |= u64::from(unknown & FLAGS_INCOMPATIBLE) << 48;
+        read_only_compatible |= u64::from(unknown & !FLAGS_INCOMPATIBLE) << 32;
         let pool = Guid(r.u64("pool")?);
         let txg = Txg(r.u64("txg")?);
         let session = Session(r.u64("session")?);
@@ -142,6 +158,7 @@ impl Uberblock {
         for _ in 0..r.u16("devices that took part")? {
             took_part.push(Guid(r.u64("guid of a device that took part")?));
         }
+        let back_to = (Session(r.u64("session gone back to")?), Txg(r.u64("txg gone back to")?));
         let [chunk_root, meta_root, extent_root] = roots;
         Ok(Self {
             pool,
@@ -159,7 +176,13 @@ impl Uberblock {
             system_chunks,
             devices,
             took_part,
+            back_to: (back_to != Default::default()).then_some(back_to),
         })
+    }
+
+    /// Where it leads.
+    pub(crate) fn trees(&self) -> [Option<NodePtr>; 3] {
+        [self.chunk_root, self.meta_root, self.extent_root]
     }
 
     /// Whether every feature that a reader must know is known here.

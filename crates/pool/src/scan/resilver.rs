@@ -393,15 +393,26 @@ impl Pool {
         let mut outcome = Outcome::default();
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);
-        let mut loaded = self.core.read_rows(chunk, rows.clone(), &all);
+        let eager: ColumnSet = all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect();
+        let row_bytes = chunk.layout.row_bytes();
+        let pool = self.core.guid.0;
+        let mut loaded = self.core.read_rows(chunk, rows.clone(), &eager);
+        let lacks_live = self.core.nodes.get(&chunk.address).is_some_and(|space| {
+            (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE).any(|at| {
+                space.is_live(at / NODE_SIZE as u64) && best_copy(chunk, &loaded, at, pool).is_none()
+            })
+        });
+        let gone = loaded.missing();
+        if lacks_live || chunk.layout.redundancy(&gone).is_none() {
+            loaded = self.core.read_rows(chunk, rows.clone(), &all);
+        }
         if !self.has_sources(chunk, region) {
             return outcome;
         }
-        let row_bytes = chunk.layout.row_bytes();
         for at in (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE) {
             let index = at / NODE_SIZE as u64;
             let live = self.core.nodes.get(&chunk.address).is_some_and(|space| space.is_live(index));
-            match best_copy(chunk, &loaded, at, self.core.guid.0) {
+            match best_copy(chunk, &loaded, at, pool) {
                 Some(bytes) => put_copies(chunk, &mut loaded, at, &bytes),
                 None if live => {
                     outcome.errors += 1;

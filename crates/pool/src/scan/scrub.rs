@@ -49,8 +49,9 @@ impl Pool {
     pub(super) fn scrub_step(&mut self, budget: u64) -> Result<()> {
         let Some(mut progress) = self.scan.scrub else { return Ok(()) };
         let started = self.core.now();
-        // What the trees name is on the devices: no commit is under way. What is dirty is no matter of this.
-        let healed = self.core.healed_bytes;
+        // What the trees name is on the devices: no commit is under way. What is dirty is no matter of this, and what
+        // reads have repaired since the last step is no doing of the scrub.
+        self.core.healing.clear();
         let mut errors = 0;
         let mut done = 0;
         let mut cursor = progress.cursor;
@@ -78,7 +79,7 @@ impl Pool {
         progress.cursor = cursor;
         progress.done += done;
         progress.total = progress.total.max(progress.done);
-        progress.repaired += self.core.healed_bytes - healed;
+        progress.repaired += self.core.settle_healed();
         progress.errors += errors;
         progress.ran_ms += self.core.now().0.saturating_sub(started.0);
         if finished {
@@ -305,7 +306,7 @@ impl Pool {
             return;
         };
         match handle.write(at, bytes) {
-            Ok(()) => self.core.healed_bytes += bytes.len() as u64,
+            Ok(()) => *self.core.healing.entry(device).or_default() += bytes.len() as u64,
             Err(error) => self.core.device_failed(device, &error),
         }
     }

@@ -1,20 +1,29 @@
 //! Whether a write still fits: decided before it is accepted, so that a commit always finds room.
 
+use super::ROOTS_KEPT;
+use super::claim::NODES_PER_COMMIT;
+use super::place::TURN_BYTES;
 use crate::alloc::Purpose;
-use crate::chunk::Class;
+use crate::chunk::{Chunk, Class};
 use crate::dataset::Dirty;
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
-use crate::types::{DatasetId, GroupId};
+use crate::types::{DatasetId, GroupId, Logical};
 
 /// Dirty data that is committed without being asked to, bytes.
 pub(crate) const DIRTY_BYTES_MAX: u64 = 64 << 20;
 
-/// Nodes that writers leave free, so that a full pool can still delete: four small commits in a row.
-const NODES_RESERVED: u64 = 96;
+/// Nodes that writers leave free, so that a full pool can still delete: several small commits in a row.
+pub(super) const NODES_RESERVED: u64 = 96;
 
-/// Nodes that one commit rewrites besides the leaves of what it changes.
-const NODES_PER_COMMIT: u64 = 24;
+/// Bytes for which room is looked for at once, at least.
+const AHEAD_BYTES: u64 = 4 << 20;
+
+/// Steps of what is being destroyed that a writer waits for at most.
+const STEPS_MAX: usize = 64;
+
+/// Discards that are committed together at most.
+const HOLES_MAX: u64 = 4096;
 
 impl Pool {
     /// Accepts another dirty block of a volume, committing what waits where that is needed to know.
@@ -30,80 +39,118 @@ impl Pool {
             return Ok(());
         }
         let block_size = u64::from(dataset.block_size);
-        // What is freed comes back three commits later; before that "no space" would not be true.
-        for attempt in 0..=super::ROOTS_KEPT + 1 {
-            if self.fits(id, block_size)? {
+        let (mut steps, mut drains) = (0, 0);
+        loop {
+            if self.is_roomy(id, block_size)? {
+                self.claims.homeless = true;
                 return Ok(());
             }
-            if attempt == 0 && self.dirty_bytes > 0 {
+            // Blocks without a home rely on room that may be taken only once they have got theirs.
+            let others = self.syncing.is_some() || self.claims.homeless;
+            if !others && self.claim(id, block, block_size)? {
+                return Ok(());
+            }
+            if others || self.dirty_entries() > 0 {
                 self.commit()?;
-            } else if self.anything_waits() {
-                if self.destroys() && self.destroy_step()? {
-                    continue;
-                }
+                self.claims.homeless = false;
+            } else if self.destroys() && steps < STEPS_MAX {
+                steps += 1;
+                self.destroy_step()?;
+            } else if drains <= ROOTS_KEPT && self.anything_waits() {
+                // What is freed comes back three commits later; before that "no space" would not be true.
+                drains += 1;
                 self.changed = true;
                 self.commit()?;
             } else {
-                break;
+                return Err(PoolError::NoSpace);
             }
         }
-        Err(PoolError::NoSpace)
     }
 
-    /// Whether one more block fits beside what is dirty.
-    fn fits(&mut self, id: DatasetId, block_size: u64) -> Result<bool> {
-        // Quick: this much was known to be free at the last exact look, and less than half of it was asked for since.
-        let asked = self.dirty_bytes + block_size;
-        let margin = 4 * block_size + (1 << 20);
-        if self.room_stamp == self.committed && asked + margin < self.room_bytes / 2 {
+    /// Whether there is room for a block, and for all that is dirty, however the commit goes about it.
+    fn is_roomy(&mut self, id: DatasetId, block_size: u64) -> Result<bool> {
+        // Quick: so much was found to be free at the last look.
+        if self.room_stamp == self.committed
+            && block_size <= self.room_piece
+            && self.room_blocks > 0
+            && self.room_bytes >= block_size
+        {
+            self.room_bytes -= block_size;
+            self.room_blocks -= 1;
             return Ok(true);
         }
-        let largest =
-            self.datasets.values().filter(|d| !d.dirty.is_empty()).map(|d| u64::from(d.block_size)).max();
-        let largest = largest.unwrap_or(0).max(block_size);
-        let mut room = self.data_room(largest, false)?;
-        if room < 4 * (asked + margin) {
-            room = self.data_room(largest, true)?;
+        self.room_bytes = 0;
+        let dirty = self.datasets.values().filter(|dataset| !dataset.dirty.is_empty());
+        let piece = dirty.map(|dataset| u64::from(dataset.block_size)).max().unwrap_or(0).max(block_size);
+        let entries = self.dirty_entries();
+        let ahead = self.dirty_bytes.clamp(AHEAD_BYTES, DIRTY_BYTES_MAX) / block_size;
+        for blocks in [ahead, 1] {
+            if self.has_room(id, entries + blocks, self.dirty_bytes + blocks * block_size, piece)? {
+                self.room_bytes = (blocks - 1) * block_size;
+                self.room_blocks = blocks - 1;
+                self.room_piece = piece;
+                self.room_stamp = self.committed;
+                self.claims.tight = false;
+                return Ok(true);
+            }
         }
-        let kept: u64 = self.unused_reservations(Some(id));
-        self.room_bytes = room.saturating_sub(kept);
-        let blocks = asked / 4096;
-        let nodes = self.node_room();
-        let nodes_needed =
-            NODES_RESERVED + NODES_PER_COMMIT + (2 * asked / block_size).min(blocks) + blocks / 64;
-        if nodes < nodes_needed {
-            // Node room bounds the batch: fewer blocks in one commit need fewer nodes.
-            return Ok(false);
-        }
-        self.room_bytes = self.room_bytes.min((nodes - nodes_needed) * block_size / 2 + asked);
-        self.room_stamp = self.committed;
-        // The first and the last extents of a batch may each need a row of their own.
-        Ok(asked + 2 * self.widest_row() <= self.room_bytes)
+        Ok(false)
     }
 
-    fn widest_row(&self) -> u64 {
-        self.core
-            .map
-            .iter()
-            .filter(|chunk| chunk.has_parity())
-            .map(|chunk| chunk.layout.row_bytes())
-            .max()
-            .unwrap_or(0)
+    /// Whether a commit of so many blocks, with so many bytes and none longer than `piece`, finds room twice over.
+    fn has_room(&mut self, id: DatasetId, entries: u64, bytes: u64, piece: u64) -> Result<bool> {
+        let nodes = self.nodes_for(entries) + NODES_RESERVED;
+        let groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
+        // Every turn, and every chunk that takes part in it, may leave a row with a rest.
+        let widest = self.core.groups.values().map(|group| group.devices.len() as u64).max().unwrap_or(0);
+        let rests = (bytes / TURN_BYTES + 2 + groups.len() as u64)
+            * 2
+            * widest
+            * u64::from(crate::alloc::PARITY_UNIT);
+        let kept = self.unused_reservations(Some(id));
+        let wanted = 2 * bytes + rests + kept;
+        let (mut outside, mut node_room) = (0, self.core.free_nodes(Class::Metadata));
+        for group in groups {
+            let (data, nodes) = self.core.sure_room(group, piece, wanted, nodes);
+            outside += data;
+            node_room += nodes;
+        }
+        if node_room < nodes {
+            return Ok(false);
+        }
+        if outside >= wanted {
+            return Ok(true);
+        }
+        // A block of any size takes away room for no more than one of the largest.
+        let wanted = 2 * entries * piece + rests + kept;
+        loop {
+            let inside: u64 = self.core.data.values().map(|space| space.fitting(piece) * piece).sum();
+            if inside + outside >= wanted {
+                return Ok(true);
+            }
+            let unknown = self.core.map.iter().filter(|chunk| self.is_unknown(chunk));
+            let free = |chunk: &Chunk| chunk.length() - chunk.used.min(chunk.length());
+            let emptiest = unknown.max_by_key(|chunk| free(chunk));
+            match emptiest.filter(|chunk| free(chunk) * 4 >= chunk.length()).map(|chunk| chunk.address) {
+                Some(address) => self.load_data_space(address)?,
+                None => return Ok(false),
+            }
+        }
+    }
+
+    /// Whether a data chunk has free space that was not looked at since the import.
+    fn is_unknown(&self, chunk: &Chunk) -> bool {
+        chunk.class == Class::Data
+            && chunk.used < chunk.length()
+            && !self.core.data.contains_key(&chunk.address)
     }
 
     /// Bytes that blocks of a size can still take, in chunks and in chunks to be made. Chunks that were not looked into
     /// count only with `all`.
     pub(crate) fn data_room(&mut self, block_size: u64, all: bool) -> Result<u64> {
         if all {
-            let unknown: Vec<_> = self
-                .core
-                .map
-                .iter()
-                .filter(|c| {
-                    c.class == Class::Data && c.used < c.length() && !self.core.data.contains_key(&c.address)
-                })
-                .map(|chunk| chunk.address)
-                .collect();
+            let unknown: Vec<Logical> =
+                self.core.map.iter().filter(|c| self.is_unknown(c)).map(|chunk| chunk.address).collect();
             for address in unknown {
                 self.load_data_space(address)?;
             }
@@ -121,9 +168,46 @@ impl Pool {
         self.core.free_nodes(Class::Metadata) + outside / tree::NODE_SIZE as u64
     }
 
-    /// Whether room for metadata is so short that steps must be small.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.node_room() < 8 * NODES_RESERVED
+    /// How many things, of `most`, a commit may free beside what is dirty; 0 when it has no nodes for any.
+    fn freeable(&self, most: u64) -> u64 {
+        let (dirty, room) = (self.dirty_entries(), self.node_room());
+        let fits = |count: u64| self.nodes_for(dirty + count) * 4 <= room * 3;
+        std::iter::successors(Some(most), |count| Some(count / 2))
+            .find(|&count| count == 0 || fits(count))
+            .unwrap_or(0)
+    }
+
+    /// How many things a commit is to free, at most `most`; makes way for it where nodes are short. At least 1: what
+    /// writers leave free is kept for this.
+    pub(crate) fn freed_at_once(&mut self, most: u64) -> Result<u64> {
+        let most = most.min(HOLES_MAX);
+        for _ in 0..=ROOTS_KEPT + 1 {
+            let count = self.freeable(most);
+            if count >= most.min(16) {
+                return Ok(count);
+            }
+            if self.dirty_entries() == 0 && !self.core.nodes.values().any(|space| space.waits()) {
+                break;
+            }
+            self.changed = true;
+            self.commit()?;
+        }
+        Ok(self.freeable(most).max(1))
+    }
+
+    /// Accepts a change of the metadata alone that takes more than it gives back.
+    ///
+    /// # Errors
+    /// [`PoolError::NoSpace`] when it would take what is kept for deletion.
+    pub(crate) fn admit_change(&mut self) -> Result<()> {
+        for _ in 0..=ROOTS_KEPT + 1 {
+            if self.claims.is_empty() && self.node_room() >= NODES_RESERVED + NODES_PER_COMMIT {
+                return Ok(());
+            }
+            self.changed = true;
+            self.commit()?;
+        }
+        Err(PoolError::NoSpace)
     }
 
     fn anything_waits(&self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! - this file: the order of a commit, and the keys of the meta and chunk trees
 //! - `admit`: whether a write still fits
+//! - `claim`: room that is taken for a block when it is accepted, where space is short
 //! - `place`: logical addresses for extents; whole rows where there is parity
 //! - `prepare`: dirty blocks become extents, trees become nodes; memory only
 //! - `write_out`: what is to be written; then chunk tree, flush, uberblock, flush
@@ -26,7 +27,8 @@
 //!   at any of them leaves the last root whole.
 //! - *Reads see it.* What has an address and is not acknowledged is served from memory (`unwritten_extents`,
 //!   `unwritten_nodes`), which is emptied in *finish*; blocks that were written since are dirty and come first.
-//! - *Writes and discards change dirty blocks and nothing else*: no tree, no chunk, no free space. So what *finish* writes
+//! - *Writes and discards change dirty blocks and nothing else*: no tree, no chunk, no free space (where space is short they
+//!   take some for what they accept, and end the commit under way first). So what *finish* writes
 //!   (roots, chunk tree) is the state as of *begin*, but for facts about devices (errors, faults), which are true whenever
 //!   they are written. All that changes more (`writable`, `tick`, `clear`, returning devices, export) ends the commit first.
 //! - *Commits do not overlap*, so roots are acknowledged in order, and a flush that waits for the commit of all that was
@@ -39,6 +41,7 @@
 //! (`flush`) the parts follow each other on the caller's.
 
 mod admit;
+mod claim;
 mod place;
 mod prepare;
 mod work;
@@ -54,6 +57,7 @@ use crate::pool::Pool;
 use crate::report::State;
 use crate::types::{DatasetId, DeviceId, GroupId, Logical};
 
+pub(crate) use claim::Claims;
 pub(crate) use place::extent_key;
 pub use work::CommitWork;
 use work::Slot;
@@ -143,8 +147,6 @@ pub(crate) struct Syncing {
     pub(crate) pieces: Vec<Piece>,
     /// Trees are committed: only writing is left.
     pub(crate) prepared: bool,
-    /// There was no room for blocks: they are gone, and whoever asks next is told.
-    pub(crate) dropped: bool,
     /// Its writing, while it is under way.
     pub(crate) slot: Option<Arc<Slot>>,
 }
@@ -163,13 +165,12 @@ impl Pool {
     ///
     /// # Errors
     /// [`PoolError::Suspended`] when too many devices are gone: what was written stays in memory, and the next
-    /// flush after they came back makes it durable. [`PoolError::NoSpace`] when something could not be placed.
+    /// flush after they came back makes it durable.
     pub fn flush(&mut self) -> Result<()> {
         if self.core.read_only {
             return Ok(());
         }
-        let outcome = self.commit();
-        self.take_dropped().and(outcome)
+        self.commit()
     }
 
     /// Commits the open transaction group if there is anything in it, and before that the one under way.
@@ -188,7 +189,7 @@ impl Pool {
     /// Ends the commit under way, be it that it is being written or that it was interrupted.
     ///
     /// # Errors
-    /// [`PoolError::Suspended`]. That blocks found no room is told to the next flush.
+    /// As [`Pool::flush`].
     pub(crate) fn settle(&mut self) -> Result<()> {
         if self.core.suspended || self.syncing.is_none() {
             return Ok(());
@@ -196,13 +197,7 @@ impl Pool {
         if !self.is_committing() {
             self.begin(false)?;
         }
-        match self.finish() {
-            Err(PoolError::NoSpace) if self.syncing.is_none() => {
-                self.dropped = true;
-                Ok(())
-            }
-            other => other,
-        }
+        self.finish()
     }
 
     /// As [`Pool::settle`] for those who come to help: that the pool was found to be suspended is no error.
@@ -271,23 +266,12 @@ impl Pool {
         self.changed && !self.core.suspended && self.last_commit.0 + COMMIT_AGE_MS <= self.core.now().0
     }
 
-    /// Tells, once, that blocks found no room in a commit for which nobody waited.
-    ///
-    /// # Errors
-    /// [`PoolError::NoSpace`].
-    pub fn take_dropped(&mut self) -> Result<()> {
-        if std::mem::take(&mut self.dropped) { Err(PoolError::NoSpace) } else { Ok(()) }
-    }
-
     /// Gives everything dirty its place and makes up what is to be written. `beside`: others may go on meanwhile.
     fn begin(&mut self, beside: bool) -> Result<()> {
         self.syncing.get_or_insert_default();
         if self.syncing.as_ref().is_some_and(|syncing| !syncing.prepared) {
-            let dropped = self.prepare().map_err(|error| self.suspended_by(error))?;
+            self.prepare().map_err(|error| self.suspended_by(error))?;
             self.commits_begun += 1;
-            if let Some(syncing) = &mut self.syncing {
-                syncing.dropped |= dropped.is_err();
-            }
         }
         // What was known of free room is used up: look again.
         self.room_bytes = 0;
@@ -307,10 +291,10 @@ impl Pool {
         }
         match self.write_out(outcome) {
             Ok(()) => {
-                let dropped = self.syncing.take().is_some_and(|syncing| syncing.dropped);
+                self.syncing = None;
                 self.commits_done = self.commits_begun;
                 self.last_commit = self.core.now();
-                if dropped { Err(PoolError::NoSpace) } else { Ok(()) }
+                Ok(())
             }
             Err(PoolError::Suspended) => {
                 self.suspend();

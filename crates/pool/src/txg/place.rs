@@ -11,8 +11,8 @@ use geometry::Layout;
 use tree::Key;
 
 use crate::alloc::Purpose;
-use crate::chunk::Class;
-use crate::core::Group;
+use crate::chunk::{Chunk, Class};
+use crate::core::{Core, Group};
 use crate::error::{PoolError, Result};
 use crate::io::{Part, Piece};
 use crate::pointer::Extent;
@@ -21,10 +21,10 @@ use crate::space::DataSpace;
 use crate::types::{GroupId, Logical};
 
 /// Bytes that go to one group before the next has its turn.
-const TURN_BYTES: u64 = 4 << 20;
+pub(super) const TURN_BYTES: u64 = 4 << 20;
 
 /// Rows of one piece: its column slices must fit into one vectored request.
-const PIECE_ROWS_MAX: u64 = 256;
+pub(super) const PIECE_ROWS_MAX: u64 = 256;
 
 /// Where extents were put.
 pub(crate) struct Placed {
@@ -40,10 +40,8 @@ impl Pool {
         let mut placed = Placed { addresses: vec![None; items.len()], pieces: Vec::new() };
         let mut at = 0;
         while at < items.len() {
-            let mut groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
-            groups.sort_by_key(|&group| (std::cmp::Reverse(self.core.free_fraction(group)), group));
             let mut count = 0;
-            for group in groups {
+            for group in self.groups_by_room() {
                 count = self.place_in(group, at, items, &mut placed)?;
                 if count > 0 {
                     break;
@@ -53,6 +51,28 @@ impl Pool {
             at += count.max(1);
         }
         Ok(placed)
+    }
+
+    /// All groups, the one that has most free first.
+    pub(super) fn groups_by_room(&self) -> Vec<GroupId> {
+        let mut groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
+        groups.sort_by_key(|&group| (std::cmp::Reverse(self.core.free_fraction(group)), group));
+        groups
+    }
+
+    /// Undoes [`Pool::place`]: nothing of it was written.
+    pub(super) fn unplace(&mut self, items: &[Bytes], placed: &Placed) {
+        for (item, address) in items.iter().zip(&placed.addresses) {
+            let length = item.len() as u64;
+            let chunk = address.and_then(|address| Some((address.0, self.core.map.at(address)?.address)));
+            let Some((address, chunk)) = chunk else { continue };
+            if let Some(chunk) = self.core.map.change(chunk) {
+                chunk.used = chunk.used.saturating_sub(length);
+            }
+            if let Some(space) = self.core.data.get_mut(&chunk) {
+                space.free_now(address - chunk.0, length);
+            }
+        }
     }
 
     /// Places some items from `at` on in a group; how many.
@@ -102,20 +122,17 @@ impl Pool {
     fn items_for_rows(&mut self, group: GroupId, items: &[Bytes]) -> Result<usize> {
         let first = items.first().map_or(0, |item| item.len() as u64);
         let Some(layout) = self.row_layout(group, first)? else { return Ok(0) };
-        let row = layout.row_bytes();
-        let row_raw = u64::from(layout.columns()) * u64::from(layout.unit());
-        let copies = u64::from(layout.parity()) + 1;
-        let total: u64 = items.iter().map(|item| item.len() as u64).sum();
-        let (mut best, mut best_cost) = (0, total * copies);
-        let mut sum = 0;
-        for (index, item) in items.iter().enumerate() {
-            sum += item.len() as u64;
-            let cost = sum.div_ceil(row) * row_raw + (total - sum) * copies;
-            if cost < best_cost {
-                (best, best_cost) = (index + 1, cost);
-            }
-        }
-        Ok(best)
+        Ok(count_for_rows(layout, items.iter().map(|item| item.len() as u64)))
+    }
+
+    /// Takes `length` bytes in a chunk of remainders of the group that has them, if one does: (chunk, offset).
+    pub(super) fn take_remainder(&mut self, group: GroupId, length: u64) -> Option<(Logical, u64)> {
+        let Core { map, data, .. } = &mut self.core;
+        let fits = |chunk: &&Chunk| chunk.class == Class::Data && chunk.group == group && !chunk.has_parity();
+        map.iter().filter(fits).find_map(|chunk| {
+            let (offset, _) = data.get_mut(&chunk.address)?.allocate(length, length)?;
+            Some((chunk.address, offset))
+        })
     }
 
     /// Places items `at..end` (`total` bytes) one behind the other in one run of a chunk; how many found room.
@@ -164,9 +181,9 @@ impl Pool {
 
     /// A data chunk of the group, with parity or without, that has a run of `least` bytes free: the current one, one
     /// that is known, a new one, or the last resort, one whose free space was not looked at yet.
-    fn data_chunk(&mut self, group: GroupId, parity: bool, least: u64) -> Result<Option<Logical>> {
+    pub(super) fn data_chunk(&mut self, group: GroupId, parity: bool, least: u64) -> Result<Option<Logical>> {
         let fits = |pool: &Self, address: Logical| {
-            let grain = pool.core.map.get(address).map_or(1, crate::chunk::Chunk::grain);
+            let grain = pool.core.map.get(address).map_or(1, Chunk::grain);
             pool.core.data.get(&address).is_some_and(|space| space.longest() >= least.next_multiple_of(grain))
         };
         if let Some(&current) = self.core.current_data.get(&(group, parity))
@@ -187,7 +204,7 @@ impl Pool {
         if found.is_none() {
             // A chunk that is mostly empty is looked into before a new one is made.
             for &(address, free) in &candidates {
-                let length = self.core.map.get(address).map_or(0, crate::chunk::Chunk::length);
+                let length = self.core.map.get(address).map_or(0, Chunk::length);
                 if free * 4 >= length && !self.core.data.contains_key(&address) {
                     self.load_data_space(address)?;
                     if fits(self, address) {
@@ -302,6 +319,24 @@ impl Pool {
         }
         Ok(())
     }
+}
+
+/// How many items of these sizes, in order, are to fill rows so that the raw bytes spent on all are fewest.
+pub(super) fn count_for_rows(layout: Layout, sizes: impl Iterator<Item = u64> + Clone) -> usize {
+    let row = layout.row_bytes();
+    let row_raw = u64::from(layout.columns()) * u64::from(layout.unit());
+    let copies = u64::from(layout.parity()) + 1;
+    let total: u64 = sizes.clone().sum();
+    let (mut best, mut best_cost) = (0, total * copies);
+    let mut sum = 0;
+    for (index, size) in sizes.enumerate() {
+        sum += size;
+        let cost = sum.div_ceil(row) * row_raw + (total - sum) * copies;
+        if cost < best_cost {
+            (best, best_cost) = (index + 1, cost);
+        }
+    }
+    best
 }
 
 /// The key of an extent in the extents tree.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tree::{Key, NodePtr, Tree};
 
-use super::place::extent_key;
+use super::place::{Placed, extent_key};
 use crate::checksum::{Checksum, ChecksumKind};
 use crate::chunk::Class;
 use crate::codec::Writer;
@@ -30,10 +30,8 @@ struct Outgoing {
 impl Pool {
     /// Gives every dirty block an address and commits all trees but the chunk tree. May be called again after an
     /// error: it goes on where it stopped.
-    ///
-    /// The inner result tells of blocks for which there was no room: they are gone, and never were acknowledged.
-    pub(crate) fn prepare(&mut self) -> Result<Result<()>> {
-        let dropped = self.write_blocks()?;
+    pub(crate) fn prepare(&mut self) -> Result<()> {
+        self.write_blocks()?;
         self.commit_datasets()?;
         self.commit_extents()?;
         self.commit_meta()?;
@@ -41,10 +39,10 @@ impl Pool {
         if let Some(syncing) = &mut self.syncing {
             syncing.prepared = true;
         }
-        Ok(dropped)
+        Ok(())
     }
 
-    fn write_blocks(&mut self) -> Result<Result<()>> {
+    fn write_blocks(&mut self) -> Result<()> {
         let mut outgoing: Vec<Outgoing> = Vec::new();
         let mut holes: Vec<(DatasetId, u64)> = Vec::new();
         for dataset in self.datasets.values_mut() {
@@ -74,11 +72,13 @@ impl Pool {
             stored.push(packed.unwrap_or_else(|| out.bytes.clone()));
         }
         self.dirty_bytes = 0;
-        let placed = match self.place(&stored) {
+        self.claims.homeless = false;
+        let placed = match self.place_all(&outgoing, &stored) {
             Ok(placed) => placed,
             Err(error) => {
                 outgoing.into_iter().for_each(|out| self.redirty(out));
                 self.redirty_holes(holes);
+                self.claims.homeless = true;
                 return Err(error);
             }
         };
@@ -96,22 +96,11 @@ impl Pool {
             })
             .collect();
         let checksums = self.core.workers.map(&kinds, |(kind, stored)| kind.of(stored));
-        let mut dropped = Ok(());
-        // No chunk is made on devices that are gone: what finds no place then waits for them.
-        let waits = placed.addresses.iter().any(Option::is_none) && self.state() == State::Faulted;
         let mut failed = None;
         for (((out, stored), address), checksum) in
             outgoing.into_iter().zip(stored).zip(placed.addresses).zip(checksums)
         {
-            let Some(address) = address else {
-                if waits {
-                    self.redirty(out);
-                    failed.get_or_insert(PoolError::Suspended);
-                } else {
-                    dropped = Err(PoolError::NoSpace);
-                }
-                continue;
-            };
+            let Some(address) = address else { continue };
             if failed.is_none() {
                 failed = self.settle_block(&out, &stored, address, checksum).err();
             }
@@ -122,6 +111,7 @@ impl Pool {
         }
         if let Some(error) = failed {
             self.redirty_holes(holes);
+            self.claims.homeless = true;
             return Err(error);
         }
         for (id, block) in holes {
@@ -131,7 +121,31 @@ impl Pool {
                 self.drop_block(id, &BlockPtr::decode(&old)?)?;
             }
         }
-        Ok(dropped)
+        Ok(())
+    }
+
+    /// Gives every block an address, or none: what was accepted is committed in order, and never left out.
+    ///
+    /// # Errors
+    /// [`PoolError::NoSpace`] when there is no room for all of them, which `admit` sees to; a node that can't be read.
+    fn place_all(&mut self, outgoing: &[Outgoing], stored: &[Bytes]) -> Result<Placed> {
+        let blocks: Vec<(DatasetId, u64)> = outgoing.iter().map(|out| (out.dataset, out.block)).collect();
+        let homeless: Vec<usize> =
+            (0..blocks.len()).filter(|&i| !self.claims.has(blocks[i].0, blocks[i].1)).collect();
+        let items: Vec<Bytes> = homeless.iter().map(|&index| stored[index].clone()).collect();
+        let found = self.place(&items)?;
+        if found.addresses.iter().any(Option::is_none) {
+            self.unplace(&items, &found);
+            // No chunk is made on devices that are gone: what finds no place then waits for them.
+            let waits = self.state() == State::Faulted;
+            return Err(if waits { PoolError::Suspended } else { PoolError::NoSpace });
+        }
+        let mut placed = Placed { addresses: vec![None; blocks.len()], pieces: found.pieces };
+        for (index, address) in homeless.into_iter().zip(found.addresses) {
+            placed.addresses[index] = address;
+        }
+        self.place_at_home(&blocks, stored, &mut placed);
+        Ok(placed)
     }
 
     /// Enters a block that has an address into its volume's tree and the extents tree.

@@ -16,7 +16,7 @@ use super::prepare::{commit_tree, free_all};
 use super::work::Job;
 use super::{ROOTS_KEPT, chunk_key, device_key};
 use crate::checksum::ChecksumKind;
-use crate::chunk::{COLUMN_HEADER, Chunk, Class};
+use crate::chunk::{Chunk, Class};
 use crate::codec::Writer;
 use crate::core::Core;
 use crate::error::{PoolError, Result};
@@ -25,9 +25,6 @@ use crate::label::{self, SYSTEM_CHUNKS_MAX, Uberblock};
 use crate::pool::Pool;
 use crate::report::State;
 use crate::types::{DeviceId, Logical, Txg};
-
-/// Magic of a column header.
-const COLUMN_MAGIC: &[u8; 8] = b"CDCOLUMN";
 
 /// Nodes that one piece carries at most.
 const PIECE_NODES_MAX: usize = 64;
@@ -220,6 +217,7 @@ impl Pool {
             extent_root: self.extents.root(),
             system_chunks: system,
             devices: devices.into_iter().collect(),
+            back_to: self.goes_back_to,
             took_part: core.devices.values().filter(|d| d.open().is_some()).map(|d| d.guid).collect(),
         }
     }
@@ -239,7 +237,17 @@ impl Pool {
     /// One round of it; false when it has to be written again. `missed_before`: devices that did not take it so far,
     /// and are still there.
     fn try_uberblock(&mut self, exported: bool, missed_before: &mut usize) -> Result<bool> {
-        let uberblock = self.uberblock(exported);
+        let mut uberblock = self.uberblock(exported);
+        if uberblock.encode().is_none() {
+            // A wide mirror has much to tell of what is stale: less where it is stale as a whole.
+            for address in self.core.map.addresses() {
+                let system = |chunk: &&Chunk| chunk.class == Class::System;
+                let Some(mut chunk) = self.core.map.get(address).filter(system).cloned() else { continue };
+                chunk.coarsen(|device| self.core.usable(device));
+                self.core.map.insert(chunk);
+            }
+            uberblock = self.uberblock(exported);
+        }
         let Some(bytes) = uberblock.encode() else {
             return Err(PoolError::Corrupt(format!(
                 "the uberblock has no room for {} system chunks (at most {SYSTEM_CHUNKS_MAX})",
@@ -344,6 +352,7 @@ impl Pool {
 
     /// Lets space be used again that no importable root knows, and drops data chunks that are empty.
     fn release(&mut self, oldest: Txg) {
+        let tight = self.claims.tight;
         let core = &mut self.core;
         core.release(oldest);
         for frees in core.unloaded_frees.values_mut() {
@@ -359,9 +368,10 @@ impl Pool {
                     Some(space) => !space.waits() && space.free_bytes() + chunk.grain() > chunk.length(),
                     None => !core.unloaded_frees.contains_key(&chunk.address),
                 },
-                // The last metadata chunk would only be made again.
+                // The last metadata chunk, or one of a full pool, would only be made again.
                 Class::Metadata => {
-                    core.current_nodes.get(&Class::Metadata) != Some(&chunk.address)
+                    !tight
+                        && core.current_nodes.get(&Class::Metadata) != Some(&chunk.address)
                         && core.nodes.get(&chunk.address).is_some_and(|space| space.is_empty())
                 }
                 Class::System => false,
@@ -379,12 +389,11 @@ impl Pool {
 impl Core {
     /// Writes the header in front of a column.
     pub(crate) fn write_column_header(&mut self, chunk: &Chunk, column: u16, device: DeviceId, offset: u64) {
-        let Some(handle) = self.devices.get(&device).and_then(|device| device.open().cloned()) else {
-            return;
-        };
+        let open = self.devices.get(&device).and_then(|device| Some((device.open()?.clone(), device.size)));
+        let Some((handle, size)) = open else { return };
         let item = chunk.encode();
         let mut w = Writer::default();
-        w.raw(COLUMN_MAGIC);
+        w.raw(label::COLUMN_MAGIC);
         w.u64(self.guid.0);
         w.u64(self.session.0);
         w.u64(chunk.address.0);
@@ -393,7 +402,8 @@ impl Core {
         w.u16(item.len().min(3900) as u16);
         w.raw(&item[..item.len().min(3900)]);
         let mut bytes = w.finish();
-        bytes.resize(COLUMN_HEADER as usize - 16, 0);
+        bytes.resize(label::COLUMN_SIZE_AT, 0);
+        bytes.extend_from_slice(&size.to_le_bytes());
         let checksum = twox_hash::XxHash3_128::oneshot(&bytes);
         bytes.extend_from_slice(&checksum.to_le_bytes());
         if let Err(error) = handle.write(offset, &bytes) {

@@ -72,6 +72,20 @@ pub enum SetError {
         /// Why.
         why: String,
     },
+    /// A journal for a level that has no write hole.
+    #[error("{level} has no write hole, so it needs no journal")]
+    NoJournal {
+        /// The level.
+        level: crate::layout::Level,
+    },
+    /// Too little space behind the data.
+    #[error(
+        "only {found} bytes are free behind the data of some component: a journal needs more, so the set must be made with one"
+    )]
+    NoRoom {
+        /// Bytes that are free.
+        found: u64,
+    },
     /// A parameter of the parity map out of range.
     #[error(transparent)]
     Parameter(#[from] ParameterError),
@@ -170,7 +184,8 @@ impl RaidSet {
             return Err(unfit(format!("its sectors have {found} bytes, not {sector_size}")));
         }
         let sectors = device.size()? / sector_size;
-        let needed = self.layout.column_sectors() + PROTECTED_SECTORS;
+        let journal = lock(&self.header).journal_sectors;
+        let needed = self.layout.column_sectors() + PROTECTED_SECTORS + journal;
         if sectors < needed {
             return Err(unfit(format!("it has {sectors} sectors, but {needed} are needed")));
         }
@@ -246,6 +261,7 @@ impl RaidSet {
     /// # Errors
     /// A component cannot take its label.
     pub fn init_labels(&self, serial_number: i32) -> Result<(), SetError> {
+        self.journal_restart()?;
         let mut header = lock(&self.header);
         header.serial_number = serial_number;
         header.version = Version::V2;
@@ -430,6 +446,7 @@ impl RaidSet {
             return Ok(());
         }
         self.flush()?;
+        self.journal_reset()?;
         if self.members().rebuild.is_some() {
             self.rebuild_checkpoint()?;
         }

@@ -35,6 +35,8 @@ pub(super) struct Header {
     /// Times the extension areas were written.
     pub(super) sequence: u64,
     pub(super) autospare: bool,
+    /// Sectors that the journal has behind the data of each component.
+    pub(super) journal_sectors: u64,
     pub(super) missed: Vec<Missed>,
     /// All labels are known to have the counter.
     pub(super) caught_up: bool,
@@ -261,6 +263,7 @@ impl RaidSet {
             }),
             parity_good: self.parity_good(),
             autospare: header.autospare,
+            journal_sectors: header.journal_sectors,
             missed: header.missed.clone(),
         }
     }

@@ -48,6 +48,11 @@ impl RaidSet {
         }
         self.fail_for_rebuild(column)?;
         self.open();
+        if let Some(target) =
+            free(&self.members()).and_then(|spare| self.members().spares[spare].device.clone())
+        {
+            self.join_journal(&target)?;
+        }
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         let spare = free(&members).ok_or(SetError::NoSpare)?;
@@ -90,6 +95,7 @@ impl RaidSet {
         let target = self.check_device(&slot)?;
         self.fail_for_rebuild(column)?;
         self.open();
+        self.join_journal(&target)?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         members.columns[column].name = slot.name;
@@ -115,17 +121,21 @@ impl RaidSet {
     /// No spare replaces it, its device is missing, or a rebuild is running.
     pub fn copyback(&self, column: usize) -> Result<(), SetError> {
         self.open();
+        let component = self.members().columns.get(column).cloned().ok_or(SetError::NoColumn { column })?;
+        if component.status != Status::Spared {
+            return Err(SetError::Status { name: component.name, status: component.status });
+        }
+        let target = self.check_device(&Slot { name: component.name, device: component.device })?;
+        self.join_journal(&target)?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
-        let component = members.columns.get(column).ok_or(SetError::NoColumn { column })?;
+        let component = &members.columns[column];
         if component.status != Status::Spared {
             return Err(SetError::Status { name: component.name.clone(), status: component.status });
         }
         if members.rebuild.is_some() {
             return Err(SetError::Rebuilding);
         }
-        let slot = Slot { name: component.name.clone(), device: component.device.clone() };
-        let target = self.check_device(&slot)?;
         members.rebuild = Some(Arc::new(Rebuild {
             kind: RebuildKind::Copyback,
             column,
@@ -136,6 +146,12 @@ impl RaidSet {
         }));
         self.amend(&mut header, members);
         Ok(())
+    }
+
+    /// Before a device begins to take what is written to a column: nothing that is on the journal now may count for it.
+    fn join_journal(&self, device: &Arc<dyn BlockDevice>) -> Result<(), SetError> {
+        self.journal_reset()?;
+        Ok(self.wipe_journal(&**device)?)
     }
 
     fn fail_for_rebuild(&self, column: usize) -> Result<(), SetError> {
@@ -187,16 +203,14 @@ impl RaidSet {
         let rebuild = self.members().rebuild.clone().ok_or(SetError::NoRebuild)?;
         self.open();
         let total = self.layout.rows();
-        for _ in 0..rows {
-            let row = rebuild.rows.load(Ordering::Acquire);
-            if row >= total {
-                break;
-            }
-            let done = || rebuild.rows.store(row + 1, Ordering::Release);
-            if let Err(error) = self.rebuild_row(row, rebuild.column, &rebuild.target, rebuild.partial, done)
-            {
-                self.give_up(&rebuild);
-                return Err(error.into());
+        let mut left = rows;
+        while left > 0 && rebuild.rows.load(Ordering::Acquire) < total {
+            match self.rebuild_rows(&rebuild, left) {
+                Ok(done) => left -= done,
+                Err(error) => {
+                    self.give_up(&rebuild);
+                    return Err(error.into());
+                }
             }
             // A write may have failed the target meanwhile.
             if self.members().rebuild.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &rebuild)) {
@@ -225,6 +239,10 @@ impl RaidSet {
 
     /// The rebuilt device is the column from now on, with a label like those of the others.
     fn finish_rebuild(&self, rebuild: &Arc<Rebuild>) {
+        if rebuild.kind == RebuildKind::Copyback && self.journal_reset().is_err() {
+            // Records of rows that the target did not have yet must not wait for it to have them.
+            return self.give_up(rebuild);
+        }
         // The map goes first: its label will say that there is one.
         if let Some(map) = &self.map {
             let map = lock(map);
@@ -265,8 +283,10 @@ impl RaidSet {
         let mut wrong = 0;
         let end = cursor.saturating_add(stripes).min(self.layout.stripes());
         while *cursor < end {
-            wrong += u64::from(!self.check_stripe(&self.layout.stripe(*cursor), repair)?);
-            *cursor += 1;
+            wrong += self.check_stripes(cursor, end, repair)?;
+        }
+        if repair && wrong > 0 {
+            self.journal_reset()?;
         }
         Ok(wrong)
     }
@@ -292,17 +312,20 @@ impl RaidSet {
             self.require_whole()?;
             let mut left = stripes;
             while left > 0 && *cursor < total {
+                let mut end = total.min(cursor.saturating_add(left));
                 if let Some(map) = &self.map {
                     let map = lock(map);
                     let region = map.region(*cursor);
+                    let region_end = (u64::from(region) + 1).saturating_mul(map.region_stripes()).min(total);
                     if !map.needs_rewrite(region) {
-                        *cursor = (u64::from(region) + 1).saturating_mul(map.region_stripes()).min(total);
+                        *cursor = region_end;
                         continue;
                     }
+                    end = end.min(region_end);
                 }
-                self.check_stripe(&self.layout.stripe(*cursor), true)?;
-                *cursor += 1;
-                left -= 1;
+                let before = *cursor;
+                self.check_stripes(cursor, end, true)?;
+                left -= *cursor - before;
                 self.region_done(*cursor)?;
             }
         } else {
@@ -323,6 +346,8 @@ impl RaidSet {
         let region = map.region(next - 1);
         if next == self.layout.stripes() || map.region(next) != region {
             self.flush()?;
+            // Records of before would bring back what was wrong.
+            self.journal_reset()?;
             map.rewritten(region);
             self.write_map(&map);
         }

@@ -8,6 +8,7 @@
 //! u8 spares;  each: u8 status, u8 column + 1 that it replaces or 0, u8 length, name
 //! u8 rebuild (0 none, 1 reconstruction, 2 copyback); u8 column; u8 spare + 1 or 0; u8 partial; u64 rows done
 //! u8 flags (1 parity good, 2 spares start by themselves)
+//! u64 sectors of the journal behind the data of each component, 0 for none
 //! u8 lost columns that are known; each: u8 column, i32 counter of its label, 512 bytes of regions
 //! ```
 //! Numbers are little-endian.
@@ -81,6 +82,8 @@ pub struct Known {
     pub parity_good: bool,
     /// Whether free spares take the place of lost columns by themselves.
     pub autospare: bool,
+    /// Sectors of the journal behind the data of each component; 0 without one.
+    pub journal_sectors: u64,
     /// What lost columns missed.
     pub missed: Vec<Missed>,
 }
@@ -174,6 +177,7 @@ impl Known {
             }
         }
         bytes.push(u8::from(self.parity_good) | u8::from(self.autospare) << 1);
+        bytes.extend(self.journal_sectors.to_le_bytes());
         let missed = &self.missed[..self.missed.len().min(MAX_MISSED)];
         bytes.push(missed.len() as u8);
         for missed in missed {
@@ -211,6 +215,7 @@ impl Known {
             kind.filter(|_| column < columns).map(|kind| KnownRebuild { kind, column, spare, partial, rows });
         let flags = from.byte()?;
         (known.parity_good, known.autospare) = (flags & 1 != 0, flags & 2 != 0);
+        known.journal_sectors = u64::from_le_bytes(from.array()?);
         for _ in 0..from.below(MAX_MISSED + 1)? {
             let column = from.below(columns)?;
             let counter = i32::from_le_bytes(from.array()?);
@@ -267,6 +272,7 @@ mod tests {
                 rebuild,
                 parity_good,
                 autospare,
+                journal_sectors: 77,
                 missed,
             })
     }

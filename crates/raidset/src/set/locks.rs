@@ -1,6 +1,7 @@
 //! Locks of a set: one for each stripe that is being changed.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Locks although another thread panicked while it held the lock: whatever is guarded here is meaningful at any time.
@@ -15,26 +16,43 @@ pub(super) struct StripeLocks {
     released: Condvar,
 }
 
-/// A locked stripe.
+/// Locked stripes.
 pub(super) struct StripeGuard<'a> {
     locks: &'a StripeLocks,
-    stripe: u64,
+    stripes: Vec<u64>,
 }
 
 impl StripeLocks {
-    /// Waits until nobody else holds the stripe. Nobody ever holds two.
+    /// Waits until nobody else holds the stripe.
     pub(super) fn lock(&self, stripe: u64) -> StripeGuard<'_> {
+        self.lock_list(&[stripe])
+    }
+
+    /// As [`Self::lock`], for all of a range.
+    pub(super) fn lock_all(&self, stripes: Range<u64>) -> StripeGuard<'_> {
+        self.lock_list(&stripes.collect::<Vec<_>>())
+    }
+
+    /// As [`Self::lock`], for several in rising order. Everybody takes them in that order, and nobody who holds some asks for more.
+    pub(super) fn lock_list(&self, stripes: &[u64]) -> StripeGuard<'_> {
+        debug_assert!(stripes.is_sorted(), "locks are taken in order");
         let mut held = lock(&self.held);
-        while !held.insert(stripe) {
-            held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+        for &stripe in stripes {
+            while !held.insert(stripe) {
+                held = self.released.wait(held).unwrap_or_else(PoisonError::into_inner);
+            }
         }
-        StripeGuard { locks: self, stripe }
+        StripeGuard { locks: self, stripes: stripes.to_vec() }
     }
 }
 
 impl Drop for StripeGuard<'_> {
     fn drop(&mut self) {
-        lock(&self.locks.held).remove(&self.stripe);
+        let mut held = lock(&self.locks.held);
+        self.stripes.iter().for_each(|stripe| {
+            held.remove(stripe);
+        });
+        drop(held);
         self.locks.released.notify_all();
     }
 }

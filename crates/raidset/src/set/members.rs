@@ -81,7 +81,7 @@ pub(super) struct Members {
     pub(super) rebuild: Option<Arc<Rebuild>>,
 }
 
-fn same(a: &Arc<dyn BlockDevice>, b: &Arc<dyn BlockDevice>) -> bool {
+pub(super) fn same(a: &Arc<dyn BlockDevice>, b: &Arc<dyn BlockDevice>) -> bool {
     // Addresses alone: the tables of one type may differ from one part of the program to another.
     std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
 }

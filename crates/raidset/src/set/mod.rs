@@ -1,14 +1,17 @@
 //! A working set: one block device over the components.
 //!
-//! A write goes: [`RaidSet`] (block device) -> the parity map's regions become dirty on disk -> one stripe after another,
-//! each under its lock (`stripe`) -> the components. A component that cannot be written is failed (`admin`), which makes
+//! A write goes: [`RaidSet`] (block device) -> the parity map's regions become dirty on disk -> batches of
+//! stripes, under their locks (`write`) -> the components. A component that cannot be written is failed (`admin`), which makes
 //! a new list of members, counts the labels' counter up and writes them; operations that run on keep their old list until
 //! they let go of their stripe. Rebuilds and parity rewrites (`jobs`) are driven in steps by whoever holds the set, and so is
 //! the parity map's clock: nothing in here starts a thread or looks at the time.
 
 mod admin;
+mod bulk;
 mod header;
+mod io;
 mod jobs;
+mod journal;
 mod known;
 mod locks;
 mod members;
@@ -16,6 +19,7 @@ mod start;
 mod stripe;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
@@ -26,6 +30,7 @@ use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Op, Operatio
 
 pub use admin::{ComponentStatus, SetError, SetStatus};
 pub use jobs::Progress;
+pub use journal::DEFAULT_JOURNAL;
 pub use known::{Known, KnownColumn, KnownRebuild, KnownSpare, MAX_MISSED, Missed};
 pub use members::{RebuildKind, Status};
 pub use start::{ConfigureError, Parameters, Slot};
@@ -34,6 +39,7 @@ use crate::label::{data_offset, map_area, map_offset};
 use crate::layout::Layout;
 use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, ParityMap};
 use header::Header;
+use journal::Journal;
 use locks::{StripeLocks, lock};
 use members::Members;
 
@@ -58,7 +64,10 @@ pub struct RaidSet {
     opened: AtomicBool,
     parity_good: AtomicBool,
     locks: StripeLocks,
+    journal: Journal,
     repairs: AtomicU64,
+    /// Memory of jobs, kept from one step to the next.
+    scratch: Mutex<Vec<u8>>,
 }
 
 impl fmt::Debug for RaidSet {
@@ -132,6 +141,9 @@ impl RaidSet {
     fn read_range(&self, offset: u64, mut out: &mut [u8]) -> Result<(), DeviceError> {
         let unit_bytes = self.unit_bytes() as u64;
         let stripe_bytes = unit_bytes * u64::from(self.layout.stripe_data_units());
+        if self.read_smoothly(offset, out) {
+            return Ok(());
+        }
         let mut at = offset;
         while !out.is_empty() {
             let stripe = self.layout.stripe(at / stripe_bytes);
@@ -156,15 +168,15 @@ impl RaidSet {
         let regions = self.begin_regions(stripes.start, stripes.end - 1);
         let mut result = Ok(());
         let mut rest = bytes;
-        for index in stripes {
-            let first = offset.saturating_sub(index * stripe_bytes);
-            let length = (stripe_bytes - first).min(rest.len() as u64) as usize;
+        let mut start = stripes.start;
+        while start < stripes.end && result.is_ok() {
+            let end = stripes.end.min(start + self.batch_stripes());
+            let at = offset.max(start * stripe_bytes);
+            let length = (end * stripe_bytes - at).min(rest.len() as u64) as usize;
             let (now, after) = rest.split_at(length);
-            result = self.write_stripe(&self.layout.stripe(index), first as usize, now);
-            if result.is_err() {
-                break;
-            }
+            result = self.write_batch(start..end, at, now);
             rest = after;
+            start = end;
         }
         if let (Some(map), Some(regions)) = (&self.map, regions) {
             let mut map = lock(map);

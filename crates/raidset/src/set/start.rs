@@ -7,6 +7,7 @@ use device::{BlockDevice, DeviceError, DeviceInfo, Runner};
 
 use super::RaidSet;
 use super::header::Header;
+use super::journal::{Journal, journalled};
 use super::known::{Known, KnownRebuild, Missed};
 use super::locks::StripeLocks;
 use super::members::{Component, Members, Rebuild, RebuildKind, Status};
@@ -97,6 +98,18 @@ pub enum ConfigureError {
         /// They.
         names: Vec<String>,
     },
+    /// A journal for a level that has no write hole.
+    #[error("{level} has no write hole, so it needs no journal")]
+    NoJournal {
+        /// The level.
+        level: Level,
+    },
+    /// The journal cannot be made.
+    #[error("the journal cannot be made: {why}")]
+    Journal {
+        /// Why.
+        why: String,
+    },
     /// A component failed while it was looked at.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -160,6 +173,8 @@ fn look(device: &dyn BlockDevice) -> Result<(Option<Label>, Option<Extension>), 
 /// What [`RaidSet::build`] makes a set of.
 struct Plan {
     unit: u32,
+    /// Sectors to leave free behind the data for a journal that is to come.
+    room: u64,
     parameters: Parameters,
     columns: Vec<Component>,
     spares: Vec<Component>,
@@ -195,6 +210,45 @@ impl RaidSet {
         force: bool,
         runner: Arc<dyn Runner>,
     ) -> Result<Self, ConfigureError> {
+        Self::configure_as(unit, parameters, columns, spares, force.then_some(0), runner)
+    }
+
+    /// As [`RaidSet::configure`] with `force`, for a new set with a journal (`raidctl -C -o journal`): it takes an eighth of the
+    /// smallest component, at most [`DEFAULT_JOURNAL`](super::DEFAULT_JOURNAL) bytes.
+    ///
+    /// # Errors
+    /// As [`RaidSet::configure`]; or the level needs no journal.
+    pub fn configure_with_journal(
+        unit: u32,
+        parameters: Parameters,
+        columns: Vec<Slot>,
+        spares: Vec<Slot>,
+        runner: Arc<dyn Runner>,
+    ) -> Result<Self, ConfigureError> {
+        if !journalled(parameters.level) {
+            return Err(ConfigureError::NoJournal { level: parameters.level });
+        }
+        let present = columns.iter().filter_map(|slot| Some((slot.name.as_str(), slot.device.as_ref()?)));
+        let sector_size = common_sector_size(present)?;
+        let mut sectors = super::DEFAULT_JOURNAL / u64::from(sector_size);
+        for device in columns.iter().filter_map(|slot| slot.device.as_ref()) {
+            sectors = sectors.min(device.size()? / u64::from(sector_size) / 8);
+        }
+        let set = Self::configure_as(unit, parameters, columns, spares, Some(sectors), runner)?;
+        set.set_journal(true).map_err(|error| ConfigureError::Journal { why: error.to_string() })?;
+        Ok(set)
+    }
+
+    /// `force`: the sectors of the journal that the set is to have room for.
+    pub(super) fn configure_as(
+        unit: u32,
+        parameters: Parameters,
+        columns: Vec<Slot>,
+        spares: Vec<Slot>,
+        force: Option<u64>,
+        runner: Arc<dyn Runner>,
+    ) -> Result<Self, ConfigureError> {
+        let (force, room) = (force.is_some(), force.unwrap_or(0));
         let present = columns.iter().filter_map(|slot| Some((slot.name.as_str(), slot.device.as_ref()?)));
         common_sector_size(present)?;
         let looked: Vec<_> =
@@ -239,6 +293,7 @@ impl RaidSet {
         let set = Self::build(Plan {
             unit,
             parameters,
+            room,
             spare_of: vec![None; components.len()],
             columns: components,
             spares: Vec::new(),
@@ -370,6 +425,7 @@ impl RaidSet {
         }
         let set = Self::build(Plan {
             unit,
+            room: 0,
             parameters,
             columns,
             spares,
@@ -519,6 +575,7 @@ impl RaidSet {
         let last_unit = members.clone().find_map(|member| member.label.as_ref()).map(|label| label.last_unit);
         Self::build(Plan {
             unit,
+            room: 0,
             parameters,
             columns: components,
             spares: spare_components,
@@ -555,7 +612,8 @@ impl RaidSet {
         }
         let model = live.iter().find_map(|column| column.label.clone());
         // A set has the size that its labels say: a lost component may have been the smallest. Forced, labels say nothing.
-        let mut usable = sectors.saturating_sub(PROTECTED_SECTORS);
+        let mut usable =
+            sectors.saturating_sub(PROTECTED_SECTORS).saturating_sub(known.journal_sectors.max(plan.room));
         if let Some(label) = model.as_ref().filter(|label| trusted && label.num_blocks <= usable) {
             usable = label.num_blocks;
         }
@@ -603,9 +661,13 @@ impl RaidSet {
             map_disabled: disabled,
             sequence: plan.sequence,
             autospare: known.autospare,
+            journal_sectors: known.journal_sectors,
             missed,
             caught_up: false,
         };
+        // Labels are clean only once nothing is left on the journal.
+        let labels = live.iter().filter_map(|live| live.label.as_ref());
+        let clean = labels.clone().count() > 0 && labels.clone().all(|label| label.clean);
         let degraded = (0..columns.len()).any(lost);
         let rebuild = plan.rebuild.map(|(known, target)| {
             Arc::new(Rebuild {
@@ -625,7 +687,7 @@ impl RaidSet {
             discards: false,
             block_device: false,
         };
-        Ok(Self {
+        let set = Self {
             info,
             unit,
             layout,
@@ -639,7 +701,14 @@ impl RaidSet {
             parity_good: AtomicBool::new(parity_good || !layout.redundant()),
             locks: StripeLocks::default(),
             repairs: AtomicU64::new(0),
-        })
+            scratch: Mutex::default(),
+            journal: Journal::default(),
+        };
+        set.start_journal();
+        if !clean {
+            set.replay()?;
+        }
+        Ok(set)
     }
 }
 

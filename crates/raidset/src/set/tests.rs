@@ -25,8 +25,12 @@ fn parameters(level: Level) -> Parameters {
 }
 
 fn disk(name: &str, seed: u64) -> Arc<SimDevice> {
-    let disk = Arc::new(SimDevice::new(name, DISK, seed));
-    let mut noise = vec![0; DISK as usize - 32768];
+    disk_of(name, seed, DISK)
+}
+
+fn disk_of(name: &str, seed: u64, size: u64) -> Arc<SimDevice> {
+    let disk = Arc::new(SimDevice::new(name, size, seed));
+    let mut noise = vec![0; size as usize - 32768];
     Rng::new(seed).fill(&mut noise);
     disk.overwrite(32768, &noise);
     disk
@@ -94,6 +98,12 @@ const SHAPES: &[(Level, usize)] = &[
     (Level::Raid6, 7),
     (Level::Mirror, 2),
     (Level::Mirror, 3),
+    (Level::RotatedSparing, 3),
+    (Level::RotatedSparing, 5),
+    (Level::Chained, 2),
+    (Level::Chained, 5),
+    (Level::Interleaved, 3),
+    (Level::Interleaved, 4),
 ];
 
 /// One run: random reads, writes, failures, rebuilds, restarts, always against the model.
@@ -459,11 +469,12 @@ fn a_rebuild_goes_on_from_its_checkpoint() {
     crashed[2] = new.clone();
     let set = configure(Level::Raid5, &crashed, false).unwrap();
     assert_eq!(set.status().columns[2].status, Status::Failed);
-    let before = new.counts().writes;
+    let before = new.counts().bytes_written;
     set.reconstruct_in_place(2, None, rows).unwrap();
     finish_rebuild(&set);
     // The rows that were left, the parity map, the label, which is written once, and the extension area, twice.
-    assert_eq!(new.counts().writes - before, ROWS - rows + 4);
+    let others = 512 + 1024 + 2 * 4096;
+    assert_eq!(new.counts().bytes_written - before, (ROWS - rows) * u64::from(UNIT) * SECTOR + others);
     assert!(contents(&set) == model);
     set.check_parity(&mut 0, u64::MAX, false).unwrap();
     assert_eq!(mismatches(&set), 0);
@@ -620,14 +631,30 @@ impl BlockDevice for Slow {
 /// Several threads write their own places and read them back, while components fail and are rebuilt.
 #[test]
 fn threads_share_a_set() {
+    share_a_set(false);
+    share_a_set(true);
+}
+
+fn share_a_set(journal: bool) {
+    let room = if journal { 200 } else { 0 };
     let slots = (0..4).map(|index| Slot {
         name: format!("m{index}"),
-        device: Some(Arc::new(Slow(MemoryDevice::new(format!("m{index}"), DISK))) as Arc<dyn BlockDevice>),
+        device: Some(Arc::new(Slow(MemoryDevice::new(format!("m{index}"), DISK + room * SECTOR)))
+            as Arc<dyn BlockDevice>),
     });
-    let set =
-        RaidSet::configure(0, parameters(Level::Raid5), slots.collect(), vec![], true, Arc::new(Inline))
-            .unwrap();
+    let set = RaidSet::configure_as(
+        0,
+        parameters(Level::Raid5),
+        slots.collect(),
+        vec![],
+        Some(room),
+        Arc::new(Inline),
+    )
+    .unwrap();
     rewrite(&set);
+    if journal {
+        set.set_journal(true).unwrap();
+    }
     std::thread::scope(|scope| {
         for thread in 0..4_u64 {
             let set = &set;
@@ -635,7 +662,7 @@ fn threads_share_a_set() {
             scope.spawn(move || {
                 let mut rng = Rng::new(thread);
                 let mut model = std::collections::HashMap::new();
-                for _ in 0..1500 {
+                for _ in 0..300 {
                     let at = (rng.below(24) * 4 + thread) * 300;
                     let mut bytes = [0; 300];
                     rng.fill(&mut bytes);

@@ -2,7 +2,7 @@
 
 use device::BlockDevice;
 
-use super::bytes::{le16, le32};
+use super::bytes::{crc, le16, le32};
 use super::ext::Ext;
 use super::tails::{self, Tail};
 use super::{Checks, read};
@@ -38,6 +38,19 @@ impl Ext {
         let dots = block.get(18) == Some(&2) && block.get(20..24) == Some(b"..\0\0");
         let number = le32(block, 0);
         (dot && dots && (1..=self.inodes).contains(&number)).then_some(number)
+    }
+
+    /// Whether a block of a folder has the checksum of the inode with this number and generation; blocks that are the root of
+    /// a hashed folder have theirs elsewhere, and don't.
+    pub(crate) fn folder_fits(&self, number: u32, generation: [u8; 4], block: &[u8]) -> bool {
+        const TAIL: usize = 12;
+        let Some((entries, tail)) = block.len().checked_sub(TAIL).map(|at| block.split_at(at)) else {
+            return false;
+        };
+        let Some(seed) = self.seed.filter(|_| tail[..8] == [0, 0, 0, 0, 12, 0, 0, 0xde]) else {
+            return false;
+        };
+        crc(crc(crc(seed, &number.to_le_bytes()), &generation), entries) == le32(tail, 8)
     }
 
     /// Looks at what a sound inode speaks of.

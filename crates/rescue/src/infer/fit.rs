@@ -18,6 +18,12 @@ pub(super) struct Fit {
     pub(super) explained: usize,
 }
 
+/// Image, slot and offset, and the addresses that speak for them.
+type Vote = ((usize, usize, u64), BTreeSet<u64>);
+
+/// Offsets that are tried for all members alike.
+const OFFSETS_ALIKE: usize = 2;
+
 /// What may be looked for.
 fn shapes() -> Vec<Shape> {
     let copies = |near, far, offset| Shape::Raid10(Copies { near, far, offset, sets: FarSets::All });
@@ -51,10 +57,16 @@ pub(super) fn fit(witnesses: &[Witness], sizes: &[u64]) -> Vec<Fit> {
     // Parity of rows that are nearly empty is a copy of what is in them: a wrong geometry may explain as many.
     fits.retain(|fit| fit.explained * 2 >= best);
     fits.sort_by_key(|fit| std::cmp::Reverse(fit.explained));
-    fits
+    let mut different: Vec<Fit> = Vec::new();
+    for fit in fits {
+        if !different.contains(&fit) {
+            different.push(fit);
+        }
+    }
+    different
 }
 
-/// The best places of the members under one geometry; `None` if the witnesses don't say.
+/// The best places of the members under one geometry.
 fn vote(
     shape: Shape,
     chunk: u64,
@@ -62,9 +74,11 @@ fn vote(
     witnesses: &[Witness],
     size: u64,
     count: usize,
-) -> Option<Fit> {
+) -> Vec<Fit> {
     // Only far copies depend on how long members are; they are cut to whole chunks.
-    let geometry = Geometry::new(shape, chunk, &vec![size / chunk * chunk; members]).ok()?;
+    let Ok(geometry) = Geometry::new(shape, chunk, &vec![size / chunk * chunk; members]) else {
+        return Vec::new();
+    };
     // For each image: how often which slot with which offset. An address that is found several times in one place of the
     // geometry counts once; so a file system's journal, with many copies of few blocks, outvotes nobody.
     let mut votes: BTreeMap<(usize, usize, u64), BTreeSet<u64>> = BTreeMap::new();
@@ -91,23 +105,44 @@ fn vote(
     for ((_, _, offset), count) in &votes {
         *offsets.entry(*offset).or_default() += count.len();
     }
-    let mut ranked: Vec<((usize, usize, u64), BTreeSet<u64>)> = votes.into_iter().collect();
+    let mut ranked: Vec<Vote> = votes.into_iter().collect();
     ranked.sort_by_key(|((_, _, offset), found)| std::cmp::Reverse((found.len(), offsets[offset])));
+    let mut favoured: Vec<(u64, usize)> = offsets.iter().map(|(offset, votes)| (*offset, *votes)).collect();
+    favoured.sort_by_key(|(_, votes)| std::cmp::Reverse(*votes));
+    // Copies that lie elsewhere get as many votes: each of the most common offsets is tried for all members, too.
+    let alike = favoured.iter().take(OFFSETS_ALIKE).map(|(offset, _)| Some(*offset));
+    let common = favoured.first().map_or(0, |(offset, _)| *offset);
+    std::iter::once(None)
+        .chain(alike)
+        .map(|only| place(shape, chunk, members, &ranked, only, common, count))
+        .collect()
+}
+
+/// Gives members their slots, those with most votes first; if `only` is given, those alone that begin there.
+fn place(
+    shape: Shape,
+    chunk: u64,
+    members: usize,
+    ranked: &[Vote],
+    only: Option<u64>,
+    common: u64,
+    count: usize,
+) -> Fit {
     let mut slots: Vec<Option<(usize, u64)>> = vec![None; members];
     let mut placed = BTreeSet::new();
-    let mut explained = BTreeSet::new();
-    for ((image, slot, offset), mut found) in ranked {
-        if slots.get(slot) == Some(&None) && placed.insert(image) {
-            slots[slot] = Some((image, offset));
-            explained.append(&mut found);
+    let mut explained: BTreeSet<u64> = BTreeSet::new();
+    for ((image, slot, offset), found) in ranked {
+        let alike = only.is_none_or(|only| only == *offset);
+        if alike && slots.get(*slot) == Some(&None) && placed.insert(*image) {
+            slots[*slot] = Some((*image, *offset));
+            explained.extend(found);
         }
     }
-    let common = offsets.into_iter().max_by_key(|(_, votes)| *votes)?.0;
     // Whoever holds no witness gets what is left, if that is only one way.
     let free: Vec<usize> = (0..members).filter(|slot| slots[*slot].is_none()).collect();
     let waiting: Vec<usize> = (0..count).filter(|image| !placed.contains(image)).collect();
     if let ([slot], [image]) = (&free[..], &waiting[..]) {
-        slots[*slot] = Some((*image, common));
+        slots[*slot] = Some((*image, only.unwrap_or(common)));
     }
-    Some(Fit { shape, chunk, slots, explained: explained.len() })
+    Fit { shape, chunk, slots, explained: explained.len() }
 }

@@ -185,18 +185,24 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
     let mut bitmaps: std::collections::HashMap<u32, (u64, u64)> = std::collections::HashMap::new();
     for descriptor in descriptors.values().filter(|_| ext.descriptor_size() >= 64) {
         let inodes = u64::from(ext.inodes_per_group);
-        if descriptor.flags & Descriptor::BLOCKS_UNUSED == 0 {
-            bitmaps
-                .insert(descriptor.block_sum, (ext.blocks_per_group(), descriptor.block_bitmap * ext.block));
-        }
-        if descriptor.flags & Descriptor::INODES_UNUSED == 0 {
-            bitmaps.insert(descriptor.inode_sum, (inodes, descriptor.inode_bitmap * ext.block));
-        }
+        let mut learn = |unused: u16, sum: u32, bits: u64, block: u64| {
+            if descriptor.flags & unused == 0 {
+                // Bitmaps of the same bits can't be told apart.
+                bitmaps.entry(sum).and_modify(|known| known.0 = 0).or_insert((bits, block * ext.block));
+            }
+        };
+        learn(
+            Descriptor::BLOCKS_UNUSED,
+            descriptor.block_sum,
+            ext.blocks_per_group(),
+            descriptor.block_bitmap,
+        );
+        learn(Descriptor::INODES_UNUSED, descriptor.inode_sum, inodes, descriptor.inode_bitmap);
     }
     let table = |group: u64| descriptors.get(&group).map(|descriptor| descriptor.inode_table);
     // Folders know their inode's number, and the inodes know where the folders are.
     let mut folders: Vec<(usize, u64, u32)> = Vec::new();
-    let mut starts: std::collections::HashMap<u32, u64> = std::collections::HashMap::new();
+    let mut starts: std::collections::HashMap<u32, (u64, [u8; 4])> = std::collections::HashMap::new();
     for (image, opened) in images.iter().enumerate() {
         let size = opened.device.size().unwrap_or(0);
         let before = witnesses.len();
@@ -209,7 +215,8 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
                 {
                     let address = ext.inode_at(number, table);
                     witnesses.extend(address.map(|address| Witness { image, at: place, address }));
-                    starts.extend(ext.folder_start(inode).map(|start| (number, start)));
+                    let generation = [inode[0x64], inode[0x65], inode[0x66], inode[0x67]];
+                    starts.extend(ext.folder_start(inode).map(|start| (number, (start, generation))));
                 }
                 if !at.is_multiple_of(1024) {
                     continue;
@@ -231,9 +238,12 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
             }
         }
     }
-    let found = folders
-        .into_iter()
-        .filter_map(|(image, at, number)| Some(Witness { image, at, address: *starts.get(&number)? }));
+    let found = folders.into_iter().filter_map(|(image, at, number)| {
+        let (address, generation) = *starts.get(&number)?;
+        let mut block = vec![0; ext.block as usize];
+        let read = images[image].device.read(at, &mut block).is_ok();
+        (read && ext.folder_fits(number, generation, &block)).then_some(Witness { image, at, address })
+    });
     witnesses.extend(found);
     witnesses
 }

@@ -11,16 +11,18 @@
 mod fit;
 mod gather;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use device::BlockDevice;
 use geometry::md::Shape;
 
-use crate::{Candidate, Image, LeftOut, Slot, content, score};
+use crate::{Candidate, Image, LeftOut, Slot, content, raid6, score};
 use fit::Fit;
 use gather::Gathered;
 
+/// Most file systems whose arrays are looked for.
+const SYSTEMS_MAX: usize = 8;
 /// Witnesses without which nothing is said.
 const WITNESSES_LEAST: usize = 8;
 /// Most fits that are put together and looked at.
@@ -31,6 +33,10 @@ const FREE_MAX: usize = 4;
 const ROWS: u64 = 512;
 /// Most candidates that are proposed for one array.
 const PROPOSED_MAX: usize = 6;
+/// Structures of a file system that fit, without which nothing is sure.
+const STRUCTURES_LEAST: i64 = 16;
+/// Tenths of the witnesses that an answer must explain to be sure.
+const EXPLAINED_LEAST: usize = 7;
 /// The score of candidates that can't be told apart.
 const TIED: u8 = 50;
 
@@ -39,6 +45,8 @@ const SEEDS_MAX: usize = 8;
 /// Most orders that are tried to improve fits.
 const TRIES_MAX: usize = 1500;
 
+/// Answers that differ by no more structures than this are not told apart.
+const NEAR: i64 = 2;
 /// What it is worth if nothing of the file system is found.
 const NOTHING: i64 = -1 << 40;
 /// All orders of no more members than this are tried.
@@ -48,8 +56,11 @@ const ORDERED_MAX: usize = 4;
 struct Ranked {
     candidate: Candidate,
     fit: Fit,
-    key: (i64, i64, usize, bool),
+    key: Key,
 }
+
+/// Structures that fit, parity and odd things, addresses explained, whether the file system was told of it.
+type Key = (i64, i64, usize, bool);
 
 /// Candidates for the arrays that these images are members of, as far as file systems on them tell.
 pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
@@ -58,14 +69,42 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
     if images.is_empty() {
         return proposed;
     }
-    for gathered in gather::gather(images).into_iter().take(4) {
-        let own: BTreeSet<usize> = gathered.witnesses.iter().map(|witness| witness.image).collect();
-        let free: Vec<usize> =
-            (0..images.len()).filter(|image| !taken.contains(&images[*image].path)).collect();
-        if gathered.witnesses.len() < WITNESSES_LEAST || !own.iter().any(|image| free.contains(image)) {
+    let all = gather::gather(images);
+    // One alone may be chance.
+    let members_of = |gathered: &Gathered| {
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        gathered.witnesses.iter().for_each(|witness| *counts.entry(witness.image).or_default() += 1);
+        counts.into_iter().filter(|(_, count)| *count > 1).map(|(image, _)| image).collect::<Vec<_>>()
+    };
+    let of_any: BTreeSet<usize> = all.iter().flat_map(members_of).collect();
+    for gathered in all.iter().take(SYSTEMS_MAX) {
+        let is_free = |image: &usize| !taken.contains(&images[*image].path);
+        let own: Vec<usize> = members_of(gathered).into_iter().filter(is_free).collect();
+        if gathered.witnesses.len() < WITNESSES_LEAST || own.is_empty() {
             continue;
         }
-        let candidates = of_system(images, &free, &gathered);
+        // Whoever says nothing may be a member as well, if it is of the right size.
+        let size = |image: usize| images[image].device.size().unwrap_or(0);
+        let silent = (0..images.len()).filter(|image| {
+            !of_any.contains(image) && is_free(image) && own.iter().any(|own| size(*own) == size(*image))
+        });
+        let with_silent: Vec<usize> = own.iter().copied().chain(silent).collect();
+        let mut candidates = Vec::new();
+        for pile in [&own, &with_silent] {
+            if pile.len() == own.len() && !candidates.is_empty() || pile.len() > own.len() + FREE_MAX {
+                continue;
+            }
+            let members: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
+            let mut found = raid6::infer(&members);
+            if found.iter().all(|candidate| candidate.score < 90) {
+                found.extend(of_system(images, pile, gathered));
+            }
+            found.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
+            let best = |candidates: &[Candidate]| candidates.first().map_or(0, |best| best.score);
+            if best(&found) > best(&candidates) || candidates.is_empty() {
+                candidates = found;
+            }
+        }
         if let Some(best) = candidates.first().filter(|best| best.score > TIED) {
             taken.extend(best.slots.iter().flatten().map(|slot| slot.path.clone()));
         }
@@ -108,15 +147,21 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         }
     }
     let Some(best) = kept.first().map(|best| best.key) else { return Vec::new() };
-    let ties = kept.iter().filter(|ranked| ranked.key == best).count();
+    let ties = kept.iter().filter(|ranked| is_near(&best, &ranked.key)).count();
     let scored = kept.into_iter().take(PROPOSED_MAX.max(ties.min(24))).map(|ranked| {
         let mut candidate = score::scored(ranked.candidate, false);
-        if ranked.key < best {
+        if !is_near(&best, &ranked.key) {
             candidate.score = candidate.score.min(TIED - 5);
             candidate.reasons.push("another geometry fits better".to_owned());
         } else if ties > 1 {
             candidate.score = candidate.score.min(TIED);
             candidate.reasons.push(format!("{ties} candidates fit equally well and can't be told apart"));
+        } else if ranked.key.0 < STRUCTURES_LEAST {
+            candidate.score = candidate.score.min(TIED);
+            candidate.reasons.push("too few structures of its file system were found to be sure".to_owned());
+        } else if ranked.fit.explained * 10 < addresses * EXPLAINED_LEAST {
+            candidate.score = candidate.score.min(TIED);
+            candidate.reasons.push("too many blocks that know their address are elsewhere".to_owned());
         }
         candidate
     });
@@ -147,26 +192,36 @@ fn seeds(ranked: &[Ranked]) -> Vec<Fit> {
 }
 
 /// Moves members as long as that makes it better: where parity is a copy of data, votes may be for either.
-fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>) -> Option<Ranked> {
-    let mut best = rank(seed)?;
+/// Those that are nearly as good as the best come with it.
+fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>) -> Vec<Ranked> {
+    let Some(mut best) = rank(seed) else { return Vec::new() };
     let count = seed.slots.len();
+    let mut near: Vec<Ranked> = Vec::new();
     let mut attempt = |fit: Fit, best: &mut Ranked| {
         *tries = tries.saturating_sub(1);
-        match rank(&fit).filter(|ranked| *tries > 0 && ranked.key > best.key) {
-            Some(ranked) => *best = ranked,
-            None => return false,
+        match rank(&fit).filter(|_| *tries > 0) {
+            Some(ranked) if ranked.key > best.key => {
+                near.push(std::mem::replace(best, ranked));
+                true
+            }
+            Some(ranked) => {
+                near.push(ranked);
+                false
+            }
+            None => false,
         }
-        true
     };
+    let pairs = || (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
     if count <= ORDERED_MAX {
         for order in orders(count) {
             let slots = order.iter().map(|slot| seed.slots[*slot]).collect();
             attempt(Fit { slots, ..seed.clone() }, &mut best);
         }
-        return Some(best);
     }
-    let pairs = || (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
     'again: loop {
+        if count <= ORDERED_MAX {
+            break;
+        }
         for (from, to) in pairs().filter(|(from, to)| from < to) {
             let mut fit = best.fit.clone();
             fit.slots.swap(from, to);
@@ -182,8 +237,16 @@ fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>)
                 continue 'again;
             }
         }
-        return Some(best);
+        break;
     }
+    near.retain(|other| is_near(&best.key, &other.key));
+    near.push(best);
+    near
+}
+
+/// Whether the better of two is no better than chance may make it.
+fn is_near(best: &Key, other: &Key) -> bool {
+    best.1 == other.1 && best.0 - other.0 + best.2.cast_signed() as i64 - other.2.cast_signed() as i64 <= NEAR
 }
 
 /// All orders of so many things.
@@ -248,6 +311,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
             size: if matches!(fit.shape, Shape::Raid0(_)) { sizes[image] - data_offset } else { size },
             valid: None,
             new_data_offset: None,
+            clean_by: None,
         })
     };
     let placed: BTreeSet<usize> = fit.slots.iter().flatten().map(|(image, _)| *image).collect();
@@ -300,7 +364,10 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
     let missing = candidate.slots.iter().filter(|slot| slot.is_none()).count().cast_signed() as i64;
     let structures =
         if checks.right == 0 { NOTHING } else { i64::from(checks.right) - 10 * i64::from(checks.wrong) };
-    let order = rows * 100 - missing * 50 - 30 * candidate.left_out.len().cast_signed() as i64;
+    // Members mostly begin alike.
+    let offsets: BTreeSet<u64> = fit.slots.iter().flatten().map(|(_, offset)| *offset).collect();
+    let odd = candidate.left_out.len() + offsets.len().saturating_sub(1);
+    let order = rows * 100 - missing * 50 - 30 * odd.cast_signed() as i64;
     Some(Ranked { key: (structures, order, fit.explained, hinted), fit: fit.clone(), candidate })
 }
 

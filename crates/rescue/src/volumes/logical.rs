@@ -122,7 +122,7 @@ impl Group {
             SegmentKind::Mirror { areas } => {
                 let sources = areas.iter().map(|area| {
                     let (device, start) = self.area(area, depth)?;
-                    Ok(device.map(|device| Source { device, start, valid: u64::MAX }))
+                    Ok(device.map(|device| Source::whole(device, start)))
                 });
                 let sources = sources.collect::<Result<Vec<_>, String>>()?;
                 array(Shape::Raid1, 0, segment.size, sources).map(whole)
@@ -137,7 +137,7 @@ impl Group {
                     size = size.min(bytes);
                     // An image with a device that is gone fails where it is read, which the others make up for.
                     let device = self.plain(image, depth + 1).ok();
-                    sources.push(device.map(|device| Source { device, start: 0, valid: u64::MAX }));
+                    sources.push(device.map(|device| Source::whole(device, 0)));
                 }
                 array(shape, *chunk, size, sources).map(whole)
             }
@@ -172,7 +172,7 @@ impl Group {
         let places = areas.iter().map(|area| self.area(area, depth)).collect::<Result<Vec<_>, String>>()?;
         let sources = places
             .into_iter()
-            .map(|(device, start)| device.map(|device| Source { device, start, valid: u64::MAX }))
+            .map(|(device, start)| device.map(|device| Source::whole(device, start)))
             .collect();
         let device = array(Shape::Raid0(ZoneOrder::Alternate), chunk, each, sources)?;
         Ok(vec![Run { length: size, device: Some(device), offset: 0 }])

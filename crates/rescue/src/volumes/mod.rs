@@ -167,6 +167,11 @@ fn look(
             if found.iter().any(|found| found.damaged) {
                 problems.push("what is on it is damaged".to_owned());
             }
+            for longer in found.iter().filter_map(|found| found.size).filter(|said| *said > size) {
+                problems.push(format!(
+                    "what is on it says that it has {longer} bytes, but there are only {size}"
+                ));
+            }
             if found.iter().any(|found| found.kind == Kind::LvmPv)
                 && let Ok(Some(volume)) = formats::lvm::physical_volume(&**device)
             {

@@ -194,6 +194,7 @@ fn what_cannot_be_is_an_error() {
     best.layout = 99;
     assert!(matches!(best.open(), Err(RescueError::Geometry { .. })));
     assert!(Plan::from_text("{\"candidates\": [{}]}").is_err());
+    edits_are_checked();
     fs::write(pile.folder.path().join("a.map"), "nonsense").unwrap();
     fs::write(pile.folder.path().join("a"), [0; 512]).unwrap();
     assert!(matches!(Image::open(pile.folder.path().join("a")), Err(RescueError::Map { .. })));
@@ -207,8 +208,10 @@ fn people_are_told() {
     let text = render_scan(&scan);
     for part in [
         "Array nas:0, UUID 05050505:05050505:05050505:05050505",
-        "stale, 13 events behind",
+        "updated 1970-01-01 00:17:00 UTC, up to date",
+        "updated 1970-01-01 00:16:47 UTC, stale, 13 events behind",
         "slot 3: missing",
+        "coffer rescue plan --save",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
@@ -217,6 +220,19 @@ fn people_are_told() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert!(render_plan(&Plan { candidates: Vec::new() }).contains("No way"));
+    // One member whose superblock says another chunk than the others do.
+    let other = superblock(Shape::from_codes(5, 2).unwrap(), 65536, 5, 2, 20, &[0, 1, 2, 0xfffe, 4]);
+    let path = pile.folder.path().join(format!("disk-{:02x}", 2 * 57 + 11));
+    std::os::unix::fs::FileExt::write_all_at(
+        &fs::OpenOptions::new().write(true).open(&path).unwrap(),
+        &other,
+        4096,
+    )
+    .unwrap();
+    let scan = rescue::scan(&pile.images());
+    let text = render_scan(&scan);
+    assert_eq!(scan.arrays[0].contradictions.len(), 1, "{text}");
+    assert!(text.contains("says chunk") && text.contains("the newest member says"), "{text}");
 }
 
 /// Random bytes give no hint where the array begins and whether data goes on after the parity, so the right
@@ -260,4 +276,104 @@ fn other_disks_are_no_raid_6() {
     let pile = Pile { folder, made };
     let images = pile.images();
     assert!(plan(&images, &scan(&images)).candidates.is_empty());
+}
+
+/// Gives a member a write-intent bitmap with these bits, one for each 64 KiB.
+fn put_bitmap(path: &PathBuf, events: u64, bits: u16) {
+    let mut image = fs::read(path).unwrap();
+    image[4096 + 8] |= 1;
+    image[4096 + 96..4096 + 100].copy_from_slice(&16_i32.to_le_bytes());
+    image[4096 + 216..4096 + 220].fill(0);
+    let words =
+        image[4096..4608].chunks(4).map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap())));
+    let sum: u64 = words.sum();
+    let sum = (sum as u32).wrapping_add((sum >> 32) as u32);
+    image[4096 + 216..4096 + 220].copy_from_slice(&sum.to_le_bytes());
+    let mut put =
+        |at: usize, field: &[u8]| image[12288 + at..12288 + at + field.len()].copy_from_slice(field);
+    put(0, b"bitm");
+    put(4, &4_u32.to_le_bytes());
+    put(8, &[5; 16]);
+    put(24, &events.to_le_bytes());
+    put(32, &10_u64.to_le_bytes());
+    put(40, &2048_u64.to_le_bytes());
+    put(52, &65536_u32.to_le_bytes());
+    put(256, &bits.to_le_bytes());
+    fs::write(path, image).unwrap();
+}
+
+/// A member that was lost first is as good as new wherever nothing was written since: there it makes up for bad sectors of
+/// the others, and nowhere else.
+#[test]
+fn a_stale_member_is_read_where_the_bitmap_is_clean() {
+    let pile = pile(5, 2, 4096, &[Some(100), Some(50), Some(100), Some(100)]);
+    let paths = pile.paths();
+    let path_of = |slot: usize| pile.folder.path().join(format!("disk-{:02x}", (slot * 57 + 11) % 256));
+    for slot in [0, 2, 3] {
+        put_bitmap(&path_of(slot), 100, 1 << 3 | 1 << 7);
+    }
+    // What was written since lies in the fourth and the eighth 64 KiB; the rest of it is as it was.
+    let mut stale = fs::read(path_of(1)).unwrap();
+    for (unit, bytes) in stale[DATA as usize..].chunks_mut(65536).enumerate() {
+        if ![3, 7].contains(&unit) {
+            bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
+        }
+    }
+    fs::write(path_of(1), stale).unwrap();
+    // The third member can't be read in the second and the eighth.
+    let map = pile.folder.path().join("map");
+    let (clean, dirty) = (DATA + 65536, DATA + 7 * 65536);
+    fs::write(
+        &map,
+        format!(
+            "0 + 1\n0 {clean:#x} +\n{clean:#x} 0x2000 -\n{:#x} {:#x} +\n{dirty:#x} 0x1000 -\n{:#x} 0x80000 +\n",
+            clean + 0x2000,
+            dirty - clean - 0x2000,
+            dirty + 0x1000
+        ),
+    )
+    .unwrap();
+    let images: Vec<Image> = paths
+        .iter()
+        .map(|path| Image::open_with(path, (*path == path_of(2)).then_some(&*map)).unwrap())
+        .collect();
+    let plan = plan(&images, &scan(&images));
+    let best = &plan.candidates[0];
+    assert!(best.slots[1].as_ref().unwrap().clean_by.is_some(), "{:?}", best.reasons);
+    assert_eq!(Plan::from_text(&plan.to_text().unwrap()).unwrap(), plan);
+    let array = best.open().unwrap();
+    let mut bytes = vec![0; pile.made.contents.len()];
+    let lost = array.read_around_losses(0, &mut bytes).unwrap();
+    // One chunk of the row can't be had, and that is the only one.
+    let gone: u64 = lost.iter().map(|range| range.end - range.start).sum();
+    assert!(gone == 4096 || gone == 8192, "{lost:?}");
+    for range in &lost {
+        let range = range.start as usize..range.end as usize;
+        bytes[range.clone()].copy_from_slice(&pile.made.contents[range]);
+    }
+    assert!(bytes == pile.made.contents);
+}
+
+/// What people get wrong in a plan is told with the place where it stands.
+fn edits_are_checked() {
+    let pile = pile(5, 2, 4096, &[Some(100), Some(100), Some(100)]);
+    let images = pile.images();
+    let text = plan(&images, &scan(&images)).to_text().unwrap();
+    let told = |text: &str| match Plan::from_text(text).and_then(|plan| plan.candidates[0].open()) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(told(&text), "");
+    let wrong = |from: &str, to: &str| told(&text.replacen(from, to, 1));
+    let said = wrong("\"level\"", "\"lvl\"");
+    assert!(said.contains("unknown field `lvl`") && said.contains("line"), "{said}");
+    assert!(wrong("\"chunk\": 4096", "\"chunk\": 0").contains("chunk"));
+    assert!(wrong("\"chunk\": 4096", "\"chunk\": \"4K\"").contains("line"));
+    assert!(wrong("\"level\": 5", "\"level\": 7").contains("level"));
+    let far = wrong("\"data_offset\": 65536", "\"data_offset\": 655360000");
+    assert!(far.starts_with("slot 0 ") && far.contains("behind the end"), "{far}");
+    let paths: Vec<String> = pile.paths().iter().map(|path| path.display().to_string()).collect();
+    let twice = wrong(&paths[1], &paths[0]);
+    assert!(twice.contains("is in slot") && twice.contains("as well"), "{twice}");
+    assert!(wrong(&paths[2], "/nowhere/disk").contains("/nowhere/disk"));
 }

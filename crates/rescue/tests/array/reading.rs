@@ -25,7 +25,7 @@ fn section(made: &Made, missing: &[usize], bad: &[(usize, Range<u64>)]) -> Secti
         let map = BadMap::from_bad_ranges(own.map(|(_, range)| range.start + START..range.end + START));
         let device = MemoryDevice::from_bytes(format!("member {member}"), &image);
         let device: Arc<dyn BlockDevice> = Arc::new(BadMapDevice::new(Arc::new(device), map));
-        Some(Source { device, start: START, valid: u64::MAX })
+        Some(Source::whole(device, START))
     };
     Section {
         geometry: made.geometry.clone(),

@@ -1,0 +1,232 @@
+//! Many stripes at a time: long reads, rebuilding rows, comparing parity. Whatever does not go smoothly is done stripe by stripe.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use device::{BlockDevice, DeviceError, Operation};
+
+use super::RaidSet;
+use super::io::Piece;
+use super::locks::lock;
+use super::members::{Members, Rebuild};
+use super::stripe::Units;
+use crate::layout::Stripe;
+
+/// Bytes that a job reads at once: few enough to stay in the cache until they have been used.
+const JOB_BYTES: usize = 2 << 20;
+/// Stripes that a job locks at once.
+const JOB_STRIPES: usize = 128;
+
+impl RaidSet {
+    /// Reads what can be read of a range as it stands, in one go. False: that did not work, or components have changed meanwhile.
+    pub(super) fn read_smoothly(&self, offset: u64, out: &mut [u8]) -> bool {
+        let members = self.members();
+        let unit_bytes = self.unit_bytes() as u64;
+        let stripe_bytes = unit_bytes * u64::from(self.layout().stripe_data_units());
+        let mut pieces: Vec<Piece<&mut [u8]>> = Vec::new();
+        let mut at = offset;
+        let mut rest = out;
+        let mut stripe = self.layout().stripe(at / stripe_bytes);
+        while !rest.is_empty() {
+            if stripe.index != at / stripe_bytes {
+                stripe = self.layout().stripe(at / stripe_bytes);
+            }
+            let (unit, within) = (at % stripe_bytes / unit_bytes, at % unit_bytes);
+            let length = (unit_bytes - within).min(rest.len() as u64) as usize;
+            let (now, after) = std::mem::take(&mut rest).split_at_mut(length);
+            let unit = self.copy_to_read(&stripe, unit as usize);
+            let (column, row) = (stripe.column(unit), stripe.row(unit));
+            let Some(device) = members.at(column, row) else { return false };
+            let offset = self.offset(row, within as usize);
+            pieces.push(Piece { column, device: device.clone(), offset, bytes: now, tag: 0 });
+            rest = after;
+            at += length as u64;
+        }
+        self.read_pieces(&mut pieces).is_empty() && self.unchanged(&members)
+    }
+
+    /// How many stripes of `reads` units each a job takes at once.
+    fn job_stripes(&self, reads: usize) -> usize {
+        (JOB_BYTES / (self.unit_bytes() * reads.max(1))).clamp(1, JOB_STRIPES)
+    }
+
+    /// Rebuilds the next rows, at most `rows` of them; returns how many were done.
+    ///
+    /// # Errors
+    /// Something cannot be read, or the target not be written.
+    pub(super) fn rebuild_rows(&self, rebuild: &Rebuild, rows: u64) -> Result<u64, DeviceError> {
+        let column = rebuild.column;
+        let begin = rebuild.rows.load(Ordering::Acquire);
+        let reads = usize::from(self.layout().stripe_data_units());
+        let rows = rows.min(self.layout().rows() - begin).min(self.job_stripes(reads) as u64);
+        let end = begin + rows;
+        let mut indices: Vec<u64> =
+            (begin..end).filter_map(|row| self.layout().stripe_of(row, column)).collect();
+        indices.sort_unstable();
+        let _guard = self.locks.lock_list(&indices);
+        if rebuild.partial {
+            indices.retain(|&stripe| self.missed(column, stripe));
+        }
+        let stripes: Vec<Stripe> = indices.iter().map(|&index| self.layout().stripe(index)).collect();
+        let members = self.members();
+        self.rebuild_stripes(&members, &stripes, column, &rebuild.target)?;
+        rebuild.rows.store(end, Ordering::Release);
+        Ok(rows)
+    }
+
+    /// Makes the units that some stripes, which are locked, have in a column, and writes them to `target`.
+    fn rebuild_stripes(
+        &self,
+        members: &Members,
+        stripes: &[Stripe],
+        column: usize,
+        target: &Arc<dyn BlockDevice>,
+    ) -> Result<(), DeviceError> {
+        let unit_bytes = self.unit_bytes();
+        let unit_of = |stripe: &Stripe| stripe.columns().position(|other| other == column).unwrap_or(0);
+        // What is read of each stripe: the unit itself if it is somewhere whole, else as many others as it takes.
+        let mut sources: Vec<Vec<usize>> = Vec::with_capacity(stripes.len());
+        for stripe in stripes {
+            let units = Units::of(members, stripe);
+            let wanted = unit_of(stripe);
+            let count = if self.mirrored() { 1 } else { stripe.data_columns() };
+            sources.push(if units.devices[wanted].is_some() {
+                vec![wanted]
+            } else {
+                (0..stripe.width()).filter(|&unit| units.devices[unit].is_some()).take(count).collect()
+            });
+        }
+        let total: usize = sources.iter().map(Vec::len).sum();
+        let mut buffer = std::mem::take(&mut *lock(&self.scratch));
+        buffer.resize((total + stripes.len()) * unit_bytes, 0);
+        let (read, made) = buffer.split_at_mut(total * unit_bytes);
+        let mut pieces = Vec::with_capacity(total);
+        let mut lanes = read.chunks_mut(unit_bytes);
+        for (tag, (stripe, units)) in stripes.iter().zip(&sources).enumerate() {
+            for (&unit, bytes) in units.iter().zip(lanes.by_ref()) {
+                let (column, row) = (stripe.column(unit), stripe.row(unit));
+                let Some(device) = members.at(column, row) else { continue };
+                let offset = self.offset(row, 0);
+                pieces.push(Piece { column, device: device.clone(), offset, bytes, tag });
+            }
+        }
+        let mut failed: Vec<usize> = self.read_pieces(&mut pieces).into_iter().map(|(tag, _)| tag).collect();
+        drop(pieces);
+        failed.sort_unstable();
+        let mut lanes = read.chunks(unit_bytes);
+        for (tag, ((stripe, units), out)) in
+            stripes.iter().zip(&sources).zip(made.chunks_mut(unit_bytes)).enumerate()
+        {
+            let sources: Vec<&[u8]> = lanes.by_ref().take(units.len()).collect();
+            let wanted = unit_of(stripe);
+            let enough = units[..] == [wanted]
+                || units.len() >= if self.mirrored() { 1 } else { stripe.data_columns() };
+            if failed.binary_search(&tag).is_ok() || !enough {
+                self.make_unit(members, stripe, wanted, out)?;
+            } else if let [one] = sources[..]
+                && (units[0] == wanted || self.mirrored())
+            {
+                out.copy_from_slice(one);
+            } else {
+                let mut present: Vec<Option<&[u8]>> = vec![None; stripe.width()];
+                for (&unit, bytes) in units.iter().zip(sources) {
+                    present[unit] = Some(bytes);
+                }
+                self.reconstruct(stripe, &present, &mut [(wanted, out)])?;
+            }
+        }
+        let mut outputs: Vec<_> = stripes
+            .iter()
+            .zip(made.chunks(unit_bytes))
+            .map(|(stripe, bytes)| {
+                let offset = self.offset(stripe.row(unit_of(stripe)), 0);
+                Piece { column, device: target.clone(), offset, bytes: bytes.into(), tag: 0 }
+            })
+            .collect();
+        let written =
+            self.write_pieces(&mut outputs).into_iter().next().map_or(Ok(()), |failure| Err(failure.error));
+        drop(outputs);
+        *lock(&self.scratch) = buffer;
+        written
+    }
+
+    /// Compares the redundancy of some stripes with their data, and corrects it if `repair`; returns how many did not match.
+    /// `cursor` moves over those that were done.
+    ///
+    /// # Errors
+    /// A unit is lost or cannot be read: without it there is nothing to compare.
+    pub(super) fn check_stripes(&self, cursor: &mut u64, end: u64, repair: bool) -> Result<u64, DeviceError> {
+        let width = self.layout().stripe(*cursor).width();
+        let end = end.min(*cursor + self.job_stripes(width) as u64);
+        let stripes: Vec<Stripe> = (*cursor..end).map(|index| self.layout().stripe(index)).collect();
+        let _guard = self.locks.lock_all(*cursor..end);
+        let members = self.members();
+        let mut wrong = 0;
+        let doubtful = self.compare(&members, &stripes);
+        for stripe in &stripes {
+            if doubtful.contains(&stripe.index) {
+                wrong += u64::from(!self.check_stripe(&members, stripe, repair)?);
+            }
+            *cursor = stripe.index + 1;
+        }
+        Ok(wrong)
+    }
+
+    /// The stripes of some, all locked, that are not known to match: they do not, or cannot all be read.
+    fn compare(&self, members: &Members, stripes: &[Stripe]) -> Vec<u64> {
+        let unit_bytes = self.unit_bytes();
+        let total: usize = stripes.iter().map(Stripe::width).sum();
+        let mut buffer = std::mem::take(&mut *lock(&self.scratch));
+        buffer.resize(total * unit_bytes, 0);
+        let mut pieces = Vec::with_capacity(total);
+        let mut lanes = buffer.chunks_mut(unit_bytes);
+        let mut doubtful = Vec::new();
+        for stripe in stripes {
+            for (unit, column) in stripe.columns().enumerate() {
+                let (Some(bytes), Some(device)) = (lanes.next(), members.at(column, stripe.row(unit))) else {
+                    doubtful.push(stripe.index);
+                    continue;
+                };
+                let offset = self.offset(stripe.row(unit), 0);
+                pieces.push(Piece {
+                    column,
+                    device: device.clone(),
+                    offset,
+                    bytes,
+                    tag: stripe.index as usize,
+                });
+            }
+        }
+        doubtful.extend(self.read_pieces(&mut pieces).into_iter().map(|(tag, _)| tag as u64));
+        drop(pieces);
+        let mut lanes = buffer.chunks(unit_bytes);
+        for stripe in stripes {
+            let units: Vec<&[u8]> = lanes.by_ref().take(stripe.width()).collect();
+            if !doubtful.contains(&stripe.index) && !self.matches(stripe, &units) {
+                doubtful.push(stripe.index);
+            }
+        }
+        *lock(&self.scratch) = buffer;
+        doubtful
+    }
+
+    /// Whether the redundancy of a stripe matches its data.
+    fn matches(&self, stripe: &Stripe, units: &[&[u8]]) -> bool {
+        let (data, redundancy) = units.split_at(stripe.data_columns());
+        if self.mirrored() {
+            return redundancy.iter().all(|copy| *copy == data[0]);
+        }
+        redundancy.is_empty() || parity::verify(data, redundancy).unwrap_or(false)
+    }
+
+    /// Makes lost units of a stripe of those that are present.
+    pub(super) fn reconstruct(
+        &self,
+        stripe: &Stripe,
+        present: &[Option<&[u8]>],
+        wanted: &mut [(usize, &mut [u8])],
+    ) -> Result<(), DeviceError> {
+        parity::reconstruct(stripe.data_columns(), present, wanted)
+            .map_err(|error| self.impossible(Operation::Read, stripe, &error))
+    }
+}

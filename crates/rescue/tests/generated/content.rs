@@ -1,0 +1,60 @@
+//! File systems with files on them, made by the system's own tools.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use device::Rng;
+
+fn ran(command: &mut Command) -> bool {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// A folder of files of random bytes, text and zeros, in folders of folders; about `total` bytes.
+fn files(folder: &Path, rng: &mut Rng, total: u64) {
+    let mut left = total;
+    let mut place = folder.to_owned();
+    for number in 0..10_000 {
+        if rng.chance(1, 8) {
+            let base = if rng.chance(1, 2) { folder } else { &*place };
+            place = base.join(format!("folder-{number}"));
+            fs::create_dir_all(&place).unwrap();
+        }
+        let length = if rng.chance(1, 10) { rng.below(1 << 20) } else { rng.below(60_000) }.min(left);
+        let mut bytes = vec![0; length as usize];
+        match rng.below(3) {
+            0 => bytes
+                .iter_mut()
+                .enumerate()
+                .for_each(|(at, byte)| *byte = b"the quick brown fox, "[(at + number) % 21]),
+            _ => rng.fill(&mut bytes),
+        }
+        fs::write(place.join(format!("file-{number}.bin")), bytes).unwrap();
+        left -= length;
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// An ext4 file system of `size` bytes, told of its stripes if `told`: bytes of a chunk and data members. `None` without
+/// `mke2fs`.
+pub fn ext4(scratch: &Path, rng: &mut Rng, size: u64, told: Option<(u64, u64)>) -> Option<Vec<u8>> {
+    let (folder, image) = (scratch.join("files"), scratch.join("image"));
+    let _ = fs::remove_dir_all(&folder);
+    let _ = fs::remove_file(&image);
+    fs::create_dir_all(&folder).unwrap();
+    let share = rng.within(20..80);
+    files(&folder, rng, size / 100 * share * 7 / 10);
+    let mut command = Command::new("mke2fs");
+    command.args(["-q", "-F", "-t", "ext4", "-b", "4096"]);
+    // As many groups as large file systems have, each with a copy of the superblock or none.
+    command.args(["-g", "1024"]);
+    if let Some((chunk, members)) = told.filter(|(chunk, _)| *chunk >= 4096) {
+        command.args(["-E", &format!("stride={},stripe-width={}", chunk / 4096, chunk / 4096 * members)]);
+    }
+    command.arg("-d").arg(&folder).arg(&image).arg(format!("{}k", size >> 10));
+    let made = ran(&mut command);
+    let _ = fs::remove_dir_all(&folder);
+    if made { fs::read(&image).ok() } else { None }
+}

@@ -1,0 +1,302 @@
+//! Arrays broken at random, and whether the plan for them is right. Needs `mke2fs`, and does nothing without it.
+//!
+//! `COFFER_RESCUE_CASES=N` makes that many cases (60 without), `COFFER_RESCUE_SEED=S` others, `COFFER_RESCUE_DAMAGE=PART` only
+//! one kind and `COFFER_RESCUE_CASE=N` one case, whose files are kept. A table with the rate of each kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
+//! by the truth has it, wherever that can be read.
+#![allow(clippy::unwrap_used, dead_code)]
+
+mod arrays;
+mod content;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arrays::{Made, make_bad, map_of, member_size, names};
+use device::{BlockDevice, Rng};
+use geometry::md::{Copies, FarSets, Rotation5, Rotation6, Shape, ZoneOrder};
+use rescue::{ArrayDevice, Image, Plan, plan, scan};
+
+/// Candidates with more than this call themselves right.
+const SURE: u8 = 50;
+
+/// What is done to an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Damage {
+    Nothing,
+    Missing,
+    Stale,
+    FewSuperblocks,
+    BadSectors,
+    BadBeyond,
+    TwoArrays,
+    Zeroed,
+    ZeroedMissing,
+    ZeroedTwoArrays,
+    Recreated,
+}
+
+impl Damage {
+    const ALL: [Self; 11] = [
+        Self::Nothing,
+        Self::Missing,
+        Self::Stale,
+        Self::FewSuperblocks,
+        Self::BadSectors,
+        Self::BadBeyond,
+        Self::TwoArrays,
+        Self::Zeroed,
+        Self::ZeroedMissing,
+        Self::ZeroedTwoArrays,
+        Self::Recreated,
+    ];
+
+    /// Some superblock still tells the truth.
+    fn told(self) -> bool {
+        self < Self::Zeroed
+    }
+}
+
+/// What came of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Right,
+    /// It is among those that are first and fit equally well, which is said.
+    Tied,
+    /// Another is first, but none calls itself right.
+    Open,
+    /// Another calls itself right.
+    Wrong,
+}
+
+fn shape(rng: &mut Rng, redundant: bool) -> (Shape, usize) {
+    let rotations = Rotation5::ALL;
+    let copies = |near, far, offset| Shape::Raid10(Copies { near, far, offset, sets: FarSets::All });
+    match rng.within(u64::from(redundant)..6) {
+        0 => (Shape::Raid0(ZoneOrder::Alternate), rng.within(2..6) as usize),
+        1 | 2 => (Shape::Raid5(*rng.choose(&rotations).unwrap()), rng.within(3..8) as usize),
+        3 | 4 => {
+            let four = [
+                Rotation5::LeftSymmetric,
+                Rotation5::LeftAsymmetric,
+                Rotation5::RightSymmetric,
+                Rotation5::RightAsymmetric,
+            ];
+            (Shape::Raid6(Rotation6::Md(*rng.choose(&four).unwrap())), rng.within(4..8) as usize)
+        }
+        _ => {
+            let kinds = [copies(2, 1, false), copies(1, 2, true), copies(1, 2, false)];
+            (*rng.choose(&kinds).unwrap(), rng.within(4..7) as usize)
+        }
+    }
+}
+
+/// Makes an array in `folder`; `None` without `mke2fs`.
+fn make(folder: &Path, rng: &mut Rng, tag: &str, redundant: bool) -> Option<Made> {
+    let (shape, members) = shape(rng, redundant);
+    let contents: u64 = rng.within(16..40) << 20;
+    let data = match shape {
+        Shape::Raid10(_) => members / 2,
+        shape => members - usize::from(shape.tolerates(members as u16)),
+    };
+    // Real arrays have many rows.
+    let most = (contents / (data as u64 * 16)).ilog2().min(19);
+    let chunk = 1 << rng.within(12..u64::from(most) + 1);
+    let told = rng.chance(2, 3).then_some((chunk, data as u64));
+    let image = content::ext4(folder, rng, contents, told)?;
+    let mut uuid = [0; 16];
+    rng.fill(&mut uuid);
+    let made = Made {
+        shape,
+        chunk,
+        data_offset: *rng.choose(&[1 << 20, 2 << 20, 8192 + 131_072, 264 * 512]).unwrap(),
+        size: member_size(shape, chunk, members, image.len() as u64)?,
+        uuid,
+        paths: names(folder, rng, members, tag),
+    };
+    made.write(&image);
+    Some(made)
+}
+
+fn images(folder: &Path) -> Vec<Image> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "img"));
+    paths.sort();
+    paths.iter().map(|path| Image::open(path).unwrap()).collect()
+}
+
+/// Whether they have the same bytes wherever the truth has any.
+fn same(truth: &ArrayDevice, other: &ArrayDevice) -> bool {
+    let (size, own) = (truth.size().unwrap(), other.size().unwrap());
+    if own < size {
+        return false;
+    }
+    let (mut a, mut b) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    (0..size).step_by(1 << 20).all(|at| {
+        let length = (size - at).min(1 << 20) as usize;
+        let (a, b) = (&mut a[..length], &mut b[..length]);
+        let gone = truth.read_around_losses(at, a).unwrap();
+        let missed = other.read_around_losses(at, b).unwrap();
+        for range in &gone {
+            for bytes in [&mut *a, &mut *b] {
+                bytes[(range.start - at) as usize..(range.end - at) as usize].fill(0);
+            }
+        }
+        // What is lost in the truth may be lost; nothing else.
+        let inside = |range: &std::ops::Range<u64>| {
+            gone.iter().any(|gone| gone.start <= range.start && range.end <= gone.end)
+        };
+        missed.iter().all(inside) && a == b
+    })
+}
+
+fn verdict(plan: &Plan, made: &Made, stale: &[usize]) -> Verdict {
+    let truth = made.candidate(stale).open().unwrap();
+    let own = |slot: &rescue::Slot| made.paths.contains(&slot.path);
+    // The first that speaks of this array's members.
+    let mut of_it = plan.candidates.iter().filter(|candidate| candidate.slots.iter().flatten().any(own));
+    let right = |candidate: &rescue::Candidate| candidate.open().is_ok_and(|array| same(&truth, &array));
+    match of_it.next() {
+        Some(first) if right(first) && first.score > SURE => Verdict::Right,
+        Some(first) if first.score > SURE => Verdict::Wrong,
+        Some(first) if right(first) => Verdict::Tied,
+        Some(first) if of_it.take_while(|other| other.score == first.score).any(right) => Verdict::Tied,
+        _ => Verdict::Open,
+    }
+}
+
+/// One case: what it was, and what came of it; `None` if it can't be made.
+fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = Rng::new(seed);
+    let redundant =
+        !matches!(damage, Damage::Nothing | Damage::Zeroed | Damage::BadBeyond | Damage::TwoArrays);
+    let made = make(folder.path(), &mut rng, "a", redundant)?;
+    let second = matches!(damage, Damage::TwoArrays | Damage::ZeroedTwoArrays)
+        .then(|| make(folder.path(), &mut rng, "b", true))
+        .flatten();
+    let members = made.paths.len();
+    let tolerated = usize::from(made.shape.tolerates(members as u16)).max(1);
+    let mut order: Vec<usize> = (0..members).collect();
+    rng.shuffle(&mut order);
+    let events = rng.within(20..5000);
+    let mut stale = Vec::new();
+    if damage.told() {
+        for made in [Some(&made), second.as_ref()].into_iter().flatten() {
+            let roles: Vec<u16> = (0..made.paths.len() as u16).collect();
+            (0..made.paths.len()).for_each(|slot| made.superblock(slot, events, &roles));
+        }
+    }
+    match damage {
+        Damage::Missing | Damage::ZeroedMissing => {
+            let most = if damage == Damage::Missing { tolerated } else { tolerated.min(2) };
+            let gone = rng.within(1..most as u64 + 1) as usize;
+            order[..gone].iter().for_each(|slot| fs::remove_file(&made.paths[*slot]).unwrap());
+        }
+        Damage::Stale => {
+            // It dropped out, and something else was written since.
+            let slot = order[0];
+            let roles: Vec<u16> = (0..members as u16).collect();
+            let known: Vec<u16> =
+                roles.iter().map(|role| if usize::from(*role) == slot { 0xfffe } else { *role }).collect();
+            (0..members)
+                .filter(|other| *other != slot)
+                .for_each(|other| made.superblock(other, events, &known));
+            let mut bytes = fs::read(&made.paths[slot]).unwrap();
+            let from = made.data_offset as usize + rng.below(made.size / 2) as usize;
+            rng.fill(&mut bytes[from..from + made.size as usize / 3]);
+            fs::write(&made.paths[slot], bytes).unwrap();
+            made.superblock(slot, events - rng.within(2..10), &roles);
+            stale.push(slot);
+        }
+        Damage::FewSuperblocks => {
+            // Only one is left of those that say who is who; the others must be found.
+            for slot in &order[..tolerated] {
+                let file = fs::File::options().write(true).open(&made.paths[*slot]).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096], 4096).unwrap();
+            }
+        }
+        Damage::BadSectors | Damage::BadBeyond => {
+            let many = if damage == Damage::BadSectors { tolerated } else { members };
+            for slot in &order[..many.min(members)] {
+                let count = rng.within(1..40);
+                let ranges: Vec<(u64, u64)> = (0..count)
+                    .map(|_| (made.data_offset + rng.below(made.size / 512) * 512, rng.within(1..64) * 512))
+                    .collect();
+                make_bad(&made.paths[*slot], &ranges);
+            }
+        }
+        Damage::Recreated => {
+            let mut wrong = made.clone();
+            rng.shuffle(&mut wrong.paths);
+            wrong.uuid = [9; 16];
+            wrong.chunk = 1 << rng.within(12..20);
+            let roles: Vec<u16> = (0..members as u16).collect();
+            (0..members).for_each(|slot| wrong.superblock(slot, rng.below(2), &roles));
+        }
+        _ => {}
+    }
+    let images = images(folder.path());
+    let before: Vec<Vec<u8>> = images.iter().map(|image| fs::read(&image.path).unwrap()).collect();
+    let plan = plan(&images, &scan(&images));
+    let mut found = verdict(&plan, &made, &stale);
+    if let Some(second) = &second {
+        found = found.max(verdict(&plan, second, &[]));
+    }
+    let after: Vec<Vec<u8>> = images.iter().map(|image| fs::read(&image.path).unwrap()).collect();
+    assert!(before == after, "seed {seed}: an original changed");
+    let _ = map_of(&made.paths[0]);
+    if std::env::var_os("COFFER_RESCUE_CASE").is_some() {
+        println!("{made:?}\n{second:?}\nkept in {}\n{}", folder.keep().display(), rescue::render_plan(&plan));
+    }
+    let what = format!("{} of {members}, chunk {} KiB", made.shape, made.chunk >> 10);
+    let best = plan
+        .candidates
+        .first()
+        .map_or_else(String::new, |best| format!("{} {} KiB, {}", best.shape, best.chunk >> 10, best.score));
+    Some((format!("{what}; first: {best}"), found))
+}
+
+#[test]
+fn broken_at_random() {
+    let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let count = setting("COFFER_RESCUE_CASES").unwrap_or(60);
+    let base = setting("COFFER_RESCUE_SEED").unwrap_or(1);
+    let only = std::env::var("COFFER_RESCUE_DAMAGE").unwrap_or_default();
+    let single = setting("COFFER_RESCUE_CASE");
+    let mut table: BTreeMap<Damage, BTreeMap<Verdict, u64>> = BTreeMap::new();
+    for index in 0..count {
+        let damage = Damage::ALL[(index % Damage::ALL.len() as u64) as usize];
+        if !format!("{damage:?}").contains(&only) || single.is_some_and(|single| single != index) {
+            continue;
+        }
+        let seed = base * 1_000_000 + index;
+        let Some((what, verdict)) = run(seed, damage) else {
+            println!("without mke2fs there is nothing to break");
+            return;
+        };
+        if verdict != Verdict::Right {
+            println!("case {index} (seed {base}): {damage:?}, {verdict:?}: {what}");
+        }
+        *table.entry(damage).or_default().entry(verdict).or_default() += 1;
+    }
+    println!("| damage | cases | right | first, but tied | open | wrong and sure |");
+    println!("|---|---|---|---|---|---|");
+    let of = |row: &BTreeMap<Verdict, u64>, verdict| row.get(&verdict).copied().unwrap_or(0);
+    for (damage, row) in &table {
+        let all: u64 = row.values().sum();
+        let [right, tied, open, wrong] =
+            [Verdict::Right, Verdict::Tied, Verdict::Open, Verdict::Wrong].map(|verdict| of(row, verdict));
+        println!("| {damage:?} | {all} | {right} | {tied} | {open} | {wrong} |");
+    }
+    for (damage, row) in &table {
+        assert_eq!(of(row, Verdict::Wrong), 0, "{damage:?}: a wrong answer calls itself right");
+        if damage.told() {
+            assert_eq!(
+                of(row, Verdict::Open) + of(row, Verdict::Tied),
+                0,
+                "{damage:?}: a superblock told it all"
+            );
+        }
+    }
+}
