@@ -1,7 +1,7 @@
 //! Measures the engine against its peers, in turn and on the same files.
 //!
 //! `lives` leads pools through their lives, `served` serves volumes, `capacity` fills pools, `memory` looks at peak
-//! memory; `ours` and `kernel` are the contenders, `measure` takes the time, `files` holds backing files and data,
+//! memory; `ours`, `kernel` and `uzfs` are the contenders, `measure` takes the time, `files` holds backing files and data,
 //! `table` prints.
 
 mod capacity;
@@ -13,6 +13,7 @@ mod memory;
 mod ours;
 mod served;
 mod table;
+mod uzfs;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,6 +50,9 @@ struct Arguments {
     /// MiB of the smallest device of mixed ones in the rows of full pools (those of equal size have twice that).
     #[arg(long, default_value_t = 256)]
     unit: u64,
+    /// Where the packages of OpenZFS's libzpool were unpacked; without it that peer is left out.
+    #[arg(long)]
+    uzfs: Option<PathBuf>,
     /// Leave the peers out.
     #[arg(long)]
     ours_only: bool,
@@ -74,15 +78,20 @@ const fn shown(row: &'static str, peer: &'static str) -> Goal {
 
 const GOALS: &[Goal] = &[
     goal("write", "btrfs", 1.0, 2.0),
+    Goal { goal: Some(4.0), ..shown("write", "uzfs") },
     Goal { goal: Some(0.5), ..shown("write", "plain") },
     shown("write", "ext4"),
     Goal { goal: None, ..goal("read", "btrfs", 1.0, 1.0) },
+    Goal { goal: Some(2.5), ..shown("read", "uzfs") },
     shown("read", "ext4"),
     goal("degraded", "@read", 0.6, 0.8),
     goal("scrub", "btrfs", 2.0, 4.0),
+    Goal { goal: Some(4.0), ..shown("scrub", "uzfs") },
     shown("mirror-write", "btrfs"),
     Goal { goal: None, ..goal("mirror-scrub", "btrfs", 1.0, 1.0) },
+    Goal { goal: Some(4.0), ..shown("mirror-scrub", "uzfs") },
     Goal { goal: None, ..goal("resilver1", "btrfs", 1.5, 1.5) },
+    Goal { goal: Some(4.0), ..shown("resilver1", "uzfs") },
     Goal { goal: None, ..goal("resilver2", "btrfs", 1.5, 1.5) },
     goal("random", "btrfs", 2.0, 5.0),
     goal("random", "btrfs-buffered", 2.0, 5.0),
@@ -125,13 +134,18 @@ struct Absent {
     nbdkit: Option<String>,
     fuse: Option<String>,
     passthrough: Result<PathBuf, String>,
+    uzfs: Result<PathBuf, String>,
 }
 
 impl Absent {
-    fn look(wanted: &dyn Fn(&[&str]) -> bool, ours_only: bool) -> Self {
+    fn look(wanted: &dyn Fn(&[&str]) -> bool, ours_only: bool, uzfs: Option<&Path>) -> Self {
         let left_out = || ours_only.then(|| "left out".to_owned());
         let passthrough = match left_out() {
             None if wanted(FUSE_ROWS) => served::build_passthrough(),
+            _ => Err("left out".to_owned()),
+        };
+        let uzfs = match left_out() {
+            None if wanted(LIFE_ROWS) || wanted(MIRROR_ROWS) => uzfs::build(uzfs),
             _ => Err("left out".to_owned()),
         };
         Self {
@@ -142,6 +156,7 @@ impl Absent {
             nbdkit: left_out().or_else(|| kernel::missing_program("nbdkit")),
             fuse: (!Path::new("/dev/fuse").exists()).then(|| "there is no /dev/fuse".to_owned()),
             passthrough,
+            uzfs,
         }
     }
 
@@ -158,8 +173,9 @@ impl Absent {
         if let Err(why) = &self.passthrough {
             reasons.push(format!("passthrough: {why}"));
         }
-        reasons
-            .push("user-space OpenZFS: its packages are no part of this program; compare by hand".to_owned());
+        if let Err(why) = &self.uzfs {
+            reasons.push(format!("uzfs (OpenZFS in user space): {why}"));
+        }
         reasons
     }
 }
@@ -179,13 +195,17 @@ fn measure(
         runner: arguments.runner,
         wanted,
     };
-    let absent = Absent::look(&any, arguments.ours_only);
+    let absent = Absent::look(&any, arguments.ours_only, arguments.uzfs.as_deref());
     results.skipped = absent.reasons();
     for pair in 0..arguments.pairs {
         if any(LIFE_ROWS) {
             take(results, "ours", lives::ours_raidz2(&setting).context("our raidz2")?);
             if absent.btrfs.is_none() {
                 take(results, "btrfs", lives::btrfs_raid6(&setting).context("btrfs raid6")?);
+            }
+            if let Ok(program) = &absent.uzfs {
+                let rows = uzfs::measure(&setting, program, "raidz2", uzfs::RAIDZ2_ROWS);
+                take(results, "uzfs", rows.context("OpenZFS's raidz2")?);
             }
             if wanted("write") && !arguments.ours_only {
                 take(results, "plain", lives::plain(&setting)?);
@@ -198,6 +218,10 @@ fn measure(
             take(results, "ours", lives::ours_mirror(&setting).context("our mirrors")?);
             if absent.btrfs.is_none() {
                 take(results, "btrfs", lives::btrfs_raid1(&setting).context("btrfs raid1")?);
+            }
+            if let Ok(program) = &absent.uzfs {
+                let rows = uzfs::measure(&setting, program, "mirror", uzfs::MIRROR_ROWS);
+                take(results, "uzfs", rows.context("OpenZFS's mirrors")?);
             }
         }
         if any(NBD_ROWS) && absent.nbd.is_none() {
@@ -218,7 +242,7 @@ fn measure(
         }
         eprintln!("pair {} of {} done", pair + 1, arguments.pairs);
     }
-    if let Ok(program) = &absent.passthrough {
+    for program in [&absent.passthrough, &absent.uzfs].into_iter().flatten() {
         let _ = std::fs::remove_file(program);
     }
     if wanted("memory") {

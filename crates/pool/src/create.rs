@@ -10,7 +10,7 @@ use geometry::Profile;
 use tree::{Tree, TreeId};
 
 use crate::chunk::ChunkMap;
-use crate::core::{Buffers, Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
+use crate::core::{Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
@@ -48,7 +48,6 @@ impl Core {
             nodes: HashMap::new(),
             data: HashMap::new(),
             cache: Cache::new(env.cache_bytes),
-            buffers: Buffers::default(),
             spare: Arc::default(),
             unwritten_nodes: BTreeMap::new(),
             unwritten_extents: BTreeMap::new(),

@@ -84,6 +84,12 @@ pub trait Runner: Send + Sync {
     /// Returns when every request has its `result`.
     fn run(&self, requests: &mut [Request<'_>]);
 
+    /// As [`Runner::run`], for one of several callers that keep the processors busy by themselves: copies from and to
+    /// files are best made by whoever uses the bytes next.
+    fn run_here(&self, requests: &mut [Request<'_>]) {
+        self.run(requests);
+    }
+
     /// How many processors the caller may keep busy with its own pure work between batches: 1 where everything is
     /// to happen on the calling thread.
     fn parallelism(&self) -> usize {
@@ -120,6 +126,14 @@ impl Adaptive {
 }
 
 impl Runner for Adaptive {
+    fn run_here(&self, requests: &mut [Request<'_>]) {
+        if requests.iter().any(|request| request.device.info().block_device) {
+            self.run(requests);
+        } else {
+            Inline.run(requests);
+        }
+    }
+
     fn run(&self, requests: &mut [Request<'_>]) {
         let any_disk = requests.iter().any(|request| request.device.info().block_device);
         let bytes: usize = requests.iter().map(Request::bytes).sum();

@@ -37,6 +37,13 @@ impl Cache {
         self.blocks.get(&(address, birth.0)).cloned()
     }
 
+    /// A block that is about to be written anew: what is here would be of no more use.
+    pub(crate) fn take_block(&mut self, address: u64, birth: Txg) -> Option<Bytes> {
+        let block = self.blocks.pop(&(address, birth.0))?;
+        self.block_bytes -= block.len() as u64;
+        Some(block)
+    }
+
     pub(crate) fn insert_block(&mut self, address: u64, birth: Txg, block: Bytes) {
         self.block_bytes += block.len() as u64;
         if let Some(old) = self.blocks.put((address, birth.0), block) {

@@ -93,8 +93,7 @@ pub(crate) struct Core {
     /// Free space of data chunks that were written to since the import.
     pub(crate) data: HashMap<Logical, DataSpace>,
     pub(crate) cache: Cache,
-    pub(crate) buffers: Buffers,
-    /// As `buffers`, for writers.
+    /// Memory for rows and parity, shared with those who read and write on other threads.
     pub(crate) spare: Arc<Mutex<Buffers>>,
     /// Nodes and extents that have an address and are not on the devices yet.
     pub(crate) unwritten_nodes: BTreeMap<u64, Arc<Node>>,

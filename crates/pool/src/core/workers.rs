@@ -10,6 +10,9 @@ const ITEMS_MIN: usize = 16;
 pub(crate) struct Workers(Option<ThreadPool>);
 
 impl Workers {
+    /// Everything on the caller's thread.
+    pub(crate) const NONE: Self = Self(None);
+
     /// As many threads as the environment says; fewer are no error.
     pub(crate) fn new(count: usize) -> Self {
         if count < 2 {
@@ -36,6 +39,14 @@ impl Workers {
         f: impl Fn(&'t T) -> R + Sync,
     ) -> Vec<R> {
         self.map_from(2, items, f)
+    }
+
+    /// `f` of every item, which it may keep, in order; on several threads from two items on.
+    pub(crate) fn map_each<T: Send, R: Send>(&self, items: Vec<T>, f: impl Fn(T) -> R + Sync) -> Vec<R> {
+        match &self.0 {
+            Some(threads) if items.len() >= 2 => threads.install(|| items.into_par_iter().map(&f).collect()),
+            _ => items.into_iter().map(f).collect(),
+        }
     }
 
     fn map_from<'t, T: Sync, R: Send>(

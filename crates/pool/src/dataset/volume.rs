@@ -285,24 +285,41 @@ impl Pool {
             let length = rest.len().min(block_size as usize - within);
             let (head, tail) = rest.split_at(length);
             self.admit(id, block)?;
-            let bytes: Bytes = if length == block_size as usize {
-                Bytes::copy_from_slice(head)
+            let dirty = self.datasets.get_mut(&id).and_then(|dataset| dataset.dirty.get_mut(&block));
+            if let Some(Dirty::Data(bytes)) = dirty {
+                *bytes = overwritten(std::mem::take(bytes), within, head);
             } else {
-                let mut bytes = vec![0; block_size as usize];
-                self.read_batch(id, block_size, block * block_size, &mut bytes)?;
-                bytes[within..within + length].copy_from_slice(head);
-                bytes.into()
-            };
-            if let Some(dataset) = self.datasets.get_mut(&id)
-                && !matches!(dataset.dirty.insert(block, Dirty::Data(bytes)), Some(Dirty::Data(_)))
-            {
-                self.dirty_bytes += block_size;
+                let bytes: Bytes = if length == block_size as usize {
+                    Bytes::copy_from_slice(head)
+                } else {
+                    overwritten(self.take_block(id, block_size, block)?, within, head)
+                };
+                if let Some(dataset) = self.datasets.get_mut(&id) {
+                    dataset.dirty.insert(block, Dirty::Data(bytes));
+                    self.dirty_bytes += block_size;
+                }
             }
             self.changed = true;
             at += length as u64;
             rest = tail;
         }
         Ok(())
+    }
+
+    /// A block that is not dirty and about to be: out of the cache, where it is not needed any more.
+    fn take_block(&mut self, id: DatasetId, block_size: u64, block: u64) -> Result<Bytes> {
+        let Self { core, datasets, .. } = self;
+        if let Some(dataset) = datasets.get(&id).filter(|dataset| !dataset.dirty.contains_key(&block))
+            && let Some(pointer) = dataset.tree.get_with(core, block_key(block), BlockPtr::decode)?
+            && let pointer = pointer?
+            && let Some(bytes) = core.cache.take_block(pointer.address.0, pointer.extent_birth)
+            && bytes.len() as u64 == block_size
+        {
+            return Ok(bytes);
+        }
+        let mut bytes = vec![0; block_size as usize];
+        self.read_batch(id, block_size, block * block_size, &mut bytes)?;
+        Ok(bytes.into())
     }
 
     /// Makes a range of a volume read as zeros and gives its whole blocks back.
@@ -433,6 +450,13 @@ impl Pool {
         runs.truncate(limit);
         Ok(runs)
     }
+}
+
+/// `bytes` with `data` at `at`: in place, unless somebody else has them too, as a commit under way does.
+fn overwritten(bytes: Bytes, at: usize, data: &[u8]) -> Bytes {
+    let mut bytes = bytes.try_into_mut().unwrap_or_else(|shared| shared[..].into());
+    bytes[at..at + data.len()].copy_from_slice(data);
+    bytes.freeze()
 }
 
 fn push_run(runs: &mut Vec<(u64, bool)>, length: u64, hole: bool) {

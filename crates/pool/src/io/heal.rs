@@ -11,7 +11,7 @@ use super::on_device;
 use super::read::Want;
 use super::rows::Rows;
 use crate::chunk::Chunk;
-use crate::core::Core;
+use crate::core::{Core, Workers};
 use crate::error::{PoolError, Result};
 use crate::types::DeviceId;
 
@@ -382,7 +382,7 @@ fn erase_and_try(chunk: &Chunk, want: &Want, start: &Rows, parity: u8) -> Option
         let mut trial = rows.clone();
         set.iter().for_each(|&column| trial.columns[usize::from(column)] = None);
         let gone = trial.missing();
-        trial.rebuild(chunk, &gone).then_some(trial)
+        trial.rebuild(chunk, &gone, &Workers::NONE).then_some(trial)
     };
     for set in &sets {
         if let Some(trial) = erased(start, set)

@@ -13,7 +13,7 @@ mod rows;
 mod write;
 
 pub(crate) use read::Want;
-pub(crate) use rows::Rows;
+pub(crate) use rows::{Reading, Rows};
 pub(crate) use write::{Part, Piece, WriteLog, WriteOutcome, Writer};
 
 use crate::chunk::{COLUMN_HEADER, Placement};

@@ -218,7 +218,7 @@ impl Core {
             let all: ColumnSet = ColumnSet::first(chunk.columns.len() as u16);
             let mut loaded = self.read_rows(&chunk, rows, &all);
             let missing = loaded.missing();
-            if missing.is_empty() || loaded.rebuild(&chunk, &missing) {
+            if missing.is_empty() || loaded.rebuild(&chunk, &missing, &self.workers) {
                 for &index in &indexes[at..end] {
                     let want = &wants[index];
                     let offset = want.address.0 - chunk.address.0;

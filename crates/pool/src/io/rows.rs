@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::io::IoSliceMut;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use device::{Op, Request};
+use device::{BlockDevice, DeviceError, Op, Request};
 use geometry::{ColumnSet, Kind};
 
 use super::on_device;
 use crate::chunk::Chunk;
-use crate::core::Core;
+use crate::core::{Buffers, Core, Workers};
+use crate::types::DeviceId;
 
 /// Some rows of a chunk: for each column its bytes, as far as they could be had.
 #[derive(Clone, Debug)]
@@ -37,6 +39,12 @@ impl Rows {
         (0..self.columns.len() as u16).filter(|&c| self.columns[usize::from(c)].is_none()).collect()
     }
 
+    /// Keeps the memory for others.
+    pub(crate) fn recycle(self, spare: &Mutex<Buffers>) {
+        let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+        self.columns.into_iter().flatten().for_each(|bytes| spare.give(bytes));
+    }
+
     /// The unit of a column in a row.
     pub(crate) fn unit(&self, row: u64, column: u16) -> Option<&[u8]> {
         let at = (row - self.rows.start) as usize * self.unit;
@@ -44,7 +52,7 @@ impl Rows {
     }
 
     /// Rebuilds the columns `wanted` (those that are not there) from the others; false when that can't be done.
-    pub(crate) fn rebuild(&mut self, chunk: &Chunk, wanted: &ColumnSet) -> bool {
+    pub(crate) fn rebuild(&mut self, chunk: &Chunk, wanted: &ColumnSet, workers: &Workers) -> bool {
         let length = self.column_bytes();
         let layout = &chunk.layout;
         match layout.kind() {
@@ -58,8 +66,15 @@ impl Rows {
                     return false;
                 }
                 let mut built: Vec<Vec<u8>> = lost.iter().map(|_| vec![0; length]).collect();
-                for row in self.rows.clone() {
-                    let at = (row - self.rows.start) as usize * self.unit;
+                // For each row the units to be made, in the order of `lost`.
+                let mut units: Vec<(u64, Vec<&mut [u8]>)> =
+                    self.rows.clone().map(|row| (row, Vec::with_capacity(lost.len()))).collect();
+                for bytes in &mut built {
+                    for ((_, outputs), unit) in units.iter_mut().zip(bytes.chunks_mut(self.unit)) {
+                        outputs.push(unit);
+                    }
+                }
+                let made = workers.map_each(units, |(row, outputs)| {
                     let data = usize::from(layout.data_units());
                     // Columns in the order of the code: data units, then parities.
                     let order: Vec<u16> = (0..layout.data_units())
@@ -70,15 +85,13 @@ impl Rows {
                         order.iter().map(|&column| self.unit(row, column)).collect();
                     let mut outputs: Vec<(usize, &mut [u8])> = lost
                         .iter()
-                        .zip(&mut built)
-                        .filter_map(|(column, bytes)| {
-                            let slot = order.iter().position(|at| at == column)?;
-                            Some((slot, &mut bytes[at..at + self.unit]))
-                        })
+                        .zip(outputs)
+                        .filter_map(|(column, unit)| Some((order.iter().position(|at| at == column)?, unit)))
                         .collect();
-                    if parity::reconstruct(data, &present, &mut outputs).is_err() {
-                        return false;
-                    }
+                    parity::reconstruct(data, &present, &mut outputs).is_ok()
+                });
+                if made.contains(&false) {
+                    return false;
                 }
                 for (column, bytes) in lost.into_iter().zip(built) {
                     self.columns[usize::from(column)] = Some(bytes);
@@ -193,57 +206,126 @@ impl Rows {
     }
 }
 
+/// Rows that are being read: everything that takes, so that it can happen on any thread.
+pub(crate) struct Reading {
+    loaded: Rows,
+    /// Columns that are not there yet.
+    wanted: Vec<u16>,
+    sources: Vec<Source>,
+}
+
+/// One column to be read from one device.
+struct Source {
+    column: u16,
+    device: DeviceId,
+    handle: Arc<dyn BlockDevice>,
+    at: u64,
+    bytes: Vec<u8>,
+    result: Result<(), DeviceError>,
+}
+
+impl Reading {
+    /// Reads, by what runs requests.
+    pub(crate) fn run(&mut self, run: impl FnOnce(&mut [Request<'_>]), spare: &Mutex<Buffers>) {
+        let length = self.loaded.column_bytes();
+        let mut buffers = spare.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sources.iter_mut().for_each(|source| source.bytes = buffers.take(length));
+        drop(buffers);
+        let mut requests: Vec<Request<'_>> = self
+            .sources
+            .iter_mut()
+            .map(|source| {
+                let buffers = vec![IoSliceMut::new(&mut source.bytes)];
+                Request::new(&*source.handle, Op::Read { offset: source.at, buffers })
+            })
+            .collect();
+        run(&mut requests);
+        let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
+        for (source, result) in self.sources.iter_mut().zip(results) {
+            source.result = result;
+        }
+    }
+
+    /// Whether there is a place to read every column from.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.sources.len() == self.wanted.len()
+    }
+
+    /// What was read, if nothing failed.
+    pub(crate) fn rows(mut self) -> Result<Rows, Self> {
+        if self.sources.iter().any(|source| source.result.is_err()) {
+            return Err(self);
+        }
+        for source in self.sources {
+            self.loaded.columns[usize::from(source.column)] = Some(source.bytes);
+        }
+        Ok(self.loaded)
+    }
+}
+
+fn give(spare: &Mutex<Buffers>, bytes: Vec<u8>) {
+    spare.lock().unwrap_or_else(PoisonError::into_inner).give(bytes);
+}
+
 impl Core {
     /// Keeps the memory of rows that are done with.
     pub(crate) fn recycle(&mut self, rows: Rows) {
-        rows.columns.into_iter().flatten().for_each(|bytes| self.buffers.give(bytes));
+        rows.recycle(&self.spare);
     }
 
     /// Reads the columns `which` of some rows, each from the first placement that is fresh there and can be read.
     /// Devices that fail are charged; their columns stay away.
     pub(crate) fn read_rows(&mut self, chunk: &Chunk, rows: Range<u64>, which: &ColumnSet) -> Rows {
-        let mut loaded = Rows::new(chunk, rows.clone());
-        let unit = u64::from(chunk.layout.unit());
-        let (offset, length) = (rows.start * unit, loaded.column_bytes());
-        let mut wanted: Vec<u16> = which.iter().collect();
-        // A second round asks other placements of columns that could not be read.
-        for attempt in 0..crate::chunk::PLACEMENTS_MAX {
-            let mut sources = Vec::new();
-            for &column in &wanted {
-                let fresh = self.fresh_placements(chunk, column, offset, length as u64);
-                if let Some(&(device, at)) = fresh.get(attempt) {
-                    sources.push((column, device, at, self.buffers.take(length)));
-                }
-            }
-            if sources.is_empty() {
+        let mut reading = self.begin_rows(chunk, rows, which);
+        reading.run(|requests| self.runner.run(requests), &self.spare);
+        self.end_rows(chunk, reading)
+    }
+
+    /// What [`Core::read_rows`] is to read first. Between this and [`Core::end_rows`] it is to be [run](Reading::run),
+    /// by anybody.
+    pub(crate) fn begin_rows(&mut self, chunk: &Chunk, rows: Range<u64>, which: &ColumnSet) -> Reading {
+        let mut reading =
+            Reading { loaded: Rows::new(chunk, rows), wanted: which.iter().collect(), sources: Vec::new() };
+        self.choose_sources(chunk, &mut reading, 0);
+        reading
+    }
+
+    /// Takes in what was read; asks other placements of columns that could not be.
+    pub(crate) fn end_rows(&mut self, chunk: &Chunk, mut reading: Reading) -> Rows {
+        for attempt in 1..=crate::chunk::PLACEMENTS_MAX {
+            if reading.sources.is_empty() {
                 break;
             }
-            let handles: Vec<_> = sources
-                .iter()
-                .map(|(_, device, ..)| self.devices.get(device).and_then(|d| d.open().cloned()))
-                .collect();
-            let mut requests: Vec<Request<'_>> = sources
-                .iter_mut()
-                .zip(&handles)
-                .filter_map(|((_, _, at, bytes), handle)| {
-                    let op = Op::Read { offset: *at, buffers: vec![IoSliceMut::new(bytes)] };
-                    Some(Request::new(&**handle.as_ref()?, op))
-                })
-                .collect();
-            self.runner.run(&mut requests);
-            let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
-            for ((column, device, _, bytes), result) in sources.into_iter().zip(results) {
-                match result {
-                    Ok(()) => loaded.columns[usize::from(column)] = Some(bytes),
+            for source in std::mem::take(&mut reading.sources) {
+                match source.result {
+                    Ok(()) => reading.loaded.columns[usize::from(source.column)] = Some(source.bytes),
                     Err(error) => {
-                        self.buffers.give(bytes);
-                        self.device_failed(device, &error);
+                        give(&self.spare, source.bytes);
+                        self.device_failed(source.device, &error);
                     }
                 }
             }
+            let Reading { loaded, wanted, .. } = &mut reading;
             wanted.retain(|&column| loaded.columns[usize::from(column)].is_none());
+            self.choose_sources(chunk, &mut reading, attempt);
+            reading.run(|requests| self.runner.run(requests), &self.spare);
         }
-        loaded
+        reading.loaded
+    }
+
+    /// Where to read what is wanted from: the placement number `attempt` of those that are fresh.
+    fn choose_sources(&mut self, chunk: &Chunk, reading: &mut Reading, attempt: usize) {
+        let length = reading.loaded.column_bytes();
+        let offset = reading.loaded.rows.start * u64::from(chunk.layout.unit());
+        for &column in &reading.wanted {
+            let fresh = self.fresh_placements(chunk, column, offset, length as u64);
+            if let Some(&(device, at)) = fresh.get(attempt)
+                && let Some(handle) = self.devices.get(&device).and_then(|device| device.open().cloned())
+            {
+                let (bytes, result) = (Vec::new(), Ok(()));
+                reading.sources.push(Source { column, device, handle, at, bytes, result });
+            }
+        }
     }
 
     /// Usable placements of a column that are fresh in a range of it, best first: (device, offset on it).
@@ -253,7 +335,7 @@ impl Core {
         column: u16,
         offset: u64,
         length: u64,
-    ) -> Vec<(crate::types::DeviceId, u64)> {
+    ) -> Vec<(DeviceId, u64)> {
         let regions = chunk.regions_of(offset, length);
         let mut fresh: Vec<_> = chunk.columns[usize::from(column)]
             .placements

@@ -213,7 +213,7 @@ impl Pool {
         let extents = self.extents_in(chunk, &region_rows)?;
         let mut outcome = Outcome::default();
         let mut failed: BTreeSet<(u16, DeviceId)> = BTreeSet::new();
-        let mut runs = live_runs(chunk, &extents);
+        let mut runs = live_runs(chunk, &extents, ROWS_MAX);
         runs.reverse();
         while let Some(run) = runs.pop() {
             let within: Vec<&(u64, Extent)> = extents
@@ -271,10 +271,10 @@ impl Pool {
         let eager: ColumnSet = all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect();
         let mut rows = self.core.read_rows(chunk, run.clone(), &eager);
         let mut gone = rows.missing();
-        if !rows.rebuild(chunk, &gone) {
+        if !rows.rebuild(chunk, &gone, &self.core.workers) {
             rows = self.core.read_rows(chunk, run.clone(), &all);
             gone = rows.missing();
-            if !rows.rebuild(chunk, &gone) {
+            if !rows.rebuild(chunk, &gone, &self.core.workers) {
                 return None;
             }
         }
@@ -434,7 +434,7 @@ impl Pool {
             }
         }
         let gone = loaded.missing();
-        loaded.rebuild(chunk, &gone);
+        loaded.rebuild(chunk, &gone, &self.core.workers);
         let failed = self.write_targets(chunk, &loaded, rows, targets, &mut outcome);
         outcome.fresh = targets
             .iter()
@@ -446,13 +446,13 @@ impl Pool {
 }
 
 /// Runs of rows that hold something live, each with whole extents, of bounded length.
-pub(super) fn live_runs(chunk: &Chunk, extents: &[(u64, Extent)]) -> Vec<Range<u64>> {
+pub(super) fn live_runs(chunk: &Chunk, extents: &[(u64, Extent)], most: u64) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for (offset, extent) in extents {
         let rows = chunk.layout.rows_of(*offset, u64::from(extent.stored));
         match runs.last_mut() {
             Some(last)
-                if rows.start < last.end || (rows.start == last.end && rows.end - last.start <= ROWS_MAX) =>
+                if rows.start < last.end || (rows.start == last.end && rows.end - last.start <= most) =>
             {
                 last.end = last.end.max(rows.end);
             }

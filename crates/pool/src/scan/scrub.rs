@@ -4,21 +4,40 @@
 //! other, and parity against the data of every row that holds anything live. In metadata chunks every copy of every
 //! live node is checked.
 
+use std::ops::Range;
+
 use geometry::{ColumnSet, Kind};
 use parity::Location;
 use tree::{Expected, NODE_SIZE, Node};
 
 use super::resilver::{best_copy, live_runs};
 use crate::chunk::{Chunk, Class};
+use crate::core::{Core, Workers};
 use crate::error::Result;
-use crate::io::{Rows, Want, on_device};
+use crate::io::{Reading, Rows, Want, on_device};
 use crate::pointer::Extent;
 use crate::pool::Pool;
 use crate::report::ScanState;
 use crate::types::{DeviceId, Logical};
 
-/// Logical bytes checked in one go.
-const SLICE_BYTES: u64 = 4 << 20;
+/// Logical bytes of data that are looked up in one go.
+const SLICE_BYTES: u64 = 16 << 20;
+
+/// Logical bytes of metadata that are checked in one go.
+const NODES_BYTES: u64 = 4 << 20;
+
+/// Bytes of all columns that a thread reads at once and then checks: they fit into its cache.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// What a look at some rows came to.
+enum Looked {
+    /// All is as it must be.
+    Right,
+    /// Something is not, or a column has to be rebuilt.
+    Wrong,
+    /// Not everything could be read.
+    Failed(Reading),
+}
 
 impl Pool {
     /// Bytes that a scrub looks at: everything in use, once.
@@ -30,8 +49,8 @@ impl Pool {
     pub(super) fn scrub_step(&mut self, budget: u64) -> Result<()> {
         let Some(mut progress) = self.scan.scrub else { return Ok(()) };
         let started = self.core.now();
-        self.commit()?;
-        // What reads have repaired since the last step is no doing of the scrub.
+        // What the trees name is on the devices: no commit is under way. What is dirty is no matter of this, and what
+        // reads have repaired since the last step is no doing of the scrub.
         self.core.healing.clear();
         let mut errors = 0;
         let mut done = 0;
@@ -48,7 +67,8 @@ impl Pool {
             let row_bytes = chunk.layout.row_bytes();
             let rows = chunk.layout.rows(chunk.column_bytes);
             let first = offset / row_bytes;
-            let last = (first + (SLICE_BYTES / row_bytes).max(1)).min(rows);
+            let slice = if chunk.class == Class::Data { SLICE_BYTES.min(budget) } else { NODES_BYTES };
+            let last = (first + (slice / row_bytes).max(1)).min(rows);
             done += if chunk.class == Class::Data {
                 self.scrub_data(&chunk, first..last, &mut errors)?
             } else {
@@ -75,7 +95,7 @@ impl Pool {
         if finished { self.commit() } else { Ok(()) }
     }
 
-    fn scrub_data(&mut self, chunk: &Chunk, slice: std::ops::Range<u64>, errors: &mut u64) -> Result<u64> {
+    fn scrub_data(&mut self, chunk: &Chunk, slice: Range<u64>, errors: &mut u64) -> Result<u64> {
         let row_bytes = chunk.layout.row_bytes();
         // An extent counts where it begins, but is looked at with every row that it touches: only when all of a row is
         // known to be right may its parity be judged.
@@ -84,54 +104,106 @@ impl Pool {
         let own = extents.iter().filter(|(offset, _)| begins(*offset));
         let bytes = own.map(|(_, extent)| u64::from(extent.stored)).sum();
         let all = ColumnSet::first(chunk.columns.len() as u16);
-        for run in live_runs(chunk, &extents) {
-            self.core.charged.clear();
-            let rows = self.core.read_rows(chunk, run.clone(), &all);
-            let mut clean = rows.missing().is_empty();
-            let within: Vec<&(u64, Extent)> = extents
-                .iter()
-                .filter(|(offset, extent)| {
-                    let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
-                    touched.start >= run.start && touched.end <= run.end
-                })
-                .collect();
-            let right = self
-                .core
-                .workers
-                .map(&within, |(offset, extent)| extent_is_right(chunk, &rows, *offset, extent));
-            for ((offset, extent), right) in within.into_iter().zip(right) {
-                let address = Logical(chunk.address.0 + offset);
-                if right {
-                    if self.core.lost.remove(&address) {
-                        self.meta.remove(&mut self.core, crate::txg::lost_key(address))?;
+        let piece = PIECE_BYTES / (chunk.columns.len() as u64 * u64::from(chunk.layout.unit()));
+        let runs = live_runs(chunk, &extents, piece.max(1));
+        let begin = |row: u64| extents.partition_point(|(offset, _)| *offset < row * row_bytes);
+        let readings: Vec<_> = runs
+            .into_iter()
+            .map(|run| {
+                let within = &extents[begin(run.start)..begin(run.end)];
+                (run.clone(), within, self.core.begin_rows(chunk, run, &all))
+            })
+            .collect();
+        // Each thread reads a piece and checks it while it is in the processor's cache.
+        let Core { workers, runner, spare, .. } = &self.core;
+        let looked = workers.map_each(readings, |(run, within, mut reading)| {
+            let outcome = if reading.is_whole() {
+                reading.run(|requests| runner.run_here(requests), spare);
+                match reading.rows() {
+                    Ok(rows) => {
+                        let right = is_right(chunk, &rows, within);
+                        rows.recycle(spare);
+                        if right { Looked::Right } else { Looked::Wrong }
                     }
+                    Err(reading) => Looked::Failed(reading),
+                }
+            } else {
+                Looked::Wrong
+            };
+            (run, within, outcome)
+        });
+        for (run, within, outcome) in looked {
+            let reading = match outcome {
+                Looked::Right => {
+                    for (offset, _) in within {
+                        self.found_again(Logical(chunk.address.0 + offset))?;
+                    }
+                    self.scrub_twins(chunk, &run, &extents);
                     continue;
                 }
-                clean = false;
-                let want = Want { address, length: extent.stored, checksum: extent.checksum };
-                // Reading through `heal` looks at every copy, blames and repairs.
-                if self.core.heal(&want).is_err() && begins(*offset) {
-                    *errors += 1;
-                }
+                Looked::Wrong => None,
+                Looked::Failed(reading) => Some(reading),
+            };
+            self.scrub_run(chunk, &run, within, reading, |offset| *errors += u64::from(begins(offset)))?;
+            self.scrub_twins(chunk, &run, &extents);
+        }
+        Ok(bytes)
+    }
+
+    /// Repairs rows in which something is wrong or could not be read. `reading`: the attempt that failed.
+    fn scrub_run(
+        &mut self,
+        chunk: &Chunk,
+        run: &Range<u64>,
+        within: &[(u64, Extent)],
+        reading: Option<Reading>,
+        mut lost: impl FnMut(u64),
+    ) -> Result<()> {
+        let all = ColumnSet::first(chunk.columns.len() as u16);
+        self.core.charged.clear();
+        let rows = match reading {
+            Some(reading) => self.core.end_rows(chunk, reading),
+            None => self.core.read_rows(chunk, run.clone(), &all),
+        };
+        let mut clean = rows.missing().is_empty();
+        for (offset, extent) in within {
+            let address = Logical(chunk.address.0 + offset);
+            if extent_is_right(chunk, &rows, *offset, extent) {
+                self.found_again(address)?;
+                continue;
             }
-            let rows = if clean || !chunk.has_parity() {
+            clean = false;
+            let want = Want { address, length: extent.stored, checksum: extent.checksum };
+            // Reading through `heal` looks at every copy, blames and repairs.
+            if self.core.heal(&want).is_err() {
+                lost(*offset);
+            }
+        }
+        if chunk.has_parity() {
+            let rows = if clean {
                 rows
             } else {
                 self.core.recycle(rows);
                 self.core.read_rows(chunk, run.clone(), &all)
             };
-            if chunk.has_parity() {
-                self.scrub_parity(chunk, &rows)?;
-            } else {
-                self.scrub_twins(chunk, &run, &extents);
-            }
+            self.scrub_parity(chunk, &rows)?;
+            self.core.recycle(rows);
+        } else {
             self.core.recycle(rows);
         }
-        Ok(bytes)
+        Ok(())
+    }
+
+    /// What was lost can be read.
+    fn found_again(&mut self, address: Logical) -> Result<()> {
+        if self.core.lost.remove(&address) {
+            self.meta.remove(&mut self.core, crate::txg::lost_key(address))?;
+        }
+        Ok(())
     }
 
     /// Other placements of a column (a spare beside its original) hold the same; rare, so read one by one.
-    fn scrub_twins(&mut self, chunk: &Chunk, run: &std::ops::Range<u64>, extents: &[(u64, Extent)]) {
+    fn scrub_twins(&mut self, chunk: &Chunk, run: &Range<u64>, extents: &[(u64, Extent)]) {
         if chunk.columns.iter().all(|column| column.placements.len() == 1) {
             return;
         }
@@ -161,16 +233,7 @@ impl Pool {
         let layout = &chunk.layout;
         let Kind::Parity { parity } = layout.kind() else { return Ok(()) };
         let unit = layout.unit() as usize;
-        let all: Vec<u64> = rows.rows.clone().collect();
-        let agree = self.core.workers.map(&all, |&row| {
-            let data: Vec<&[u8]> =
-                (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
-            let found: Vec<&[u8]> =
-                (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
-            parity::verify(&data, &found).unwrap_or(false)
-        });
-        let mut wrong: Vec<u64> =
-            all.into_iter().zip(agree).filter(|(_, agree)| !agree).map(|(row, _)| row).collect();
+        let mut wrong: Vec<u64> = rows.rows.clone().filter(|&row| !parity_agrees(chunk, rows, row)).collect();
         if wrong.is_empty() {
             return Ok(());
         }
@@ -205,7 +268,7 @@ impl Pool {
                 let column = layout.data_column(row, slot as u16);
                 let mut mended = rows.clone();
                 mended.columns[usize::from(column)] = None;
-                if mended.rebuild(chunk, &std::iter::once(column).collect())
+                if mended.rebuild(chunk, &std::iter::once(column).collect(), &Workers::NONE)
                     && let Some(right) = mended.unit(row, column)
                 {
                     self.rewrite_unit(chunk, row, column, right, true);
@@ -248,7 +311,7 @@ impl Pool {
         }
     }
 
-    fn scrub_nodes(&mut self, chunk: &Chunk, slice: std::ops::Range<u64>, errors: &mut u64) -> u64 {
+    fn scrub_nodes(&mut self, chunk: &Chunk, slice: Range<u64>, errors: &mut u64) -> u64 {
         let row_bytes = chunk.layout.row_bytes();
         let (from, to) = (slice.start * row_bytes, slice.end * row_bytes);
         let Some(space) = self.core.nodes.get(&chunk.address) else { return 0 };
@@ -331,6 +394,23 @@ impl Pool {
             }
         }
     }
+}
+
+/// Whether everything in some rows, all columns of which are there, is right: extents, copies, and parity.
+fn is_right(chunk: &Chunk, rows: &Rows, extents: &[(u64, Extent)]) -> bool {
+    extents.iter().all(|(offset, extent)| extent_is_right(chunk, rows, *offset, extent))
+        && rows.rows.clone().all(|row| parity_agrees(chunk, rows, row))
+}
+
+/// Whether the parity of a row, all columns of which are there, is that of its data.
+fn parity_agrees(chunk: &Chunk, rows: &Rows, row: u64) -> bool {
+    let layout = &chunk.layout;
+    let Kind::Parity { parity } = layout.kind() else { return true };
+    let data: Vec<&[u8]> =
+        (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
+    let found: Vec<&[u8]> =
+        (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
+    parity::verify(&data, &found).unwrap_or(false)
 }
 
 /// Whether every copy of an extent in the rows is what its checksum says.
