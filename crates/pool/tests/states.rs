@@ -10,7 +10,7 @@ use device::sim::{Effect, Healing};
 use device::{BlockDevice, DeviceErrorKind, Operation};
 use pool::report::{Counters, State};
 use pool::spec::GroupKind;
-use pool::{Pool, PoolError, ScrubAction};
+use pool::{Pool, PoolError, ReplaceOptions, ScrubAction};
 use sims::{Sims, line, state};
 
 fn io() -> DeviceErrorKind {
@@ -275,6 +275,41 @@ fn who_is_charged() {
     pool.write(id, 0, &noise(2, 16384)).unwrap();
     pool.flush().unwrap();
     assert_eq!(pool.status().data_errors, 0);
+}
+
+/// Beside a resilver's target, rows that rotted get other bytes where nothing is live, too; a device that is away
+/// meanwhile does not get them, and is not to be charged for that.
+#[test]
+fn a_device_that_was_away_is_not_charged_for_what_a_resilver_changed() {
+    let sims = Sims::new(7, 64);
+    let mut pool = create(&spec(vec![sims.group(GroupKind::Raidz(2), 0..6)]));
+    let id = volume(&mut pool, "vol", 16 * MIB);
+    pool.write(id, 0, &noise(1, 8 * MIB as usize)).unwrap();
+    pool.flush().unwrap();
+    // Three of four blocks are dead, but for as long as older roots have them.
+    for block in (0..8 * MIB).step_by(16384).filter(|at| at / 16384 % 4 != 0) {
+        pool.discard(id, block, 16384).unwrap();
+    }
+    for turn in 0..4 {
+        pool.write(id, 12 * MIB, &noise(turn, 16384)).unwrap();
+        pool.flush().unwrap();
+    }
+    sims.0[2].pull();
+    pool.write(id, 12 * MIB, &noise(9, 16384)).unwrap();
+    pool.flush().unwrap();
+    for chunk in pool.map().into_iter().filter(|chunk| chunk.class == "Data") {
+        let rotten = chunk.placements.iter().filter(|placement| placement.name == "/sims/s0");
+        rotten.for_each(|placement| sims.0[0].overwrite(placement.offset + 4096, &noise(5, 3 << 19)));
+    }
+    pool.replace("/sims/s1", &sims.new_device(6), ReplaceOptions::default()).unwrap();
+    settle(&mut pool);
+    sims.0[2].plug_in();
+    assert!(pool.device_returned(&sims.new_device(2)).unwrap());
+    settle(&mut pool);
+    pool.scrub(ScrubAction::Start).unwrap();
+    settle(&mut pool);
+    assert_eq!(pool.status().data_errors, 0);
+    assert_eq!(line(&mut pool, 2).errors.checksum, 0);
 }
 
 #[test]

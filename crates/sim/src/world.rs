@@ -262,12 +262,17 @@ impl World {
         }
     }
 
-    /// Whether a refusal is about two histories, and one side is nothing but disks that were used apart.
+    /// Whether a refusal is about two histories, and one side is disks that were used apart, and perhaps others that
+    /// lack something: what those have is older than both histories.
     fn is_apart(&self, why: &str) -> bool {
         let Some((_, sides)) = why.split_once("each side has what the other has not: ") else { return false };
         sides.split(" up to ").take(2).any(|side| {
             let paths = side.rsplit_once("and ").map_or(side, |(_, paths)| paths);
-            paths.split(", ").all(|path| self.by_path(path).is_some_and(|disk| self.apart.contains(&disk)))
+            let disks: Option<Vec<usize>> = paths.split(", ").map(|path| self.by_path(path)).collect();
+            disks.is_some_and(|disks| {
+                disks.iter().any(|disk| self.apart.contains(disk))
+                    && disks.iter().all(|disk| self.apart.contains(disk) || self.impaired.contains(disk))
+            })
         })
     }
 

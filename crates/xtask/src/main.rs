@@ -136,7 +136,7 @@ fn sim(arguments: &[&str]) -> anyhow::Result<()> {
 fn sim_short() -> anyhow::Result<()> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let first = (now.as_secs() * 1000).to_string();
-    sim(&["--seed", &first, "--seeds", "300", "--seconds", "300", "--jobs", "2"])?;
+    sim(&["--seed", &first, "--seeds", "300", "--jobs", "2"])?;
     SIM_SHORT.iter().try_for_each(|arguments| sim(arguments))
 }
 

@@ -26,8 +26,11 @@ impl Pool {
     ) -> Result<()> {
         let went_on = if is_back { went_on(members, uberblock) } else { Vec::new() };
         let is_later = |root: &Uberblock| went_on.contains(&root.session) && root.txg > uberblock.txg;
-        // What the pool does not know as its own stays as it is.
-        let is_ours = |member: &&&Member| self.core.devices.values().any(|device| device.guid == member.guid);
+        // What the pool gave up stays as it is; a number that it never gave is of a device that joined the others.
+        let is_ours = |member: &&&Member| {
+            member.id.0 >= self.next_device
+                || self.core.devices.values().any(|device| device.guid == member.guid)
+        };
         let apart = strangers.iter().filter(is_ours).filter_map(|member| {
             let known = &member.labels.uberblocks;
             let newest = known.first().filter(|newest| !is_later(newest))?;
@@ -36,9 +39,10 @@ impl Pool {
         let Some(other) = apart.max_by_key(|root| (root.txg, root.session)) else { return Ok(()) };
         let is_stranger = |guid| strangers.iter().any(|member| member.guid == guid);
         let names = |theirs: bool| {
-            let side = self.core.devices.values();
-            let side = side.filter(|device| device.handle.is_some() && is_stranger(device.guid) == theirs);
-            side.map(|device| device.path.clone()).collect::<Vec<_>>().join(", ")
+            let mut side: Vec<&Member> =
+                members.iter().filter(|member| is_stranger(member.guid) == theirs).collect();
+            side.sort_by_key(|member| member.id);
+            side.iter().map(|member| member.new.path.as_str()).collect::<Vec<_>>().join(", ")
         };
         let age = |root: &Uberblock, than: &Uberblock| match root.time.0.checked_sub(than.time.0) {
             Some(later) => format!("{} seconds later", later / 1000),
