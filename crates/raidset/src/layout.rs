@@ -537,8 +537,9 @@ mod tests {
             let level = Level::ALL[level];
             let step = if level == Level::Raid1 { 2 } else { 1 };
             let columns = level.min_columns() + more * step;
-            // The declustered levels need some rows for their pattern.
-            let least = if level.mirrored() { 2 * u64::from(columns) } else { 0 };
+            // The declustered levels need some rows for their pattern, and rotated spares come round only after some.
+            let turns = level.mirrored() || level == Level::RotatedSparing;
+            let least = if turns { 2 * u64::from(columns) } else { 0 };
             layout(level, columns, unit, least + rows)
         })
     }

@@ -64,8 +64,12 @@ enum Task {
 }
 
 /// What the simulator is asked for by `test`, beside seeds that nobody has tried yet.
-const SIM_SHORT: [&[&str]; 3] =
-    [&["--crash-states", "10000", "--jobs", "2"], &["--nth-faults", "3"], &["--erasures", "2"]];
+const SIM_SHORT: [&[&str]; 4] = [
+    &["--crash-states", "10000", "--jobs", "2"],
+    &["--nth-faults", "3"],
+    &["--erasures", "2"],
+    &["--sabotage-all", "--jobs", "2"],
+];
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
