@@ -538,17 +538,17 @@ pub(crate) struct Nbd {
     /// Listen on a TCP port
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Memory for the read cache
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256M")]
-    pub(crate) cache: u64,
+    /// Memory for blocks read and not yet written [default: an eighth of the machine's, from 256M to 2G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) cache: Option<u64>,
 }
 
 /// `fuse`.
 #[derive(Args, Debug)]
 pub(crate) struct Fuse {
-    /// Memory for the read cache
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256M")]
-    pub(crate) cache: u64,
+    /// Memory for blocks read and not yet written [default: an eighth of the machine's, from 256M to 2G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) cache: Option<u64>,
     /// Pool
     pub(crate) pool: String,
     /// Folder to mount on
@@ -558,9 +558,10 @@ pub(crate) struct Fuse {
 /// `serve`.
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
-    /// Memory for the read cache of each pool
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256M")]
-    pub(crate) cache: u64,
+    /// Memory of each pool for blocks read and not yet written [default: an eighth of the machine's, from 256M to 2G,
+    /// shared among the pools]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) cache: Option<u64>,
     /// Pools; all imported ones if none is named
     pub(crate) pool: Vec<String>,
 }
