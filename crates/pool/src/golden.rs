@@ -65,6 +65,7 @@ fn chunk() -> Chunk {
         used: 77 * 4096,
         birth: Txg(0x0b0c),
         bitmap: BitmapAnchor::default(),
+        closed: false,
     }
 }
 
@@ -85,6 +86,7 @@ fn system_chunk() -> Chunk {
         used: 3 * 16384,
         birth: Txg(1),
         bitmap: BitmapAnchor { slot: 1, txg: Txg(0x2a), checksum: std::array::from_fn(|i| i as u8) },
+        closed: false,
     }
 }
 

@@ -11,6 +11,8 @@ mod resilver;
 mod scrub;
 mod spares;
 
+pub(crate) use resilver::best_copy;
+
 use crate::codec::{Reader, Writer};
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
@@ -91,12 +93,7 @@ impl Progress {
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.u8(match self.state {
-            ScanState::Running => 1,
-            ScanState::Paused => 2,
-            ScanState::Finished => 3,
-            ScanState::Canceled => 4,
-        });
+        w.u8(self.state.code());
         let numbers = [
             self.started.0,
             self.ended.0,
@@ -111,13 +108,9 @@ impl Progress {
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        let state = match r.u8("state")? {
-            1 => ScanState::Running,
-            2 => ScanState::Paused,
-            3 => ScanState::Finished,
-            4 => ScanState::Canceled,
-            other => return Err(r.error("state", format!("{other} is not known")).into()),
-        };
+        let code = r.u8("state")?;
+        let state =
+            ScanState::from_code(code).ok_or_else(|| r.error("state", format!("{code} is not known")))?;
         let mut next = || r.u64("number");
         Ok(Self {
             state,
@@ -221,7 +214,8 @@ impl Pool {
                 || self.stand_ins_done()
                 || self.spare_wanted()
                 || self.destroys()
-                || self.scrubs())
+                || self.scrubs()
+                || self.balances())
     }
 
     fn scrubs(&self) -> bool {
@@ -257,6 +251,8 @@ impl Pool {
                 self.destroy_step()?;
             } else if self.scrubs() && self.may_go_on(now, self.scan.scrub) {
                 self.scrub_step(budget)?;
+            } else if self.balances() {
+                self.balance_step(budget)?;
             }
         }
         Ok(self.has_work())
