@@ -92,6 +92,8 @@ pub enum ScanKind {
     Scrub,
     /// Bring devices up to date.
     Resilver,
+    /// Relocate what is in chunks.
+    Balance,
 }
 
 /// Where a scan stands.
@@ -137,7 +139,9 @@ pub struct BalanceReport {
     pub ended: Option<Millis>,
     /// Chunks that passed the filters when it began.
     pub expected: u64,
-    /// Chunks that were considered.
+    /// Chunks that there were then.
+    pub chunks: u64,
+    /// Chunks that were looked at.
     pub considered: u64,
     /// Chunks that were relocated.
     pub completed: u64,

@@ -122,7 +122,7 @@ mod profile_name {
     use geometry::Profile;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    #[allow(clippy::ref_option, reason = "serde asks for it")]
+    #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
     pub(super) fn serialize<S: Serializer>(
         profile: &Option<Profile>,
         serializer: S,

@@ -62,7 +62,7 @@ fn balanced(pool: &mut Pool, spec: BalanceSpec) {
     settle(pool);
     let report = pool.balance().unwrap();
     assert_eq!((report.state, report.trouble, report.errors), (ScanState::Finished, None, 0));
-    assert_eq!(report.considered, report.completed);
+    assert_eq!((report.considered, report.completed), (report.chunks, report.expected));
 }
 
 /// Writes enough small groups that what older roots knew is let go.

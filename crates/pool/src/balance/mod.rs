@@ -20,7 +20,7 @@ use crate::codec::{Reader, Writer};
 use crate::core::Group;
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
-use crate::report::{BalanceClass, BalancePlan, BalanceReport, ScanState};
+use crate::report::{BalanceClass, BalancePlan, BalanceReport, ScanKind, ScanReport, ScanState};
 use crate::spec::{BalanceFilters, BalanceSpec, GroupKind};
 use crate::types::{Logical, Millis};
 
@@ -54,8 +54,10 @@ pub(crate) struct Balance {
     end: Logical,
     /// The chunk that is being emptied, and from which byte of it on.
     current: Option<(Logical, u64)>,
-    /// Chunks that were there to be considered, that were, and that were relocated.
+    /// Chunks that passed the filters when it began, of all that there were.
     expected: u64,
+    chunks: u64,
+    /// Chunks that were looked at, and relocated.
     considered: u64,
     completed: u64,
     /// Chunks relocated of each class, for `limit`.
@@ -94,6 +96,7 @@ impl Balance {
             at.0,
             within,
             self.expected,
+            self.chunks,
             self.considered,
             self.completed,
             self.done,
@@ -115,7 +118,7 @@ impl Balance {
         let mut next = || r.u64("number");
         let (started, ended, ran_ms) = (Millis(next()?), Millis(next()?), next()?);
         let (cursor, end, at, within) = (Logical(next()?), Logical(next()?), Logical(next()?), next()?);
-        let (expected, considered, completed) = (next()?, next()?, next()?);
+        let (expected, chunks, considered, completed) = (next()?, next()?, next()?, next()?);
         let (done, total, errors) = (next()?, next()?, next()?);
         let taken = [r.u32("count")?, r.u32("count")?, r.u32("count")?];
         let trouble = r.text("trouble")?;
@@ -131,6 +134,7 @@ impl Balance {
             end,
             current: (at.0 != u64::MAX).then_some((at, within)),
             expected,
+            chunks,
             considered,
             completed,
             taken,
@@ -151,6 +155,7 @@ impl Balance {
             started: self.started,
             ended: (!running).then_some(self.ended),
             expected: self.expected,
+            chunks: self.chunks,
             considered: self.considered,
             completed: self.completed,
             done: self.done.min(self.total),
@@ -160,6 +165,25 @@ impl Balance {
             eta_seconds: (running && rate > 0).then(|| left.div_ceil(rate)),
             trouble: (!self.trouble.is_empty()).then(|| self.trouble.clone()),
             spec: self.spec.clone(),
+        }
+    }
+}
+
+impl Balance {
+    /// As progress among scans.
+    pub(crate) fn as_scan(&self) -> ScanReport {
+        let report = self.report();
+        ScanReport {
+            kind: ScanKind::Balance,
+            state: report.state,
+            started: report.started,
+            ended: report.ended,
+            done: report.done,
+            total: report.total,
+            repaired: report.done,
+            errors: report.errors,
+            rate: report.rate,
+            eta_seconds: report.eta_seconds,
         }
     }
 }
@@ -236,6 +260,7 @@ impl Pool {
             end: Logical(self.core.next_address),
             current: None,
             expected: self.matching(&spec).count() as u64,
+            chunks: self.core.map.len() as u64,
             considered: 0,
             completed: 0,
             taken: [0; 3],
@@ -313,7 +338,7 @@ impl Pool {
             let (data, metadata) =
                 if class == Class::Data { (Some(target), None) } else { (None, Some(target)) };
             crate::create::check_profiles(data, metadata, plain.devices.len())?;
-            self.check_integrity(class, target, plain, spec)?;
+            check_integrity(class, target, plain, spec)?;
         }
         let metadata = spec.metadata.as_ref().and_then(|filters| filters.convert);
         let system = spec.system.as_ref().and_then(|filters| filters.convert);
@@ -321,32 +346,6 @@ impl Pool {
             return Err(PoolError::refused(
                 "system chunks have the profile of metadata: convert both to the same",
             ));
-        }
-        Ok(())
-    }
-
-    /// Refuses a target that protects less than what is there, unless that is wanted.
-    fn check_integrity(
-        &self,
-        class: Class,
-        target: Profile,
-        plain: &Group,
-        spec: &BalanceSpec,
-    ) -> Result<()> {
-        let tolerance = |profile: Profile| match profile {
-            Profile::Single | Profile::Raid0 => 0,
-            // Two copies on one disk survive bad sectors.
-            Profile::Dup => 1,
-            Profile::Raid1 | Profile::Raid10 | Profile::Raid5 => 2,
-            Profile::Raid1c3 | Profile::Raid6 => 3,
-            Profile::Raid1c4 => 4,
-        };
-        let now = if class == Class::Data { plain.data } else { plain.metadata };
-        if tolerance(target) < tolerance(now) && !spec.force {
-            return Err(PoolError::refused(format!(
-                "converting {} from {now} to {target} reduces integrity; use '-f' to do it all the same",
-                class.name().to_lowercase()
-            )));
         }
         Ok(())
     }
@@ -365,13 +364,12 @@ impl Pool {
         balance.ran_ms += now.0.saturating_sub(started.0);
         balance.total = balance.total.max(balance.done);
         match &outcome {
-            Ok(false) => {}
             Ok(true) => self.end_balance(&mut balance, ScanState::Finished, ""),
             // Waiting would not help: somebody has to make room first.
             Err(PoolError::NoSpace) => {
                 self.end_balance(&mut balance, ScanState::Canceled, "no space left to relocate to");
             }
-            Err(_) => {}
+            Ok(false) | Err(_) => {}
         }
         let over = balance.state != ScanState::Running;
         self.balance = Some(balance);
@@ -389,8 +387,8 @@ impl Pool {
         balance.ended = now;
         trouble.clone_into(&mut balance.trouble);
         let why = if trouble.is_empty() { String::new() } else { format!(": {trouble}") };
-        let message =
-            format!("had to relocate {} out of {} chunks{why}", balance.completed, balance.considered);
+        let (completed, chunks) = (balance.completed, balance.chunks);
+        let message = format!("had to relocate {completed} out of {chunks} chunks{why}");
         self.core.events.push(now, "balance_finish", None, message);
     }
 
@@ -425,8 +423,10 @@ impl Pool {
                 filters.and_then(|filters| filters.limit).is_none_or(|(_, most)| balance.taken[index] < most)
             },
         );
+        let looked_at = balance.cursor..found.map_or(balance.end, |(address, _)| Logical(address.0 + 1));
+        let chunks = self.core.map.iter().filter(|chunk| looked_at.contains(&chunk.address));
+        balance.considered += chunks.count() as u64;
         let Some((address, index)) = found else { return Ok(true) };
-        balance.considered += 1;
         balance.taken[index] += 1;
         balance.cursor = Logical(address.0 + 1);
         balance.current = Some((address, 0));
@@ -450,4 +450,24 @@ impl Pool {
         }
         Ok(())
     }
+}
+
+/// Refuses a target that protects less than what is there, unless that is wanted.
+fn check_integrity(class: Class, target: Profile, plain: &Group, spec: &BalanceSpec) -> Result<()> {
+    let tolerance = |profile: Profile| match profile {
+        Profile::Single | Profile::Raid0 => 0,
+        // Two copies on one disk survive bad sectors.
+        Profile::Dup => 1,
+        Profile::Raid1 | Profile::Raid10 | Profile::Raid5 => 2,
+        Profile::Raid1c3 | Profile::Raid6 => 3,
+        Profile::Raid1c4 => 4,
+    };
+    let now = if class == Class::Data { plain.data } else { plain.metadata };
+    if tolerance(target) < tolerance(now) && !spec.force {
+        return Err(PoolError::refused(format!(
+            "converting {} from {now} to {target} reduces integrity; use '-f' to do it all the same",
+            class.name().to_lowercase()
+        )));
+    }
+    Ok(())
 }

@@ -148,8 +148,14 @@ impl Pool {
         Ok(r.end()?)
     }
 
-    /// The scan that is going on, or the last one.
+    /// The scan or balance that is going on, or else the last scan.
     pub fn scan(&self) -> Option<ScanReport> {
+        let scans = || [self.scan.scrub, self.scan.resilver].into_iter().flatten();
+        if !scans().any(|scan| scan.state == ScanState::Running)
+            && let Some(balance) = self.balance.as_ref().filter(|_| self.balances())
+        {
+            return Some(balance.as_scan());
+        }
         let scrub = self.scan.scrub.map(|progress| (progress, ScanKind::Scrub));
         let resilver = self.scan.resilver.map(|progress| (progress, ScanKind::Resilver));
         let both = [resilver, scrub].into_iter().flatten();
