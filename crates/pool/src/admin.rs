@@ -441,11 +441,14 @@ impl Pool {
         let path = self.path_of(id);
         self.commit()?;
         label::clear(&*new.device)?;
-        self.core.devices.remove(&id);
+        let left = self.core.devices.remove(&id).and_then(|device| device.handle);
         self.core.dirty_devices.insert(id);
         self.add_device(new, Relation::Spare)?;
         self.write_config()?;
         self.commit()?;
+        if let Some(handle) = left {
+            let _ = label::clear(&*handle);
+        }
         Ok(Plan { steps: vec![format!("replace spare {path} by {}", new.path)], notices: Vec::new() })
     }
 
