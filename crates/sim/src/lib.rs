@@ -10,6 +10,7 @@ pub mod erasure;
 mod faults;
 pub mod model;
 pub mod nth;
+mod pools;
 pub mod program;
 pub mod run;
 pub mod sabotage;

@@ -50,11 +50,13 @@ impl Member {
 struct NotOpened {
     error: PoolError,
     others: Vec<Uberblock>,
+    /// Devices have another history with something in it.
+    apart: bool,
 }
 
 impl From<PoolError> for NotOpened {
     fn from(error: PoolError) -> Self {
-        Self { error, others: Vec::new() }
+        Self { error, others: Vec::new(), apart: false }
     }
 }
 
@@ -141,6 +143,7 @@ impl Pool {
             (false, true) => &[Care::Nothing],
         };
         let mut first_error = None;
+        let mut unopened = None;
         for &care in cares {
             let mut tried = 0;
             while let Some(uberblock) = candidates.get(tried).cloned() {
@@ -157,6 +160,8 @@ impl Pool {
                         }
                         return Ok((pool, plan));
                     }
+                    // A root that opens, but that not all devices agree on, is nothing to go back from.
+                    Err(failed) if failed.apart && options.rewind => return Err(failed.error),
                     Err(failed) => {
                         // Devices that have another history may have all that counts.
                         for other in failed.others.into_iter().filter(|_| is_default) {
@@ -164,23 +169,30 @@ impl Pool {
                                 candidates.push_back(other);
                             }
                         }
-                        if care != Care::Acknowledged {
-                            first_error.get_or_insert(failed.error);
+                        if care == Care::Acknowledged {
+                            continue;
+                        }
+                        match failed.error {
+                            error @ (PoolError::Unreadable { .. } | PoolError::Corrupt(_)) => {
+                                unopened.get_or_insert((uberblock.txg, error));
+                            }
+                            error => {
+                                first_error.get_or_insert(error);
+                            }
                         }
                     }
                 }
             }
         }
-        let error = first_error.unwrap_or(PoolError::NoSpace);
-        Err(match error {
-            PoolError::Unreadable { .. } | PoolError::Corrupt(_) if is_default => {
-                PoolError::refused(format!(
-                    "the newest root of pool '{}' (transaction group {}) does not open: {error}; \
-                     'import -F' goes back to the newest one that does",
-                    config.name, newest.txg
-                ))
-            }
-            other => other,
+        Err(match (unopened, first_error) {
+            // What else stands in the way may only be what an `import -F` left that was cut short.
+            (Some((txg, error)), _) if is_default => PoolError::refused(format!(
+                "the newest root of pool '{}' (transaction group {txg}) does not open: {error}; \
+                 'import -F' goes back to the newest one that does",
+                config.name
+            )),
+            (_, Some(error)) | (Some((_, error)), None) => error,
+            (None, None) => PoolError::NoSpace,
         })
     }
 
@@ -272,18 +284,23 @@ impl Pool {
         pool.roots.make_contiguous().sort_unstable();
         let is_back = options.txg.is_some() || options.rewind;
         let strangers = pool.judge_members(members, uberblock, is_back);
+        let mut apart = false;
         let judged = match care {
             Care::Nothing => Ok(()),
             Care::Acknowledged if pool.is_unacknowledged(&strangers, uberblock) => {
                 Err(PoolError::refused("the newest root was never complete".to_owned()))
             }
-            _ => pool.refuse_two_histories(members, &strangers, uberblock, is_back, &config),
+            _ => {
+                let judged = pool.refuse_two_histories(members, &strangers, uberblock, is_back, &config);
+                apart = judged.is_err();
+                judged
+            }
         };
         if let Err(error) = judged.and_then(|()| pool.check_enough(&config)) {
             let others = strangers.iter().filter_map(|member| member.labels.uberblocks.first().cloned());
             let mut others: Vec<Uberblock> = others.collect();
             others.sort_by_key(|root| std::cmp::Reverse((root.txg, root.session)));
-            return Err(NotOpened { error, others });
+            return Err(NotOpened { error, others, apart });
         }
         let mut plan = Plan::default();
         pool.load_meta()?;
