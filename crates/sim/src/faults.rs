@@ -350,7 +350,7 @@ impl Run {
             self.roots.clear();
         }
         self.tally.add("healed", true);
-        Ok(())
+        if self.world.supply.is_on() && !self.ending { self.verify_bytes() } else { Ok(()) }
     }
 
     /// A disk whose labels are gone is no disk of the pool any more.

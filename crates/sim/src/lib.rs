@@ -6,6 +6,7 @@
 
 mod admin;
 mod behind;
+mod bytes;
 pub mod erasure;
 mod faults;
 pub mod model;

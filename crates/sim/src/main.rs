@@ -5,13 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
+use sim::nth::Faults;
 use sim::program::Program;
 use sim::run::{Tally, run};
 use sim::shrink::shrink;
-use sim::states::Crashes;
-
-/// Crash states of each program, where they are tried over several sittings: a million of all.
-const STATES_EACH: usize = 80;
+use sim::states::{Crashes, STATES_EACH};
 
 /// Tries to make a pool lose data, in simulation.
 #[derive(Debug, Parser)]
@@ -52,8 +50,8 @@ struct Args {
     /// Try patterns of lost disks instead, so many of each layout (0: all).
     #[arg(long)]
     erasures: Option<usize>,
-    /// Go on where the last run with this file stopped, and keep the place and the tally there; a file is for seeds
-    /// or for crash states.
+    /// Go on where the last run with this file stopped, and keep the place and the tally there; a file is for seeds,
+    /// for crash states or for n-th faults.
     #[arg(long)]
     resume: Option<std::path::PathBuf>,
     /// Print the program of the seed as text, to be kept.
@@ -82,7 +80,7 @@ fn main() -> ExitCode {
         return sabotage_all(&args);
     }
     if let Some(step) = args.nth_faults {
-        return report("faults", sim::nth::every_fault(step.max(1)));
+        return told(nth_faults(step.max(1), &args));
     }
     if let Some(sample) = args.erasures {
         return report(
@@ -207,6 +205,54 @@ fn crash_states(wanted: u64, args: &Args) -> Result<(), String> {
         println!("{} in all, of {end} programs of {}", earlier.counts[name].0, crashes.sequences());
     }
     keep_progress(args, end, &earlier)
+}
+
+/// Tries the n-th faults of every command that was not tried yet.
+fn nth_faults(step: u64, args: &Args) -> Result<(), String> {
+    let begun = std::time::Instant::now();
+    let (first, mut earlier) = progress(args, 0);
+    let faults = Faults::new()?;
+    let (next, done) = (AtomicU64::new(first), AtomicU64::new(first));
+    let tally: Mutex<Tally> = Mutex::new(Tally::default());
+    let failed: Mutex<Option<String>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                while failed.lock().is_ok_and(|failed| failed.is_none())
+                    && (args.seconds == 0 || begun.elapsed().as_secs() < args.seconds)
+                {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number as usize >= faults.cases() {
+                        return;
+                    }
+                    match faults.try_case(number as usize, step) {
+                        Ok((command, count)) => {
+                            done.fetch_max(number + 1, Ordering::Relaxed);
+                            if let Ok(mut tally) = tally.lock() {
+                                let entry = tally.counts.entry(format!("fault in {command:?}")).or_default();
+                                entry.0 += count;
+                            }
+                        }
+                        Err(failure) => {
+                            if let Ok(mut failed) = failed.lock() {
+                                failed.get_or_insert(failure);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    earlier.merge(&tally.into_inner().unwrap_or_default());
+    earlier.counts.iter().for_each(|(name, (count, _))| println!("{name:32} {count:9}"));
+    let all: u64 = earlier.counts.values().map(|count| count.0).sum();
+    let done = done.into_inner();
+    let seconds = begun.elapsed().as_secs();
+    println!("{all} faults survived, {done} of {} cases, {seconds} s", faults.cases());
+    match failed.into_inner().unwrap_or_default() {
+        Some(failure) => Err(failure),
+        None => keep_progress(args, done, &earlier),
+    }
 }
 
 fn report(what: &str, outcome: Result<u64, String>) -> ExitCode {

@@ -233,6 +233,7 @@ impl Run {
         }
         self.heal()?;
         self.verify_sound()?;
+        self.verify_bytes()?;
         let mut rng = Rng::new(self.world.digest());
         self.bear_losses(&mut rng)?;
         self.export(&mut rng)?;

@@ -296,8 +296,12 @@ impl World {
     }
 
     /// Whether a refusal is about two histories, and one side is disks that were used apart, and perhaps others that
-    /// lack something: what those have is older than both histories.
+    /// lack something: what those have is older than both histories. Or about a newest root that does not open, which
+    /// may be one that such a disk alone has, with rot in it.
     fn is_apart(&self, why: &str) -> bool {
+        if why.contains("does not open") {
+            return !self.apart.is_empty();
+        }
         let Some((_, sides)) = why.split_once("each side has what the other has not: ") else { return false };
         sides.split(" up to ").take(2).any(|side| {
             let paths = side.rsplit_once("and ").map_or(side, |(_, paths)| paths);

@@ -296,7 +296,9 @@ impl Pool {
                 judged
             }
         };
-        if let Err(error) = judged.and_then(|()| pool.check_enough(&config)) {
+        if let Err(error) =
+            judged.and_then(|()| pool.check_enough(&config, !is_back && !strangers.is_empty()))
+        {
             let others = strangers.iter().filter_map(|member| member.labels.uberblocks.first().cloned());
             let mut others: Vec<Uberblock> = others.collect();
             others.sort_by_key(|root| std::cmp::Reverse((root.txg, root.session)));
@@ -516,8 +518,9 @@ impl Pool {
         }
     }
 
-    /// Fails when something can't be read with the devices that are there.
-    fn check_enough(&self, config: &Config) -> Result<()> {
+    /// Fails when something can't be read with the devices that are there. `differ`: some of them know other roots, as
+    /// an `import -F` leaves them that was cut short.
+    fn check_enough(&self, config: &Config, differ: bool) -> Result<()> {
         let core = &self.core;
         let lost: Vec<&Chunk> =
             core.map.iter().filter(|chunk| core.worst_redundancy(chunk, None).is_none()).collect();
@@ -547,14 +550,15 @@ impl Pool {
             enough.push(format!("any {needed} of the {} missing from {}", away.len(), group.name()));
         }
         Err(PoolError::refused(format!(
-            "pool '{}' can't be imported: too many devices are missing or not up to date: {}; enough would be {}",
+            "pool '{}' can't be imported: too many devices are missing or not up to date: {}; enough would be {}{}",
             config.name,
             if missing.is_empty() {
                 "none is missing, but some are stale".to_owned()
             } else {
                 missing.join(", ")
             },
-            if enough.is_empty() { "a device that is up to date".to_owned() } else { enough.join(" and ") }
+            if enough.is_empty() { "a device that is up to date".to_owned() } else { enough.join(" and ") },
+            if differ { "; 'import -F' goes back to the newest root that opens" } else { "" }
         )))
     }
 
