@@ -41,25 +41,22 @@ impl Pool {
                 let nodes = nodes.unwrap_or_default().into_iter();
                 nodes.map(|index| (index * NODE_SIZE as u64, NODE_SIZE as u64)).collect()
             };
-            match chunk.layout.kind() {
-                Kind::Parity { parity } => {
-                    let mut rows: Vec<u64> =
-                        live.iter().flat_map(|&(at, length)| chunk.layout.rows_of(at, length)).collect();
-                    rows.dedup();
-                    all.extend(rows.into_iter().map(|row| self.row_places(&chunk, row, parity)));
-                }
-                _ => {
-                    let segments = live.iter().flat_map(|&(at, length)| chunk.layout.segments(at, length));
-                    all.extend(segments.map(|segment| {
-                        let cell = segment.cell;
-                        let offset = cell.row * u64::from(chunk.layout.unit()) + u64::from(cell.within);
-                        let columns = chunk.layout.columns_of(cell.row, cell.index).collect();
-                        let length = u64::from(segment.length);
-                        let data = vec![self.copies(&chunk, &columns, offset, length)];
-                        Places { length, data, parity: Vec::new() }
-                    }));
-                }
+            if let Kind::Parity { parity } = chunk.layout.kind() {
+                let mut rows: Vec<u64> =
+                    live.iter().flat_map(|&(at, length)| chunk.layout.rows_of(at, length)).collect();
+                rows.dedup();
+                all.extend(rows.into_iter().map(|row| self.row_places(&chunk, row, parity)));
+                continue;
             }
+            let segments = live.iter().flat_map(|&(at, length)| chunk.layout.segments(at, length));
+            all.extend(segments.map(|segment| {
+                let cell = segment.cell;
+                let offset = cell.row * u64::from(chunk.layout.unit()) + u64::from(cell.within);
+                let columns = chunk.layout.columns_of(cell.row, cell.index).collect();
+                let length = u64::from(segment.length);
+                let data = vec![self.copies(&chunk, &columns, offset, length)];
+                Places { length, data, parity: Vec::new() }
+            }));
         }
         Ok(all)
     }
