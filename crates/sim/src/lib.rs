@@ -13,6 +13,7 @@ pub mod model;
 pub mod nth;
 mod pools;
 pub mod program;
+pub mod raid;
 pub mod run;
 pub mod sabotage;
 pub mod shrink;

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Parser;
 use sim::nth::Faults;
 use sim::program::Program;
-use sim::run::{Tally, run};
+use sim::raid;
+use sim::run::{Outcome, Tally, run};
 use sim::shrink::shrink;
 use sim::states::{Crashes, STATES_EACH};
 
@@ -54,6 +55,9 @@ struct Args {
     /// for crash states or for n-th faults.
     #[arg(long)]
     resume: Option<std::path::PathBuf>,
+    /// Programs on RAID sets instead of pools.
+    #[arg(long)]
+    raid: bool,
     /// Print the program of the seed as text, to be kept.
     #[arg(long)]
     print: bool,
@@ -116,8 +120,8 @@ fn main() -> ExitCode {
                         return;
                     }
                     tried.fetch_max(seed + 1, Ordering::Relaxed);
-                    let program = Program::new(seed, args.ops);
-                    let outcome = run(&program, args.sabotage.as_deref(), args.trace);
+                    let subject = Subject::new(seed, &args);
+                    let outcome = subject.run(args.trace);
                     for line in &outcome.lines {
                         println!("{line}");
                     }
@@ -126,16 +130,22 @@ fn main() -> ExitCode {
                     }
                     let Some((step, failure)) = outcome.failure else { continue };
                     println!("seed {seed} step {step}: {failure}");
+                    if subject.run(args.trace).digest != outcome.digest {
+                        println!("seed {seed} ran otherwise the second time: something decides that is no seed");
+                    }
                     if let Ok(mut failed) = failed.lock() {
                         failed.push(seed);
                     }
                     if !args.keep_going && !args.trace {
-                        let (short, (step, failure)) =
-                            shrink(&program, (step, failure), args.sabotage.as_deref());
-                        println!("shrunk to {} steps, fails in step {step}: {failure}", short.steps.len());
-                        println!("{short}");
-                        let outcome = run(&short, args.sabotage.as_deref(), true);
-                        for line in outcome.lines.iter().filter(|line| !line.starts_with("    d")) {
+                        let (short, (step, failure)) = subject.shrink((step, failure));
+                        println!("shrunk to {} steps, fails in step {step}: {failure}", short.steps());
+                        println!("{}", short.text());
+                        let outcome = short.run(true);
+                        for line in outcome
+                            .lines
+                            .iter()
+                            .filter(|line| !line.starts_with("    ") || line.starts_with("    !"))
+                        {
                             println!("  {line}");
                         }
                     }
@@ -158,6 +168,57 @@ fn main() -> ExitCode {
     }
     println!("failed seeds: {failed:?}");
     ExitCode::FAILURE
+}
+
+/// What a seed stands for.
+enum Subject<'a> {
+    /// A pool, and how the engine is broken.
+    Pool(Program, Option<&'a str>),
+    /// A RAID set.
+    Raid(raid::Program),
+}
+
+impl<'a> Subject<'a> {
+    fn new(seed: u64, args: &'a Args) -> Self {
+        if args.raid {
+            return Self::Raid(raid::Program::new(seed, args.ops));
+        }
+        Self::Pool(Program::new(seed, args.ops), args.sabotage.as_deref())
+    }
+
+    fn run(&self, trace: bool) -> Outcome {
+        match self {
+            Self::Pool(program, sabotage) => run(program, *sabotage, trace),
+            Self::Raid(program) => raid::run(program, trace),
+        }
+    }
+
+    fn shrink(&self, failure: (usize, String)) -> (Self, (usize, String)) {
+        match self {
+            Self::Pool(program, sabotage) => {
+                let (short, failure) = shrink(program, failure, *sabotage);
+                (Self::Pool(short, *sabotage), failure)
+            }
+            Self::Raid(program) => {
+                let (short, failure) = raid::shrink(program, failure);
+                (Self::Raid(short), failure)
+            }
+        }
+    }
+
+    fn steps(&self) -> usize {
+        match self {
+            Self::Pool(program, _) => program.steps.len(),
+            Self::Raid(program) => program.steps.len(),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Pool(program, _) => program.to_string(),
+            Self::Raid(program) => program.to_string(),
+        }
+    }
 }
 
 /// Tries crash states until there were `wanted` of them.

@@ -44,6 +44,16 @@ pub struct Log {
 }
 
 impl Log {
+    /// An empty one; with `trace` it keeps every event as a line.
+    pub fn new(trace: bool) -> Self {
+        Self { lines: trace.then(Vec::new), ..Self::default() }
+    }
+
+    /// Takes the lines out.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        self.lines.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Adds an event.
     pub fn event(&mut self, line: impl FnOnce() -> String, words: &[u64]) {
         for word in words {
@@ -123,7 +133,7 @@ pub struct World {
 impl World {
     /// A machine without disks; with `trace` every event is kept as a line.
     pub fn new(seed: u64, trace: bool) -> Self {
-        let log = Log { lines: trace.then(Vec::new), ..Log::default() };
+        let log = Log::new(trace);
         Self {
             disks: Vec::new(),
             supply: Arc::new(PowerSupply::new()),
@@ -224,8 +234,7 @@ impl World {
 
     /// Takes the lines out.
     pub fn take_lines(&self) -> Vec<String> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.lines.as_mut().map(std::mem::take).unwrap_or_default()
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take_lines()
     }
 
     /// What an engine gets from this world.
