@@ -131,7 +131,9 @@ fn main() -> ExitCode {
                     let Some((step, failure)) = outcome.failure else { continue };
                     println!("seed {seed} step {step}: {failure}");
                     if subject.run(args.trace).digest != outcome.digest {
-                        println!("seed {seed} ran otherwise the second time: something decides that is no seed");
+                        println!(
+                            "seed {seed} ran otherwise the second time: something decides that is no seed"
+                        );
                     }
                     if let Ok(mut failed) = failed.lock() {
                         failed.push(seed);

@@ -527,11 +527,15 @@ impl Run {
         if rng.chance(1, 2) && self.supply.is_on() && self.set.flush().is_ok() && self.supply.is_on() {
             self.flushed();
         }
+        disk.clear_plans();
         if self.supply.is_on() {
             self.note_lost(before);
+            if !disk.is_present() {
+                // Nothing has been written to it since, but what is read of it comes from the others.
+                self.lose(column);
+            }
             self.verify(false)?;
         }
-        disk.clear_plans();
         disk.plug_in();
         Ok(())
     }

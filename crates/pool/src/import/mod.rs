@@ -76,6 +76,17 @@ fn is_same(one: &Uberblock, other: &Uberblock) -> bool {
     (one.session, one.txg) == (other.session, other.txg)
 }
 
+/// Whether the pool went back behind this root and then on: what only this one knew is written over. As long as there is
+/// nothing but the root that goes back, that one may never have been complete.
+fn is_given_up(uberblock: &Uberblock, all: &[Uberblock]) -> bool {
+    let goes_behind = |back: &&Uberblock| {
+        back.txg > uberblock.txg && back.back_to.is_some_and(|(_, txg)| txg < uberblock.txg)
+    };
+    let went_on =
+        |back: &Uberblock| all.iter().any(|later| later.session == back.session && later.txg > back.txg);
+    all.iter().filter(goes_behind).any(went_on)
+}
+
 impl Pool {
     /// Imports the pool `guid` from a heap of devices, of which only its own are used.
     ///
@@ -109,10 +120,11 @@ impl Pool {
         }
         // What a root knows is whole as long as no device that has it went on to a root from which on its space is free.
         let is_whole = |uberblock: &Uberblock| {
-            members.iter().map(|member| &member.labels.uberblocks).any(|known| {
-                known.iter().any(|root| is_same(root, uberblock))
-                    && known.first().is_some_and(|last| last.oldest <= uberblock.txg)
-            })
+            !is_given_up(uberblock, &uberblocks)
+                && members.iter().map(|member| &member.labels.uberblocks).any(|known| {
+                    known.iter().any(|root| is_same(root, uberblock))
+                        && known.first().is_some_and(|last| last.oldest <= uberblock.txg)
+                })
         };
         let mut candidates: VecDeque<Uberblock> = match options.txg {
             Some(txg) => {
@@ -165,7 +177,7 @@ impl Pool {
                     Err(failed) => {
                         // Devices that have another history may have all that counts.
                         for other in failed.others.into_iter().filter(|_| is_default) {
-                            if !candidates.contains(&other) {
+                            if !candidates.contains(&other) && !is_given_up(&other, &uberblocks) {
                                 candidates.push_back(other);
                             }
                         }
