@@ -293,13 +293,25 @@ impl Run {
             {
                 Ok(None)
             }
+            Err(PoolError::NoSpace) => {
+                let usage = self.pool().usage();
+                let (free, size) = (usage.free_estimated, usage.device_size);
+                Err(format!("{what} failed: no space, though {free} bytes of {size} should be free"))
+            }
             Err(error) => Err(format!("{what} failed: {error}")),
         }
     }
 
+    /// Whether there is so little room that it may be said that there is none. A block lies in one chunk: of each as
+    /// much may be left as is too little for one of the largest, with the rest of a row.
     fn is_nearly_full(&mut self) -> bool {
+        let largest = self.model.now().datasets.values().map(|volume| volume.block).max().unwrap_or(0);
+        let chunks = self.pool().map().into_iter().filter(|chunk| chunk.class == "Data");
+        let scraps: u64 =
+            chunks.map(|chunk| (chunk.length.saturating_sub(chunk.used)).min(2 * largest)).sum();
         let usage = self.pool().usage();
-        usage.free_estimated < 8 << 20 || usage.free_estimated < usage.device_size / 16
+        let free = usage.free_estimated.saturating_sub(scraps);
+        free < 8 << 20 || free < usage.device_size / 16
     }
 
     /// After a call that was not done while power is on: finds out how far it came. `base` states were possible
