@@ -169,6 +169,11 @@ impl Extension {
             .max_by_key(|extension| extension.sequence)
     }
 
+    /// Whether the parity was good, and everything written since went through a journal: then it is good once that is replayed.
+    pub const fn seals(&self) -> bool {
+        self.known.parity_good && self.known.journal_sectors > 0
+    }
+
     /// Whether the set had this column in use when the extension was written.
     fn in_use(&self, column: u32) -> bool {
         let column = self.known.columns.get(column as usize);

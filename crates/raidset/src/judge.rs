@@ -174,6 +174,16 @@ pub enum Refusal {
         /// What it should say.
         wanted: i64,
     },
+    /// A label of a set of another level.
+    #[error("column {column}: its label says RAID level {found}, but the configuration says {wanted}")]
+    Level {
+        /// The column.
+        column: usize,
+        /// What the label says.
+        found: char,
+        /// What the configuration says.
+        wanted: char,
+    },
     /// More columns are without a label than can be done without.
     #[error("column {column} has no label, and the set cannot do without it")]
     Missing {
@@ -304,6 +314,35 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
     }
     parity_dirty |= !refusals.is_empty();
     Verdict { failed, parity_dirty, mod_counter, serial_number, refusals }
+}
+
+/// As [`check`], and the labels of columns that are not failed must be of this level and stripe unit: another would read and write
+/// everything in wrong places. RAIDframe does not look at that.
+pub fn judge(level: Level, sectors_per_unit: u32, columns: &[Found], force: bool) -> Verdict {
+    let mut verdict = check(level, columns, force);
+    for (column, found) in columns.iter().enumerate().filter(|&(column, _)| !verdict.failed[column]) {
+        let Found::Labelled(label) = found else { continue };
+        if label.letter() != Some(level.letter()) {
+            let found = label.letter().unwrap_or('?');
+            verdict.refusals.push(Refusal::Level { column, found, wanted: level.letter() });
+        }
+        if label.sectors_per_unit != sectors_per_unit {
+            let (found, wanted) = (label.sectors_per_unit.into(), sectors_per_unit.into());
+            verdict.refusals.push(Refusal::Label { column, field: "sectPerSU", found, wanted });
+        }
+    }
+    verdict.parity_dirty |= !verdict.refusals.is_empty();
+    verdict
+}
+
+/// Whether labels of columns differ in serial number or counter: then some of them missed something.
+pub fn disagree(columns: &[Found]) -> bool {
+    let mut keys = columns.iter().filter_map(|found| match found {
+        Found::Labelled(label) => Some((label.serial_number, label.mod_counter)),
+        _ => None,
+    });
+    let first = keys.next();
+    keys.any(|key| Some(key) != first)
 }
 
 #[cfg(test)]

@@ -93,13 +93,13 @@ pub(crate) fn configure(
         Ok(parameters) => parameters,
         Err(error) => return Ok(configure_failed(error)),
     };
-    let (mut autospare, mut journal) = (None, false);
+    let (mut autospare, mut journal) = (None, None);
     for option in &invocation.options {
         match option.as_str() {
             "autospare" => autospare = Some(true),
             "noautospare" => autospare = Some(false),
-            "journal" => journal = true,
-            "nojournal" => journal = false,
+            "journal" => journal = Some(true),
+            "nojournal" => journal = Some(false),
             other => return Ok(Told::error(unknown_option(other))),
         }
     }
@@ -136,7 +136,7 @@ pub(crate) fn configure(
         return Ok(would_configure(number, parameters, &column_slots, force));
     }
     let runner = host::runner();
-    let configured = if force && journal {
+    let configured = if force && journal == Some(true) {
         RaidSet::configure_with_journal(number, parameters, column_slots, spare_slots, runner)
     } else {
         RaidSet::configure(number, parameters, column_slots, spare_slots, force, runner)
@@ -148,7 +148,15 @@ pub(crate) fn configure(
     if let Some(on) = autospare {
         set.set_autospare(on);
     }
-    if journal && let Err(error) = set.set_journal(true) {
+    if set.dropped_journal() {
+        eprintln!(
+            "{}: the components have a journal, which is left out since their labels disagree: -i, then -o journal for a new one",
+            context.program
+        );
+    }
+    if let Some(on) = journal
+        && let Err(error) = set.set_journal(on)
+    {
         let _ = set.close();
         return Ok(configure_failed(error));
     }
@@ -166,7 +174,7 @@ pub(crate) fn configure(
 
 /// What `-n` says.
 fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force: bool) -> Told {
-    use raidset::judge::{Found, check};
+    use raidset::judge::{Found, judge};
     let found: Vec<Found> = columns
         .iter()
         .map(|slot| match slot.device.as_ref().map(|device| Label::read(&**device)) {
@@ -175,7 +183,7 @@ fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force:
             _ => Found::Absent,
         })
         .collect();
-    let verdict = check(parameters.level, &found, force);
+    let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);
     let mut out = format!("would configure raid{number} as {} over:\n", parameters.level);
     for (slot, failed) in columns.iter().zip(&verdict.failed) {
         out += &format!("{:>20}: {}\n", slot.name, if *failed { "failed" } else { "optimal" });
