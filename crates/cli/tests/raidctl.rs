@@ -293,6 +293,48 @@ fn a_spare_in_use_is_found_by_an_old_file() {
     }
 }
 
+/// Even-odd parity and the declustered levels, with the file of their block design: two losses or one, rebuilt, generated, found again.
+#[test]
+fn even_odd_and_declustered_sets() {
+    for (level, losses) in [('E', 2), ('T', 1), ('Q', 2), ('e', 2)] {
+        let bench = Bench::new();
+        let d: Vec<String> = (0..5).map(|i| bench.disk(&format!("d{i}"), SIZE)).collect();
+        let conf = file(&bench, "raid0.conf", &all(&d), &[], level);
+        if level != 'E' {
+            let (text, design) = (fs::read_to_string(&conf).unwrap(), bench.path("five.design"));
+            fs::write(&conf, text.replace(&format!("1 1 {level}"), &format!("1 1 {level}\n{design}")))
+                .unwrap();
+            refused(&bench, &format!("raid -t {conf}"), &d, &["five.design", "No such file"]);
+            fs::write(&design, "5 5 4 4 3\n0 1 2 3 0 1 2 4 0 1 3 4 0 2 3 4 1 2 3 3\n").unwrap();
+            refused(&bench, &format!("raid -C {conf} raid0"), &d, &["five.design: block 4 does not name 4"]);
+            fs::write(&design, "5 5 4 4 3\n0 1 2 3 0 1 2 4 0 1 3 4 0 2 3 4 1 2 3 4\n").unwrap();
+        }
+        bench.ok(&format!("raid -C {conf} raid0"));
+        bench.ok("raid -I 5 raid0");
+        bench.ok("raid -i raid0");
+        let data = fill(&bench, "raid0", 60);
+        for disk in &d[1..=losses] {
+            bench.ok(&format!("raid -f {disk} raid0"));
+        }
+        holds(&bench, "raid0", &data);
+        let data = fill(&bench, "raid0", 61);
+        refused(&bench, &format!("raid -f {} raid0", d[4]), &d, &["cannot do without"]);
+        for disk in &d[1..=losses] {
+            bench.ok(&format!("raid -R {disk} raid0"));
+        }
+        assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"));
+        let again = bench.path("again.conf");
+        fs::write(&again, bench.ok("raid -G raid0")).unwrap();
+        bench.ok("raid -A yes raid0");
+        bench.ok("raid -u raid0");
+        bench.ok("raid -L raid0");
+        holds(&bench, "raid0", &data);
+        bench.ok("raid -u raid0");
+        bench.ok(&format!("raid -c {again} raid0"));
+        holds(&bench, "raid0", &data);
+    }
+}
+
 /// A component that is not there after a restart is called componentN, and that name can be used.
 #[test]
 fn a_missing_component_is_called_by_its_number() {

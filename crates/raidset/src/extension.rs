@@ -77,7 +77,11 @@ impl Extension {
     /// The bytes of a slot.
     pub fn encode(&self) -> [u8; SLOT] {
         let mut bytes = [0; SLOT];
-        let body = self.known.encode();
+        let mut body = self.known.encode();
+        if body.len() > MAX_BODY {
+            // A block design that does not fit is in the configuration file; everything else always fits.
+            body = Known { design: None, ..self.known.clone() }.encode();
+        }
         let length = body.len().min(MAX_BODY);
         bytes[..8].copy_from_slice(MAGIC);
         bytes[12..14].copy_from_slice(&1_u16.to_le_bytes());

@@ -112,12 +112,13 @@ fn found_set(candidates: &[Candidate], members: Vec<usize>) -> Option<FoundSet> 
             }
         })
         .collect();
-    // Letters that we cannot run are "enough" to RAIDframe, but not to us.
+    // Letters that we cannot run are "enough" to RAIDframe, but not to us. With a block design, which is not known here, it turns out later.
     let layout = first
         .level()
         .and_then(|level| Layout::over(level, num_columns, first.sectors_per_unit, first.num_blocks).ok());
     let lost = |column: usize| !matches!(columns[column], Member::Current(_));
-    let enough = layout.is_some_and(|layout| layout.survives(lost));
+    let designed = first.letter().is_some_and(Level::needs_design);
+    let enough = designed || layout.is_some_and(|layout| layout.survives(lost));
     let parity_dirty =
         columns.iter().any(|member| matches!(member, Member::Current(at) if !label(*at).clean));
     let autoconfigure = first.autoconfigure == 1;
@@ -285,12 +286,8 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
     }
 
     // RAIDframe excuses one column; our own levels as many as they can lose.
-    let mut excused = match level {
-        Level::Raid0 => 0,
-        Level::Raid6 => 2,
-        Level::Mirror => columns.len().saturating_sub(1),
-        _ => 1,
-    };
+    let mut excused =
+        Level::faults_of_letter(level.letter(), u16::try_from(columns.len()).unwrap_or(u16::MAX));
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let mut parity_dirty = false;
     for (column, found) in columns.iter().enumerate() {

@@ -8,6 +8,7 @@
 
 mod admin;
 mod bulk;
+mod code;
 mod header;
 mod io;
 mod jobs;

@@ -13,6 +13,7 @@ use super::locks::{StripeLocks, lock};
 use super::members::{Component, Members, Rebuild, RebuildKind, Status};
 use super::resume::{Resumed, in_spares};
 use crate::config::Config;
+use crate::design::Design;
 use crate::extension::Extension;
 use crate::judge::{Candidate, Found, FoundSet, Member, Refusal, complete, disagree, judge};
 use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_flags, map_offset};
@@ -49,7 +50,15 @@ impl Parameters {
     /// # Errors
     /// Its level cannot be run.
     pub fn of_config(config: &Config) -> Result<Self, ConfigureError> {
-        let level = Level::from_letter(config.letter);
+        Self::with_design(config, None)
+    }
+
+    /// As [`Parameters::of_config`], with the block design of the file that a configuration names.
+    ///
+    /// # Errors
+    /// Its level cannot be run, or not without a design.
+    pub fn with_design(config: &Config, design: Option<&'static Design>) -> Result<Self, ConfigureError> {
+        let level = Level::with_design(config.letter, design);
         Ok(Self {
             level: level.ok_or(ConfigureError::Level { letter: config.letter })?,
             sectors_per_unit: config.sectors_per_unit,
@@ -65,7 +74,12 @@ impl Parameters {
 #[non_exhaustive]
 pub enum ConfigureError {
     /// A level that cannot be run.
-    #[error("RAID level {letter:?} cannot be run")]
+    #[error("RAID level {letter:?} cannot be run{}", match *.letter {
+        'D' => ": 'T' is the same without distributed sparing",
+        'L' => ": RAIDframe's parity logging is not known here",
+        letter if Level::needs_design(letter) => " without its block design: -c with a file that names it",
+        _ => "",
+    })]
     Level {
         /// Its letter.
         letter: char,
@@ -98,6 +112,25 @@ pub enum ConfigureError {
     TooManyLost {
         /// They.
         names: Vec<String>,
+    },
+    /// A block design that is not the one of the labels' set.
+    #[error("the set was made with another block design: name its file in the layout section")]
+    Design,
+    /// A set whose redundancy was not made by this program, but is not what it would be here.
+    #[error(
+        "{level} is not what RAIDframe makes of it, and no component tells that this program made this set and was the last to use it"
+    )]
+    Foreign {
+        /// The level.
+        level: Level,
+    },
+    /// Stripe units of a parity unit on a level whose mapping depends on them.
+    #[error("{level} needs 1 stripe unit per parity unit, not {found}")]
+    ParityUnit {
+        /// The level.
+        level: Level,
+        /// What was asked for.
+        found: u32,
     },
     /// A journal for a level that has no write hole.
     #[error("{level} has no write hole, so it needs no journal")]
@@ -160,6 +193,25 @@ fn stored_map(
         bits.merge(&Bits::decode(&bytes));
     }
     Ok(Some(bits))
+}
+
+/// Whether a declustered set can be what its components say it is.
+fn check_design(
+    parameters: &Parameters,
+    best: Option<&Extension>,
+    force: bool,
+) -> Result<(), ConfigureError> {
+    let level = parameters.level;
+    let Some(design) = level.design() else { return Ok(()) };
+    if parameters.units_per_parity_unit != 1 {
+        return Err(ConfigureError::ParityUnit { level, found: parameters.units_per_parity_unit });
+    }
+    match best.and_then(|best| best.known.design) {
+        _ if force => Ok(()),
+        Some(other) if other != design => Err(ConfigureError::Design),
+        None if matches!(level, Level::DeclusteredPq(_)) => Err(ConfigureError::Foreign { level }),
+        _ => Ok(()),
+    }
 }
 
 /// What a device says of itself.
@@ -300,6 +352,7 @@ impl RaidSet {
             })
             .collect();
         let best = Extension::best(extensions.iter().flatten(), verdict.serial_number, verdict.mod_counter);
+        check_design(&parameters, best, force)?;
         // By force, labels count as far as they would have without it.
         let trusted = !force || verdict.refusals.is_empty() && !disagree(&found);
         let mut resumed = Resumed::nothing(components.len());
@@ -362,14 +415,23 @@ impl RaidSet {
         };
         let label = &first.label;
         let letter = label.letter().unwrap_or('?');
+        let of = |member: usize| candidates.get(member).zip(devices.get(member));
+        let extensions: Vec<Option<Extension>> = found
+            .members
+            .iter()
+            .filter_map(|&member| of(member))
+            .map(|(_, device)| Extension::read(&**device).unwrap_or(None))
+            .collect();
+        let serial = label.serial_number;
+        let best = Extension::best(extensions.iter().flatten(), serial, found.mod_counter);
+        let design = best.and_then(|best| best.known.design);
         let parameters = Parameters {
-            level: label.level().ok_or(ConfigureError::Level { letter })?,
+            level: Level::with_design(letter, design).ok_or(ConfigureError::Level { letter })?,
             sectors_per_unit: label.sectors_per_unit,
             units_per_parity_unit: label.units_per_parity_unit,
             units_per_recon_unit: label.units_per_recon_unit,
             queue_length: label.max_outstanding,
         };
-        let of = |member: usize| candidates.get(member).zip(devices.get(member));
         let component = |(column, member): (usize, &Member)| {
             let (at, status) = match member {
                 Member::Current(at) => (of(*at), Status::Optimal),
@@ -392,14 +454,6 @@ impl RaidSet {
             }
         };
         let mut columns: Vec<Component> = found.columns.iter().enumerate().map(component).collect();
-        let extensions: Vec<Option<Extension>> = found
-            .members
-            .iter()
-            .filter_map(|&member| of(member))
-            .map(|(_, device)| Extension::read(&**device).unwrap_or(None))
-            .collect();
-        let serial = label.serial_number;
-        let best = Extension::best(extensions.iter().flatten(), serial, found.mod_counter);
         let resumed = match best {
             Some(best) => {
                 Resumed::of_found(best, &mut columns, found.members.iter().filter_map(|&at| of(at)), others)

@@ -82,7 +82,7 @@ fn mismatches(set: &RaidSet) -> u64 {
     set.check_parity(&mut 0, u64::MAX, false).unwrap()
 }
 
-const SHAPES: &[(Level, usize)] = &[
+const PLAIN: &[(Level, usize)] = &[
     (Level::Raid0, 1),
     (Level::Raid0, 3),
     (Level::Raid1, 2),
@@ -104,7 +104,15 @@ const SHAPES: &[(Level, usize)] = &[
     (Level::Chained, 5),
     (Level::Interleaved, 3),
     (Level::Interleaved, 4),
+    (Level::EvenOdd, 3),
+    (Level::EvenOdd, 6),
 ];
+
+/// Levels and numbers of columns to try.
+fn shapes() -> Vec<(Level, usize)> {
+    let designed = crate::layout::tests::all_levels().into_iter().filter(|level| level.design().is_some());
+    PLAIN.iter().copied().chain(designed.map(|level| (level, usize::from(level.min_columns())))).collect()
+}
 
 /// One run: random reads, writes, failures, rebuilds, restarts, always against the model.
 struct Run {
@@ -260,7 +268,7 @@ fn mismatches_or_parity(set: &RaidSet) -> u64 {
 
 #[test]
 fn every_level_behaves_like_a_vector_of_bytes() {
-    for &(level, columns) in SHAPES {
+    for (level, columns) in shapes() {
         for seed in 0..12 {
             let mut run = Run::new(level, columns, seed);
             for step in 0..250 {
@@ -285,10 +293,69 @@ fn every_level_behaves_like_a_vector_of_bytes() {
     }
 }
 
+/// 2^power times a byte over GF(2^8) modulo 0x11d.
+fn times(power: usize, byte: u8) -> u8 {
+    (0..power).fold(byte, |byte, _| byte << 1 ^ if byte & 0x80 == 0 { 0 } else { 0x1d })
+}
+
+/// What one data unit of a stripe, its `number`-th, gives to the second parity of a sector: GF(2^8), or the 17-prime even-odd code.
+fn second_parity(even_odd: bool, number: usize, data: &[u8]) -> Vec<u8> {
+    let row = SECTOR as usize / 16;
+    let part = |row_of: usize, byte: usize| if row_of == 16 { 0 } else { data[row_of * row + byte] };
+    let diagonals = |at: usize| {
+        let (i, byte) = (at / row, at % row);
+        part((i + 15 - number) % 17, byte) ^ part((31 - number) % 17, byte)
+    };
+    (0..data.len()).map(|at| if even_odd { diagonals(at) } else { times(number, data[at]) }).collect()
+}
+
+/// Every byte of every component is what RAIDframe's formulas and a byte-wise code make of the set's contents.
+#[test]
+fn components_hold_what_the_formulas_say() {
+    use crate::layout::{Code, tests::by_formula};
+    for (level, columns) in shapes() {
+        let disks = disks(columns, 31);
+        let set = new_set(level, &disks);
+        let layout = *set.layout();
+        let mut bytes = vec![0; set.size().unwrap() as usize];
+        Rng::new(5).fill(&mut bytes);
+        set.write(0, &bytes).unwrap();
+        let mut rng = Rng::new(6);
+        for _ in 0..60 {
+            let at = rng.below(bytes.len() as u64 - 3000) as usize;
+            let length = rng.within(1..3000) as usize;
+            let mut piece = vec![0; length];
+            rng.fill(&mut piece);
+            set.write(at as u64, &piece).unwrap();
+            bytes[at..at + length].copy_from_slice(&piece);
+        }
+        let mut expected = std::collections::HashMap::<(u64, u64), Vec<u8>>::new();
+        let unit = u64::from(UNIT);
+        for (sector, data) in (0..).zip(bytes.chunks(SECTOR as usize)) {
+            let (column, at, redundancy) = by_formula(&layout, sector);
+            assert!(expected.insert((column, at), data.to_vec()).is_none());
+            let number = (sector / unit % u64::from(layout.stripe_data_units())) as usize;
+            for (index, (column, row)) in redundancy.into_iter().enumerate() {
+                let gives = match (level.code(), index) {
+                    (Code::Copies, _) | (_, 0) => data.to_vec(),
+                    (code, _) => second_parity(code == Code::EvenOdd, number, data),
+                };
+                let sum = expected.entry((column, row * unit + at % unit)).or_insert_with(|| vec![0; 512]);
+                sum.iter_mut().zip(gives).for_each(|(sum, byte)| *sum ^= byte);
+            }
+        }
+        for ((column, at), wanted) in expected {
+            let mut found = vec![0; 512];
+            disks[column as usize].read(32768 + at * SECTOR, &mut found).unwrap();
+            assert!(found == wanted, "{level} over {columns}: column {column}, sector {at}");
+        }
+    }
+}
+
 /// Every set of losses that the layout says it survives is survived, and any other is an error, not a panic.
 #[test]
 fn losses_are_survived_exactly_as_far_as_the_layout_says() {
-    for &(level, columns) in SHAPES {
+    for (level, columns) in shapes() {
         let disks = disks(columns, 9);
         let model = contents(&new_set(level, &disks));
         for lost in 0..1_u32 << columns {
@@ -360,7 +427,7 @@ fn what_cannot_be_read_is_written_anew() {
 /// After a power cut the map says where parity may be wrong; rewriting just that makes all of it right.
 #[test]
 fn after_a_power_cut_the_marked_regions_are_enough() {
-    for &(level, columns) in SHAPES.iter().filter(|(level, _)| *level != Level::Raid0) {
+    for (level, columns) in shapes().into_iter().filter(|(level, _)| *level != Level::Raid0) {
         for seed in 0..10 {
             let disks = disks(columns, 40 + seed);
             // Regions of a few stripes each.
@@ -544,6 +611,38 @@ fn force_keeps_the_journal_where_labels_agree() {
         assert_eq!(set.journal(), capacity.filter(|_| agree));
         assert_eq!((set.dropped_journal(), set.parity_good()), (!agree, agree));
         assert!(contents(&set) == model);
+    }
+}
+
+/// Declustered sets: found by scanning with the design that their components hold, and never mixed with another design or, for `Q`,
+/// with what RAIDframe makes of the letter.
+#[test]
+fn block_designs_are_kept_and_not_mixed() {
+    use crate::design::{Design, tests::FIVE};
+    let five = Design::parse(FIVE).unwrap();
+    let other = Design::parse("5 5 4 4 3 norotate 0 1 2 3 0 1 2 4 0 1 3 4 0 2 3 4 1 2 3 4").unwrap();
+    for letter in ['T', 'Q', 'e'] {
+        let level = |design| Level::with_design(letter, Some(design)).unwrap();
+        let mut run = Run::new(level(five), 5, 3);
+        run.write();
+        run.restart();
+        assert_eq!(run.set.layout().level(), level(five));
+        assert!(contents(&run.set) == run.model);
+        run.set.unconfigure().unwrap();
+        let mixed = configure(level(other), &run.all, false).map(drop);
+        assert_eq!(mixed, Err(ConfigureError::Design));
+        let units = Parameters { units_per_parity_unit: 2, ..parameters(level(five)) };
+        let made = RaidSet::configure(0, units, slots(&run.all), vec![], true, Arc::new(Inline));
+        assert!(matches!(made, Err(ConfigureError::ParityUnit { .. })));
+        // Another program has used it since.
+        for disk in &run.all {
+            let mut label = Label::read(&**disk).unwrap().unwrap();
+            label.mod_counter += 2;
+            label.write(&**disk).unwrap();
+        }
+        let again = configure(level(five), &run.all, false).map(|set| contents(&set) == run.model);
+        let foreign = Err(ConfigureError::Foreign { level: level(five) });
+        assert_eq!(again, if letter == 'Q' { foreign } else { Ok(true) });
     }
 }
 

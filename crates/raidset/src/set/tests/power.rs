@@ -21,6 +21,16 @@ struct Sector {
     before: Vec<u64>,
     /// It was in the write hole.
     anything: bool,
+    /// It was before it was written, which a power cut may undo.
+    anything_before: bool,
+}
+
+impl Sector {
+    /// What it holds now is durable.
+    fn settle(&mut self) {
+        self.before.clear();
+        self.anything_before = false;
+    }
 }
 
 /// What a user remembers of the unit, as the command line keeps it.
@@ -196,10 +206,13 @@ impl World {
         } else {
             for at in range {
                 // Written whole: what was in the write hole there is gone.
-                self.model[at].anything &= !self.supply.is_on();
+                let sector = &mut self.model[at];
+                if self.supply.is_on() {
+                    sector.anything_before |= std::mem::take(&mut sector.anything);
+                }
                 if self.journal {
                     // Acknowledged is durable.
-                    self.model[at].before.clear();
+                    sector.settle();
                 }
             }
         }
@@ -221,6 +234,7 @@ impl World {
             // Copies that differ are read one or the other, until they are made equal.
             let either = pin || self.doubt.contains(&self.stripe_of(at));
             let allowed = sector.anything
+                || either && sector.anything_before
                 || tag.is_some_and(|tag| tag == sector.now || either && sector.before.contains(&tag));
             if !allowed {
                 let place = self.set.layout().place(at as u64);
@@ -237,10 +251,12 @@ impl World {
                 if doubtful && tag != sector.now {
                     sector.before.push(sector.now);
                 } else if !doubtful {
-                    sector.before.clear();
+                    sector.settle();
                 }
                 sector.now = tag;
                 sector.anything &= doubtful;
+            } else if pin {
+                sector.anything = true;
             }
         }
     }
@@ -367,7 +383,7 @@ impl World {
         self.unflushed.clear();
         for at in 0..self.model.len() {
             if !self.doubt.contains(&self.stripe_of(at)) {
-                self.model[at].before.clear();
+                self.model[at].settle();
             }
         }
     }
@@ -380,7 +396,7 @@ impl World {
         self.doubt.clear();
         for at in 0..self.model.len() {
             if !self.unflushed.contains(&self.stripe_of(at)) {
-                self.model[at].before.clear();
+                self.model[at].settle();
             }
         }
         self.verify(false);
@@ -605,16 +621,21 @@ fn without_a_journal_more_is_lost() {
 
 #[test]
 fn with_a_journal_nothing_acknowledged_is_lost() {
-    for (level, columns) in
-        [(Level::Raid4, 3), (Level::Raid5, 3), (Level::Raid5, 6), (Level::Raid6, 4), (Level::Raid6, 7)]
-    {
+    for (level, columns) in [
+        (Level::Raid4, 3),
+        (Level::Raid5, 3),
+        (Level::Raid5, 6),
+        (Level::Raid6, 4),
+        (Level::Raid6, 7),
+        (Level::EvenOdd, 5),
+    ] {
         run_all(level, columns, true);
     }
 }
 
 #[test]
 fn power_may_fail_at_any_write() {
-    for &(level, columns) in SHAPES {
+    for (level, columns) in shapes() {
         run_all(level, columns, false);
     }
 }
