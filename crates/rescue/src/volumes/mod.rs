@@ -9,9 +9,9 @@
 mod logical;
 mod mapped;
 mod snapshot;
-mod thin;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use device::BlockDevice;
@@ -88,63 +88,69 @@ pub fn volume_name(array: &str, taken: &[String]) -> String {
 /// All volumes on these arrays, which have the names that come with them.
 pub fn discover(arrays: &[(String, Arc<dyn BlockDevice>)]) -> Vec<Volume> {
     let mut volumes = Vec::new();
-    let mut physical = Vec::new();
+    let mut physical = logical::Found::default();
     for (name, device) in arrays {
         look(&mut volumes, &mut physical, name, "array", device, 0);
     }
     // Volume groups may lie on physical volumes of any depth, and hold physical volumes again.
     let mut known = BTreeSet::new();
     for depth in 1..=DEPTH_MAX {
-        let groups = logical::groups(&physical);
-        let before = physical.len();
-        for group in &groups {
-            if !known.insert((group.text.id.clone(), group.missing())) {
-                continue;
-            }
-            volumes.retain(|volume: &Volume| !volume.name.starts_with(&format!("{}/", group.text.name)));
-            let shown = group.text.logical.iter().filter(|volume| {
-                use formats::lvm::SegmentKind::{Snapshot, ThinPool};
-                let hidden = |kind: &_| matches!(kind, ThinPool { .. } | Snapshot { .. });
-                volume.visible && !volume.segments.iter().any(|segment| hidden(&segment.kind))
-            });
-            for volume in shown {
-                let first = volumes.len();
-                let clean = |text: &str| volume_name(text, &[]);
-                let name = format!("{}/{}", clean(&group.text.name), clean(&volume.name));
-                match group.open(&volume.name) {
-                    Ok(device) => {
-                        look(&mut volumes, &mut physical, &name, "logical volume", &device, depth);
-                    }
-                    Err(why) => volumes.push(Volume {
-                        name,
-                        kind: "logical volume",
-                        size: volume.size(),
-                        holds: Vec::new(),
-                        content: None,
-                        health: why,
-                        healthy: false,
-                        device: None,
-                    }),
-                }
-                let missing = group.missing();
-                for volume in volumes.iter_mut().skip(first).filter(|_| missing > 0) {
-                    let gap = format!("; {missing} of the group's physical volumes are missing");
-                    volume.health.push_str(&gap);
-                    volume.healthy = false;
-                }
+        let before = physical.scans.len();
+        for group in physical.groups() {
+            let missing = group.members.iter().filter(|member| member.is_none()).count();
+            let name = volume_name(&group.volumes.name, &[]);
+            if known.insert((group.volumes.uuid.clone(), missing)) {
+                volumes.retain(|volume: &Volume| !volume.name.starts_with(&format!("{name}/")));
+                volumes_of(&mut volumes, &mut physical, &group, depth);
             }
         }
-        if physical.len() == before {
+        if physical.scans.len() == before {
             break;
         }
     }
     volumes
 }
 
+/// Adds the logical volumes of a group, and what is on them.
+fn volumes_of(
+    volumes: &mut Vec<Volume>,
+    physical: &mut logical::Found,
+    group: &formats::lvm::Group,
+    depth: usize,
+) {
+    let problems = group.problems.join("; ");
+    for (lv, volume) in group.volumes.logical.iter().enumerate() {
+        if !logical::shown(group, lv) || volumes.len() >= VOLUMES_MAX {
+            continue;
+        }
+        let first = volumes.len();
+        let clean = |text: &str| volume_name(text, &[]);
+        let name = format!("{}/{}", clean(&group.volumes.name), clean(&volume.name));
+        match logical::open(group, physical, lv) {
+            Ok(device) => look(volumes, physical, &name, "logical volume", &device, depth),
+            Err(why) => volumes.push(Volume {
+                name,
+                kind: "logical volume",
+                size: volume.size,
+                holds: Vec::new(),
+                content: None,
+                health: why,
+                healthy: false,
+                device: None,
+            }),
+        }
+        let whole = group.volumes.physical_of(lv).iter().all(|pv| group.members[*pv].is_some());
+        for volume in volumes.iter_mut().skip(first).filter(|_| !problems.is_empty()) {
+            let _ = write!(volume.health, "; of its group: {problems}");
+            volume.healthy &= whole;
+        }
+    }
+}
+
 /// Adds a volume, and the partitions on it.
 fn look(
     volumes: &mut Vec<Volume>,
-    physical: &mut Vec<(formats::lvm::PhysicalVolume, Arc<dyn BlockDevice>)>,
+    physical: &mut logical::Found,
     name: &str,
     kind: &'static str,
     device: &Arc<dyn BlockDevice>,
@@ -172,10 +178,9 @@ fn look(
                     "what is on it says that it has {longer} bytes, but there are only {size}"
                 ));
             }
-            if found.iter().any(|found| found.kind == Kind::LvmPv)
-                && let Ok(Some(volume)) = formats::lvm::physical_volume(&**device)
-            {
-                physical.push((volume, Arc::clone(device)));
+            // A label may be gone, and the text of the group behind it be there.
+            if found.is_empty() || found.iter().any(|found| found.kind == Kind::LvmPv) {
+                physical.look(device);
             }
             if found.iter().any(|found| matches!(found.kind, Kind::Luks1 | Kind::Luks2)) {
                 good.push("its header is whole; open it with cryptsetup".to_owned());
