@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use device::Rng;
 use geometry::md::{Rotation5, Rotation6, Shape};
 
-use crate::{Candidate, Image, Slot, score};
+use crate::{Candidate, Image, score};
 
 /// Bytes of a row that are solved.
 const SECTOR: usize = 512;
@@ -187,15 +187,7 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
         };
         let slots = (0..count).map(|slot| {
             let image = images[order[(first as usize + slot) % count]];
-            Some(Slot {
-                path: image.path.clone(),
-                map: image.map.clone(),
-                data_offset: start,
-                size: size - start,
-                valid: None,
-                new_data_offset: None,
-                clean_by: None,
-            })
+            Some(image.slot(start, size - start))
         });
         let slots: Vec<_> = slots.collect();
         for rotation in rotations {
@@ -218,6 +210,7 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
                     reshape: None,
                 },
                 false,
+                images,
             ));
         }
     }

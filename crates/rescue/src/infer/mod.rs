@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use device::BlockDevice;
 use geometry::md::Shape;
 
-use crate::{Candidate, Image, LeftOut, Slot, content, raid6, score};
+use crate::{Candidate, Image, LeftOut, content, raid6, score};
 use fit::Fit;
 use gather::Gathered;
 
@@ -38,7 +38,7 @@ const STRUCTURES_LEAST: i64 = 16;
 /// Tenths of the witnesses that an answer must explain to be sure.
 const EXPLAINED_LEAST: usize = 7;
 /// The score of candidates that can't be told apart.
-const TIED: u8 = 50;
+pub(crate) const TIED: u8 = 50;
 
 /// Fits by each criterion whose orders are improved.
 const SEEDS_MAX: usize = 8;
@@ -65,7 +65,7 @@ type Key = (i64, i64, usize, bool);
 /// Candidates for the arrays that these images are members of, as far as file systems on them tell.
 pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
     let mut proposed = Vec::new();
-    let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut taken: BTreeSet<(PathBuf, u64)> = BTreeSet::new();
     if images.is_empty() {
         return proposed;
     }
@@ -77,14 +77,17 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
         counts.into_iter().filter(|(_, count)| *count > 1).map(|(image, _)| image).collect::<Vec<_>>()
     };
     let of_any: BTreeSet<usize> = all.iter().flat_map(members_of).collect();
+    let size = |image: usize| images[image].device.size().unwrap_or(0);
     for gathered in all.iter().take(SYSTEMS_MAX) {
-        let is_free = |image: &usize| !taken.contains(&images[*image].path);
+        let is_free = |image: &usize| {
+            let Image { path, start, .. } = images[*image];
+            !taken.iter().any(|(other, at)| other == path && (*start..start + size(*image)).contains(at))
+        };
         let own: Vec<usize> = members_of(gathered).into_iter().filter(is_free).collect();
         if gathered.witnesses.len() < WITNESSES_LEAST || own.is_empty() {
             continue;
         }
         // Whoever says nothing may be a member as well, if it is of the right size.
-        let size = |image: usize| images[image].device.size().unwrap_or(0);
         let silent = (0..images.len()).filter(|image| {
             !of_any.contains(image) && is_free(image) && own.iter().any(|own| size(*own) == size(*image))
         });
@@ -106,7 +109,7 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
             }
         }
         if let Some(best) = candidates.first().filter(|best| best.score > TIED) {
-            taken.extend(best.slots.iter().flatten().map(|slot| slot.path.clone()));
+            taken.extend(best.slots.iter().flatten().map(|slot| (slot.path.clone(), slot.data_offset)));
         }
         proposed.extend(candidates);
     }
@@ -149,7 +152,7 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
     let Some(best) = kept.first().map(|best| best.key) else { return Vec::new() };
     let ties = kept.iter().filter(|ranked| is_near(&best, &ranked.key)).count();
     let scored = kept.into_iter().take(PROPOSED_MAX.max(ties.min(24))).map(|ranked| {
-        let mut candidate = score::scored(ranked.candidate, false);
+        let mut candidate = score::scored(ranked.candidate, false, &pile);
         if !is_near(&best, &ranked.key) {
             candidate.score = candidate.score.min(TIED - 5);
             candidate.reasons.push("another geometry fits better".to_owned());
@@ -304,15 +307,8 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
     let (level, layout) = fit.shape.codes();
     let slot = |place: &Option<(usize, u64)>| {
         let (image, data_offset) = (*place)?;
-        Some(Slot {
-            path: pile[image].path.clone(),
-            map: pile[image].map.clone(),
-            data_offset,
-            size: if matches!(fit.shape, Shape::Raid0(_)) { sizes[image] - data_offset } else { size },
-            valid: None,
-            new_data_offset: None,
-            clean_by: None,
-        })
+        let all = sizes[image] - data_offset;
+        Some(pile[image].slot(data_offset, if matches!(fit.shape, Shape::Raid0(_)) { all } else { size }))
     };
     let placed: BTreeSet<usize> = fit.slots.iter().flatten().map(|(image, _)| *image).collect();
     let out = (0..pile.len()).filter(|image| !placed.contains(image));
@@ -353,7 +349,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
         left_out,
         reshape: None,
     };
-    let array = candidate.open().ok()?;
+    let array = candidate.open_among(pile).ok()?;
     if array.size().ok()? < gathered.system.size() {
         return None;
     }
