@@ -14,6 +14,8 @@ pub(super) struct Fit {
     pub(super) chunk: u64,
     /// The image in each slot, and where its data begins.
     pub(super) slots: Vec<Option<(usize, u64)>>,
+    /// How much of each member it uses, bytes, if that is known.
+    pub(super) used: Option<u64>,
     /// Addresses of witnesses that it explains.
     pub(super) explained: usize,
 }
@@ -35,8 +37,8 @@ fn shapes() -> Vec<Shape> {
 }
 
 /// All geometries that explain nearly as many witnesses as the best one does, best first. `sizes` are those of the images;
-/// `chunk` is what the file system was told, if anything.
-pub(super) fn fit(witnesses: &[Witness], sizes: &[u64]) -> Vec<Fit> {
+/// `far` are the distances of far copies that were found.
+pub(super) fn fit(witnesses: &[Witness], sizes: &[u64], far: &[u64]) -> Vec<Fit> {
     let count = sizes.len();
     let size = sizes.iter().copied().min().unwrap_or(0);
     let mut fits: Vec<Fit> = Vec::new();
@@ -49,7 +51,11 @@ pub(super) fn fit(witnesses: &[Witness], sizes: &[u64]) -> Vec<Fit> {
                 if (shape == Shape::Raid1 || members == 1) && chunk > 1 << 10 {
                     continue;
                 }
-                fits.extend(vote(shape, chunk, members, witnesses, size, count));
+                fits.extend(vote(shape, chunk, members, witnesses, size, count, None));
+                let is_far = matches!(shape, Shape::Raid10(Copies { far: 2, offset: false, .. }));
+                for used in far.iter().filter(|far| is_far && far.is_multiple_of(chunk)).map(|far| far * 2) {
+                    fits.extend(vote(shape, chunk, members, witnesses, size, count, Some(used)));
+                }
             }
         }
     }
@@ -74,9 +80,11 @@ fn vote(
     witnesses: &[Witness],
     size: u64,
     count: usize,
+    used: Option<u64>,
 ) -> Vec<Fit> {
     // Only far copies depend on how long members are; they are cut to whole chunks.
-    let Ok(geometry) = Geometry::new(shape, chunk, &vec![size / chunk * chunk; members]) else {
+    let Ok(geometry) = Geometry::new(shape, chunk, &vec![used.unwrap_or(size) / chunk * chunk; members])
+    else {
         return Vec::new();
     };
     // For each image: how often which slot with which offset. An address that is found several times in one place of the
@@ -114,7 +122,7 @@ fn vote(
     let common = favoured.first().map_or(0, |(offset, _)| *offset);
     std::iter::once(None)
         .chain(alike)
-        .map(|only| place(shape, chunk, members, &ranked, only, common, count))
+        .map(|only| Fit { used, ..place(shape, chunk, members, &ranked, only, common, count) })
         .collect()
 }
 
@@ -144,5 +152,5 @@ fn place(
     if let ([slot], [image]) = (&free[..], &waiting[..]) {
         slots[*slot] = Some((*image, only.unwrap_or(common)));
     }
-    Fit { shape, chunk, slots, explained: explained.len() }
+    Fit { shape, chunk, slots, used: None, explained: explained.len() }
 }

@@ -8,6 +8,7 @@
 //!
 //! No orders of members are tried, except where some hold no witness at all.
 
+mod far;
 mod fit;
 mod gather;
 
@@ -129,7 +130,7 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
     let pile: Vec<&Image> = numbers.iter().map(|number| images[*number]).collect();
     let sizes: Vec<u64> = pile.iter().map(|image| image.device.size().unwrap_or(0)).collect();
     let addresses = witnesses.iter().map(|witness| witness.address).collect::<BTreeSet<_>>().len();
-    let fits = fit::fit(&witnesses, &sizes);
+    let fits = fit::fit(&witnesses, &sizes, &far::distances(&pile));
     let mut ranked: Vec<Ranked> = fits
         .iter()
         .filter(|fit| fit.explained >= WITNESSES_LEAST)
@@ -304,6 +305,7 @@ fn completions(fit: &Fit, images: usize) -> Vec<Fit> {
 fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &Gathered) -> Option<Ranked> {
     let size =
         fit.slots.iter().flatten().filter_map(|(image, offset)| sizes[*image].checked_sub(*offset)).min()?;
+    let size = fit.used.filter(|used| *used <= size).unwrap_or(size);
     let (level, layout) = fit.shape.codes();
     let slot = |place: &Option<(usize, u64)>| {
         let (image, data_offset) = (*place)?;
