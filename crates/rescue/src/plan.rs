@@ -164,9 +164,14 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     let left: Vec<&Image> = left.map(|(_, unit)| &unit.image).collect();
     // Parity alone tells all of a whole RAID 6; other levels need contents that tell their place.
     let solved: Vec<Candidate> = same_sizes(&left).iter().flat_map(|pile| raid6::infer(pile)).collect();
-    if solved.iter().all(|candidate| candidate.score < 90) {
-        candidates.extend(infer::infer(&left));
-    }
+    let known: Vec<&Slot> = solved
+        .iter()
+        .filter(|candidate| candidate.score >= infer::SOLVED)
+        .flat_map(|candidate| candidate.slots.iter().flatten())
+        .collect();
+    let is_known = |image: &Image| known.iter().any(|slot| slot.is_on(image));
+    let unsolved: Vec<&Image> = left.iter().copied().filter(|image| !is_known(image)).collect();
+    candidates.extend(infer::infer(&unsolved));
     candidates.extend(solved);
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
     let alone = alone(&left, &candidates);
@@ -199,15 +204,12 @@ fn same_sizes<'a>(images: &[&'a Image]) -> Vec<Vec<&'a Image>> {
 /// What belongs to no array that was found and has something on it of its own.
 fn alone(left: &[&Image], candidates: &[Candidate]) -> Vec<Candidate> {
     let sure = candidates.iter().filter(|candidate| candidate.score > infer::TIED);
-    let used: Vec<(&PathBuf, u64)> = sure
-        .flat_map(|candidate| candidate.slots.iter().flatten())
-        .map(|slot| (&slot.path, slot.data_offset))
-        .collect();
-    let is_used = |image: &Image, size: u64| {
-        used.iter().any(|(path, at)| **path == image.path && (image.start..image.start + size).contains(at))
-    };
+    let used: Vec<&Slot> = sure.flat_map(|candidate| candidate.slots.iter().flatten()).collect();
     let single = |image: &&Image| {
-        let size = image.device.size().ok().filter(|size| *size > 0 && !is_used(image, *size))?;
+        let size = image.device.size().ok().filter(|size| *size > 0)?;
+        if used.iter().any(|slot| slot.is_on(image)) {
+            return None;
+        }
         let (found, _) = formats::probe_damaged(&*image.device).ok()?;
         let fits = |found: &formats::Found| {
             !matches!(found.kind, formats::Kind::Md(_)) && found.size.is_none_or(|said| said <= size)
@@ -357,6 +359,14 @@ fn slot_for(image: &Image, superblock: &Superblock) -> Slot {
         new_data_offset: new_data_offset.map(|offset| image.start + offset),
         doubtful: bitmaps::bad_blocks(image, superblock),
         ..image.slot(superblock.data_offset, size)
+    }
+}
+
+impl Slot {
+    /// Whether it lies on this image or partition.
+    pub(crate) fn is_on(&self, image: &Image) -> bool {
+        let end = image.start.saturating_add(image.device.size().unwrap_or(0));
+        self.path == image.path && (image.start..end).contains(&self.data_offset)
     }
 }
 

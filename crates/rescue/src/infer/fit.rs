@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use geometry::md::{Copies, FarSets, Geometry, Place, Rotation5, Rotation6, Shape, ZoneOrder};
+use geometry::md::{Copies, FarSets, Geometry, Holds, Place, Rotation5, Rotation6, Shape, Spot, ZoneOrder};
 
 use super::gather::Witness;
 
@@ -25,6 +25,11 @@ type Vote = ((usize, usize, u64), BTreeSet<u64>);
 
 /// Offsets that are tried for all members alike.
 const OFFSETS_ALIKE: usize = 2;
+
+/// Most witnesses that are asked about each order of members.
+const ASKED_MAX: usize = 1000;
+/// Most geometries whose members are moved to explain more.
+const CLIMBED_MAX: usize = 200;
 
 /// What may be looked for.
 fn shapes() -> Vec<Shape> {
@@ -59,6 +64,22 @@ pub(super) fn fit(witnesses: &[Witness], sizes: &[u64], far: &[u64]) -> Vec<Fit>
             }
         }
     }
+    // A part of them tells as much.
+    let step = witnesses.len().div_ceil(ASKED_MAX).max(1);
+    let asked: Vec<Witness> = witnesses.iter().copied().step_by(step).collect();
+    for fit in &mut fits {
+        fit.explained = explained(fit, &asked, size);
+    }
+    fits.sort_by_key(|fit| std::cmp::Reverse(fit.explained));
+    let best = fits.first().map_or(0, |fit| fit.explained);
+    for fit in fits.iter_mut().take(CLIMBED_MAX).filter(|fit| fit.explained * 4 >= best * 3) {
+        climb(fit, &asked, size);
+    }
+    if step > 1 {
+        for fit in &mut fits {
+            fit.explained = explained(fit, witnesses, size);
+        }
+    }
     let best = fits.iter().map(|fit| fit.explained).max().unwrap_or(0);
     // Parity of rows that are nearly empty is a copy of what is in them: a wrong geometry may explain as many.
     fits.retain(|fit| fit.explained * 2 >= best);
@@ -70,6 +91,55 @@ pub(super) fn fit(witnesses: &[Witness], sizes: &[u64], far: &[u64]) -> Vec<Fit>
         }
     }
     different
+}
+
+/// How many addresses of witnesses are where a fit has them, or where it has parity that is a copy of them because the rest
+/// of the row is empty. `size` is that of the members if the fit does not know.
+pub(super) fn explained(fit: &Fit, witnesses: &[Witness], size: u64) -> usize {
+    let used = fit.used.unwrap_or(size) / fit.chunk * fit.chunk;
+    let Ok(geometry) = Geometry::new(fit.shape, fit.chunk, &vec![used; fit.slots.len()]) else { return 0 };
+    let explains = |witness: &&Witness| {
+        let mut slots = (0..).zip(&fit.slots);
+        let place = slots.find_map(|(slot, place)| {
+            place.filter(|(image, _)| *image == witness.image).map(|(_, start)| (slot, start))
+        });
+        let Some((member, start)) = place else { return false };
+        let Some(offset) = witness.at.checked_sub(start) else { return false };
+        let copied = |stripe: u64, q: bool| {
+            let Some(row) = geometry.row(stripe) else { return false };
+            let width = row.data.len() as u64 * fit.chunk;
+            let index = (witness.address % width / fit.chunk) as usize;
+            // Q is a copy only of what it counts once.
+            let plain = !q || row.data.get(index).is_some_and(|member| row.column(index, *member) == 0);
+            plain && witness.address / width == stripe && witness.address % fit.chunk == offset % fit.chunk
+        };
+        match geometry.holds(Spot { member, offset }) {
+            Holds::Data(address) => address == witness.address,
+            Holds::P(stripe) => copied(stripe, false),
+            Holds::Q(stripe) => copied(stripe, true),
+            Holds::Nothing => false,
+        }
+    };
+    witnesses.iter().filter(explains).map(|witness| witness.address).collect::<BTreeSet<_>>().len()
+}
+
+/// Swaps members, or puts them into empty slots, as long as that explains more.
+fn climb(fit: &mut Fit, witnesses: &[Witness], size: u64) {
+    let count = fit.slots.len();
+    let pairs = || (0..count).flat_map(|from| (from + 1..count).map(move |to| (from, to)));
+    for _ in 0..count {
+        let mut better = None;
+        for (from, to) in pairs().filter(|(from, to)| fit.slots[*from] != fit.slots[*to]) {
+            let mut other = fit.clone();
+            other.slots.swap(from, to);
+            other.explained = explained(&other, witnesses, size);
+            if other.explained > better.as_ref().map_or(fit.explained, |better: &Fit| better.explained) {
+                better = Some(other);
+            }
+        }
+        let Some(better) = better else { return };
+        *fit = better;
+    }
 }
 
 /// The best places of the members under one geometry.

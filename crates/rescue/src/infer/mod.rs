@@ -38,13 +38,15 @@ const PROPOSED_MAX: usize = 6;
 const STRUCTURES_LEAST: i64 = 16;
 /// Tenths of the witnesses that an answer must explain to be sure.
 const EXPLAINED_LEAST: usize = 7;
+/// From this score on what parity alone tells needs no other witnesses.
+pub(crate) const SOLVED: u8 = 90;
 /// The score of candidates that can't be told apart.
 pub(crate) const TIED: u8 = 50;
 
 /// Fits by each criterion whose orders are improved.
 const SEEDS_MAX: usize = 8;
 /// Most orders that are tried to improve fits.
-const TRIES_MAX: usize = 1500;
+const TRIES_MAX: usize = 2000;
 
 /// Answers that differ by no more structures than this are not told apart.
 const NEAR: i64 = 2;
@@ -100,7 +102,7 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
             }
             let members: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
             let mut found = raid6::infer(&members);
-            if found.iter().all(|candidate| candidate.score < 90) {
+            if found.iter().all(|candidate| candidate.score < SOLVED) {
                 found.extend(of_system(images, pile, gathered));
             }
             found.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
@@ -130,7 +132,11 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
     let pile: Vec<&Image> = numbers.iter().map(|number| images[*number]).collect();
     let sizes: Vec<u64> = pile.iter().map(|image| image.device.size().unwrap_or(0)).collect();
     let addresses = witnesses.iter().map(|witness| witness.address).collect::<BTreeSet<_>>().len();
-    let fits = fit::fit(&witnesses, &sizes, &far::distances(&pile));
+    let even = is_even(&pile, &sizes);
+    let mut fits = fit::fit(&witnesses, &sizes, &far::distances(&pile));
+    if even {
+        fits.retain(|fit| can_be_even(fit, pile.len()));
+    }
     let mut ranked: Vec<Ranked> = fits
         .iter()
         .filter(|fit| fit.explained >= WITNESSES_LEAST)
@@ -138,9 +144,16 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         .take(FITS_MAX)
         .filter_map(|fit| rank(&pile, &sizes, &fit, addresses, gathered))
         .collect();
+    let size = sizes.iter().copied().min().unwrap_or(0);
     let mut tries = TRIES_MAX;
     for seed in seeds(&ranked) {
-        let better = improve(&seed, &mut tries, |fit| rank(&pile, &sizes, fit, addresses, gathered));
+        let better = improve(&seed, &mut tries, |fit| {
+            let mut fit = fit.clone();
+            fit.explained = fit::explained(&fit, &witnesses, size);
+            // What explains so much less is not looked at more closely.
+            let hopeful = fit.explained * 2 >= seed.explained;
+            hopeful.then(|| rank(&pile, &sizes, &fit, addresses, gathered))?
+        });
         ranked.extend(better);
     }
     ranked.sort_by_key(|ranked| std::cmp::Reverse(ranked.key));
@@ -172,6 +185,42 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
     scored.collect()
 }
 
+/// Whether the members add up to zero everywhere: then they are all members of a RAID 5, or pairs of copies.
+fn is_even(pile: &[&Image], sizes: &[u64]) -> bool {
+    const BLOCK: u64 = 4096;
+    const PLACES: u64 = 512;
+    let blocks = sizes.iter().copied().min().unwrap_or(0) / BLOCK;
+    let (mut even, mut odd) = (0_u64, 0_u64);
+    for place in (0..blocks).step_by((blocks / PLACES).max(1) as usize) {
+        let mut sum = vec![0; BLOCK as usize];
+        let mut filled = 0;
+        for image in pile {
+            let Some(bytes) = content::read(&*image.device, place * BLOCK, BLOCK as usize) else { break };
+            filled += usize::from(bytes.iter().any(|byte| *byte != 0));
+            sum.iter_mut().zip(&bytes).for_each(|(sum, byte)| *sum ^= byte);
+        }
+        if filled > 1 {
+            let zero = sum.iter().all(|byte| *byte == 0);
+            (even, odd) = (even + u64::from(zero), odd + u64::from(!zero));
+        }
+    }
+    even >= 16 && even >= odd * 19
+}
+
+/// Whether all rows of a geometry over so many members add up to zero.
+fn can_be_even(fit: &Fit, members: usize) -> bool {
+    let even = match fit.shape {
+        Shape::Raid1 => members.is_multiple_of(2),
+        Shape::Raid10(copies) => {
+            copies.far == 1 && copies.near.is_multiple_of(2) && members.is_multiple_of(copies.near.into())
+        }
+        Shape::Raid4 | Shape::Raid5(_) => true,
+        _ => false,
+    };
+    let offsets: BTreeSet<u64> = fit.slots.iter().flatten().map(|(_, offset)| *offset).collect();
+    even && offsets.len() == 1 && fit.slots.len() == members
+}
+
 /// The fits that are worth improving: the best by what the file system says, by witnesses, and by what it was told.
 fn seeds(ranked: &[Ranked]) -> Vec<Fit> {
     let mut seeds: Vec<Fit> = Vec::new();
@@ -190,6 +239,9 @@ fn seeds(ranked: &[Ranked]) -> Vec<Fit> {
         }
     };
     best(&|ranked| (ranked.key.0, ranked.key.1, ranked.key.2));
+    // However many members are missing.
+    best(&|ranked| (ranked.key.2.cast_signed() as i64, ranked.key.1, 0));
+    best(&|ranked| (i64::from(ranked.key.3), ranked.key.2.cast_signed() as i64, 0));
     best(&|ranked| (i64::from(ranked.key.3), ranked.key.1, ranked.key.2));
     best(&|ranked| (ranked.key.1.min(0), ranked.key.2.cast_signed() as i64, 0));
     seeds
@@ -202,8 +254,9 @@ fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>)
     let count = seed.slots.len();
     let mut near: Vec<Ranked> = Vec::new();
     let mut attempt = |fit: Fit, best: &mut Ranked| {
-        *tries = tries.saturating_sub(1);
-        match rank(&fit).filter(|_| *tries > 0) {
+        let ranked = if *tries > 0 { rank(&fit) } else { None };
+        *tries = tries.saturating_sub(usize::from(ranked.is_some()));
+        match ranked {
             Some(ranked) if ranked.key > best.key => {
                 near.push(std::mem::replace(best, ranked));
                 true
@@ -405,7 +458,8 @@ fn same_map(one: &Candidate, other: &Candidate) -> bool {
     // Layouts repeat after as many rows as there are members.
     let mut address = 0;
     let period = a.geometry().chunk().max(4096) * (one.slots.len() * one.slots.len() * 2) as u64;
-    while address < period {
+    let end = period.min(a.geometry().size()).min(b.geometry().size());
+    while address < end {
         let (Some((left, run)), Some((right, _))) = (place(one, &a, address), place(other, &b, address))
         else {
             return false;
