@@ -2,6 +2,7 @@
 //!
 //! Each is one transaction: it is checked completely, changed in memory, and committed.
 
+use device::DeviceErrorKind;
 use geometry::{Kind, Layout, Profile};
 
 use crate::chunk::{COLUMNS_MAX, Chunk, Column, Stale};
@@ -441,11 +442,14 @@ impl Pool {
         let path = self.path_of(id);
         self.commit()?;
         label::clear(&*new.device)?;
-        self.core.devices.remove(&id);
+        let left = self.core.devices.remove(&id).and_then(|device| device.handle);
         self.core.dirty_devices.insert(id);
         self.add_device(new, Relation::Spare)?;
         self.write_config()?;
         self.commit()?;
+        if let Some(handle) = left {
+            let _ = label::clear(&*handle);
+        }
         Ok(Plan { steps: vec![format!("replace spare {path} by {}", new.path)], notices: Vec::new() })
     }
 
@@ -688,21 +692,20 @@ impl Pool {
         outcome.map_err(|error| Box::new((self, error)))
     }
 
-    /// Destroys the pool: its devices are blank afterwards.
+    /// Destroys the pool: its devices are blank afterwards. One that is gone keeps what it has, as one that was away.
     ///
     /// # Errors
-    /// A device can't be written; the pool is given back, what was cleared is cleared.
+    /// A device can't be written; the pool is given back, what could be cleared is cleared.
     pub fn destroy(mut self) -> Result<(), Box<(Self, PoolError)>> {
         if let Err(error) = self.writable() {
             return Err(Box::new((self, error)));
         }
-        for device in self.core.devices.values() {
-            if let Some(handle) = &device.handle
-                && let Err(error) = label::clear(&**handle)
-            {
-                return Err(Box::new((self, error.into())));
-            }
+        let handles = self.core.devices.values().filter_map(|device| device.handle.as_ref());
+        let failed = handles.filter_map(|handle| label::clear(&**handle).err());
+        let failed: Vec<_> = failed.filter(|error| error.kind != DeviceErrorKind::Gone).collect();
+        match failed.into_iter().next() {
+            Some(error) => Err(Box::new((self, error.into()))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

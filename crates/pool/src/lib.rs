@@ -63,6 +63,8 @@ pub use held::{Guard, Held};
 pub use label::DEVICE_BYTES_MIN;
 pub use pool::Pool;
 pub use scan::ScrubAction;
+#[cfg(feature = "sabotage")]
+pub use scan::{Copies, Places};
 pub use txg::CommitWork;
 
 /// The unit of everything stored, bytes.

@@ -11,7 +11,7 @@ use crate::run::{Failure, Root, Run};
 use crate::world::{MIB, options};
 
 /// Disks plugged in at a time.
-const DISKS_MAX: usize = 40;
+pub(crate) const DISKS_MAX: usize = 40;
 
 /// Steps of background work after which it should have ended.
 const TICKS_MAX: usize = 20_000;
@@ -28,6 +28,11 @@ impl Run {
 
     /// An unused disk of at least so many MiB, a new one if need be.
     fn some_unused(&mut self, rng: &mut Rng, mebibytes: u64) -> Option<usize> {
+        if !self.world.others.is_empty() && rng.chance(1, 8) {
+            // They are given up without asking: the engine asks nobody.
+            let other = self.world.others.swap_remove(0);
+            self.world.note(|| format!("the other pool on {:?} is given up", other.disks));
+        }
         let pool = self.pool.as_ref()?;
         let unused: Vec<usize> = self
             .world
@@ -52,7 +57,7 @@ impl Run {
     }
 
     /// A new disk has everything to learn: a fault that it had as another's is forgotten.
-    fn take_fresh(&mut self, disk: usize) {
+    pub(crate) fn take_fresh(&mut self, disk: usize) {
         let device = &self.world.disks[disk].device;
         device.clear_plans();
         device.set_rates(device::sim::Rates::default());
@@ -400,6 +405,8 @@ impl Run {
                     return Err(format!("gone back to transaction group {what}: {difference}"));
                 }
                 self.model.acknowledge();
+                // A comment goes back like everything else.
+                self.comments = vec![self.comment()?];
                 self.verify_sound()
             }
             // Disks that were away then, and others that are away now.

@@ -309,9 +309,13 @@ impl Run {
             let Some(disk) = self.world.by_path(&device.path) else { continue };
             let new = self.world.new_device(disk);
             if device.state == State::Offline {
-                self.lead_to(&format!("online {}", new.path), Vec::new(), false, true, |pool| {
+                let what = format!("online {}", new.path);
+                let done = self.lead_to(&what, Vec::new(), false, true, |pool| {
                     pool.online(&new.path, Some(&new), false)
                 })?;
+                if !done && self.world.supply.is_on() {
+                    self.replace_lost(&device.path, disk)?;
+                }
             } else if !device.is_open {
                 let result = self.pool().device_returned(&new);
                 if self.judge(&format!("return d{disk}"), result, false)? == Some(false) {
@@ -350,7 +354,7 @@ impl Run {
             self.roots.clear();
         }
         self.tally.add("healed", true);
-        Ok(())
+        if self.world.supply.is_on() && !self.ending { self.verify_bytes() } else { Ok(()) }
     }
 
     /// A disk whose labels are gone is no disk of the pool any more.

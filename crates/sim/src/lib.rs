@@ -6,11 +6,14 @@
 
 mod admin;
 mod behind;
+mod bytes;
 pub mod erasure;
 mod faults;
 pub mod model;
 pub mod nth;
+mod pools;
 pub mod program;
+pub mod raid;
 pub mod run;
 pub mod sabotage;
 pub mod shrink;

@@ -5,13 +5,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
+use sim::nth::Faults;
 use sim::program::Program;
-use sim::run::{Tally, run};
+use sim::raid;
+use sim::run::{Outcome, Tally, run};
 use sim::shrink::shrink;
-use sim::states::Crashes;
-
-/// Crash states of each program, where they are tried over several sittings: a million of all.
-const STATES_EACH: usize = 80;
+use sim::states::{Crashes, STATES_EACH};
 
 /// Tries to make a pool lose data, in simulation.
 #[derive(Debug, Parser)]
@@ -52,10 +51,13 @@ struct Args {
     /// Try patterns of lost disks instead, so many of each layout (0: all).
     #[arg(long)]
     erasures: Option<usize>,
-    /// Go on where the last run with this file stopped, and keep the place and the tally there; a file is for seeds
-    /// or for crash states.
+    /// Go on where the last run with this file stopped, and keep the place and the tally there; a file is for seeds,
+    /// for crash states or for n-th faults.
     #[arg(long)]
     resume: Option<std::path::PathBuf>,
+    /// Programs on RAID sets instead of pools.
+    #[arg(long)]
+    raid: bool,
     /// Print the program of the seed as text, to be kept.
     #[arg(long)]
     print: bool,
@@ -82,7 +84,7 @@ fn main() -> ExitCode {
         return sabotage_all(&args);
     }
     if let Some(step) = args.nth_faults {
-        return report("faults", sim::nth::every_fault(step.max(1)));
+        return told(nth_faults(step.max(1), &args));
     }
     if let Some(sample) = args.erasures {
         return report(
@@ -118,8 +120,8 @@ fn main() -> ExitCode {
                         return;
                     }
                     tried.fetch_max(seed + 1, Ordering::Relaxed);
-                    let program = Program::new(seed, args.ops);
-                    let outcome = run(&program, args.sabotage.as_deref(), args.trace);
+                    let subject = Subject::new(seed, &args);
+                    let outcome = subject.run(args.trace);
                     for line in &outcome.lines {
                         println!("{line}");
                     }
@@ -128,16 +130,24 @@ fn main() -> ExitCode {
                     }
                     let Some((step, failure)) = outcome.failure else { continue };
                     println!("seed {seed} step {step}: {failure}");
+                    if subject.run(args.trace).digest != outcome.digest {
+                        println!(
+                            "seed {seed} ran otherwise the second time: something decides that is no seed"
+                        );
+                    }
                     if let Ok(mut failed) = failed.lock() {
                         failed.push(seed);
                     }
                     if !args.keep_going && !args.trace {
-                        let (short, (step, failure)) =
-                            shrink(&program, (step, failure), args.sabotage.as_deref());
-                        println!("shrunk to {} steps, fails in step {step}: {failure}", short.steps.len());
-                        println!("{short}");
-                        let outcome = run(&short, args.sabotage.as_deref(), true);
-                        for line in outcome.lines.iter().filter(|line| !line.starts_with("    d")) {
+                        let (short, (step, failure)) = subject.shrink((step, failure));
+                        println!("shrunk to {} steps, fails in step {step}: {failure}", short.steps());
+                        println!("{}", short.text());
+                        let outcome = short.run(true);
+                        for line in outcome
+                            .lines
+                            .iter()
+                            .filter(|line| !line.starts_with("    ") || line.starts_with("    !"))
+                        {
                             println!("  {line}");
                         }
                     }
@@ -160,6 +170,57 @@ fn main() -> ExitCode {
     }
     println!("failed seeds: {failed:?}");
     ExitCode::FAILURE
+}
+
+/// What a seed stands for.
+enum Subject<'a> {
+    /// A pool, and how the engine is broken.
+    Pool(Program, Option<&'a str>),
+    /// A RAID set.
+    Raid(raid::Program),
+}
+
+impl<'a> Subject<'a> {
+    fn new(seed: u64, args: &'a Args) -> Self {
+        if args.raid {
+            return Self::Raid(raid::Program::new(seed, args.ops));
+        }
+        Self::Pool(Program::new(seed, args.ops), args.sabotage.as_deref())
+    }
+
+    fn run(&self, trace: bool) -> Outcome {
+        match self {
+            Self::Pool(program, sabotage) => run(program, *sabotage, trace),
+            Self::Raid(program) => raid::run(program, trace),
+        }
+    }
+
+    fn shrink(&self, failure: (usize, String)) -> (Self, (usize, String)) {
+        match self {
+            Self::Pool(program, sabotage) => {
+                let (short, failure) = shrink(program, failure, *sabotage);
+                (Self::Pool(short, *sabotage), failure)
+            }
+            Self::Raid(program) => {
+                let (short, failure) = raid::shrink(program, failure);
+                (Self::Raid(short), failure)
+            }
+        }
+    }
+
+    fn steps(&self) -> usize {
+        match self {
+            Self::Pool(program, _) => program.steps.len(),
+            Self::Raid(program) => program.steps.len(),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Pool(program, _) => program.to_string(),
+            Self::Raid(program) => program.to_string(),
+        }
+    }
 }
 
 /// Tries crash states until there were `wanted` of them.
@@ -207,6 +268,54 @@ fn crash_states(wanted: u64, args: &Args) -> Result<(), String> {
         println!("{} in all, of {end} programs of {}", earlier.counts[name].0, crashes.sequences());
     }
     keep_progress(args, end, &earlier)
+}
+
+/// Tries the n-th faults of every command that was not tried yet.
+fn nth_faults(step: u64, args: &Args) -> Result<(), String> {
+    let begun = std::time::Instant::now();
+    let (first, mut earlier) = progress(args, 0);
+    let faults = Faults::new()?;
+    let (next, done) = (AtomicU64::new(first), AtomicU64::new(first));
+    let tally: Mutex<Tally> = Mutex::new(Tally::default());
+    let failed: Mutex<Option<String>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.max(1) {
+            scope.spawn(|| {
+                while failed.lock().is_ok_and(|failed| failed.is_none())
+                    && (args.seconds == 0 || begun.elapsed().as_secs() < args.seconds)
+                {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number as usize >= faults.cases() {
+                        return;
+                    }
+                    match faults.try_case(number as usize, step) {
+                        Ok((command, count)) => {
+                            done.fetch_max(number + 1, Ordering::Relaxed);
+                            if let Ok(mut tally) = tally.lock() {
+                                let entry = tally.counts.entry(format!("fault in {command:?}")).or_default();
+                                entry.0 += count;
+                            }
+                        }
+                        Err(failure) => {
+                            if let Ok(mut failed) = failed.lock() {
+                                failed.get_or_insert(failure);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    earlier.merge(&tally.into_inner().unwrap_or_default());
+    earlier.counts.iter().for_each(|(name, (count, _))| println!("{name:32} {count:9}"));
+    let all: u64 = earlier.counts.values().map(|count| count.0).sum();
+    let done = done.into_inner();
+    let seconds = begun.elapsed().as_secs();
+    println!("{all} faults survived, {done} of {} cases, {seconds} s", faults.cases());
+    match failed.into_inner().unwrap_or_default() {
+        Some(failure) => Err(failure),
+        None => keep_progress(args, done, &earlier),
+    }
 }
 
 fn report(what: &str, outcome: Result<u64, String>) -> ExitCode {

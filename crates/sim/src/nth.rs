@@ -4,53 +4,78 @@
 use device::sim::Effect;
 use device::{DeviceErrorKind, Operation};
 
+use crate::program::Setup;
 use crate::run::Failure;
-use crate::states::{LETTERS, Letter, base, setups};
+use crate::states::{Base, COMMANDS, LETTERS, Letter, base, setups};
 use crate::verify::observe;
 use crate::world::options;
 
-/// Runs every command on every pool with redundancy, with every request of every disk failing in turn (each `step`-th
-/// of them); gives the number of faults tried.
+/// Every command on every pool with redundancy, with requests of one kind to one disk failing in turn.
+pub struct Faults {
+    bases: Vec<Base>,
+    setups: Vec<Setup>,
+    cases: Vec<(usize, Letter, usize, Operation)>,
+}
+
+/// Runs everything with each `step`-th request failing; gives the number of faults tried.
 ///
 /// # Errors
 /// A fault that was not survived.
 pub fn every_fault(step: u64) -> Result<u64, Failure> {
-    let mut tried = 0;
-    for setup in setups().into_iter().filter(|setup| setup.groups[0].1.len() > 1) {
-        let base = base(&setup)?;
-        for letter in LETTERS {
-            for disk in 0..setup.groups[0].1.len() {
-                for operation in [Operation::Read, Operation::Write, Operation::Flush] {
-                    let mut nth = 1;
-                    loop {
-                        let what = |why: Failure| {
-                            format!(
-                                "{letter:?} on {:?}, {operation} {nth} of disk {disk} failing: {why}",
-                                setup.groups
-                            )
-                        };
-                        let reached = one(&base, letter, disk, operation, nth).map_err(what)?;
-                        if !reached {
-                            break;
-                        }
-                        tried += 1;
-                        nth += step;
-                    }
+    let faults = Faults::new()?;
+    (0..faults.cases()).map(|number| Ok(faults.try_case(number, step)?.1)).sum()
+}
+
+impl Faults {
+    /// Makes the pools.
+    ///
+    /// # Errors
+    /// One can't be made.
+    pub fn new() -> Result<Self, Failure> {
+        let setups: Vec<Setup> = setups().into_iter().filter(|setup| setup.groups[0].1.len() > 1).collect();
+        let bases = setups.iter().map(base).collect::<Result<Vec<_>, _>>()?;
+        let mut cases = Vec::new();
+        for (which, setup) in setups.iter().enumerate() {
+            for &letter in LETTERS.iter().chain(&COMMANDS) {
+                for disk in 0..setup.groups[0].1.len() {
+                    let operations = [Operation::Read, Operation::Write, Operation::Flush];
+                    cases.extend(operations.map(|operation| (which, letter, disk, operation)));
                 }
             }
         }
+        Ok(Self { bases, setups, cases })
     }
-    Ok(tried)
+
+    /// How many there are: command, pool, disk and kind of request.
+    pub fn cases(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// Tries one with each `step`-th request failing until it does not get that far; gives the command and how many.
+    ///
+    /// # Errors
+    /// A fault that was not survived.
+    pub fn try_case(&self, number: usize, step: u64) -> Result<(Letter, u64), Failure> {
+        let (which, letter, disk, operation) = self.cases[number];
+        let mut tried = 0;
+        // Different cases begin at different requests, lest the same ones are always left out.
+        let mut nth = 1 + number as u64 % step;
+        loop {
+            let what = |why: Failure| {
+                let groups = &self.setups[which].groups;
+                format!("{letter:?} on {groups:?}, {operation} {nth} of disk {disk} failing: {why}")
+            };
+            if !one(&self.bases[which], letter, disk, operation, nth).map_err(what)? {
+                return Ok((letter, tried));
+            }
+            tried += 1;
+            nth += step;
+        }
+    }
 }
 
 /// Whether the command got as far as to the fault.
-fn one(
-    base: &crate::states::Base,
-    letter: Letter,
-    disk: usize,
-    operation: Operation,
-    nth: u64,
-) -> Result<bool, Failure> {
+fn one(base: &Base, letter: Letter, disk: usize, operation: Operation, nth: u64) -> Result<bool, Failure> {
     let mut run = base.start()?;
     let device = run.world.disks[disk].device.clone();
     let before = device.counts();
@@ -60,7 +85,7 @@ fn one(
     // `lead_to` accepts a clean error only where the command may be refused; one fault is borne by the redundancy.
     let outcome = run.letter(letter).and_then(|()| run.flush());
     // Without the disk that was taken out nothing stands in for the one that fails: then the pool waits for `clear`.
-    if letter != Letter::Offline {
+    if !matches!(letter, Letter::Offline | Letter::Online | Letter::Detach) {
         outcome?;
     }
     let after = device.counts();

@@ -62,10 +62,17 @@ pub enum Kind {
     Overload,
     Latency,
     Rewind,
+    // What is about the pool as a whole.
+    Recreate,
+    Foreign,
+    Other,
+    Unopenable,
+    Rename,
+    PoolProperty,
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 47] = [
+pub const WEIGHTS: [(Kind, u64); 53] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -113,6 +120,12 @@ pub const WEIGHTS: [(Kind, u64); 47] = [
     (Kind::Behind, 50),
     (Kind::Latency, 8),
     (Kind::Rewind, 8),
+    (Kind::Recreate, 5),
+    (Kind::Foreign, 8),
+    (Kind::Other, 5),
+    (Kind::Unopenable, 10),
+    (Kind::Rename, 6),
+    (Kind::PoolProperty, 6),
 ];
 
 /// The weights of the first kinds as they were when the seeds in `tests/regressions.rs` up to 500,000 were found: never
@@ -190,7 +203,8 @@ pub fn group(rng: &mut Rng, most: u64) -> (GroupKind, Vec<u64>) {
     (kind, sizes(rng, count))
 }
 
-fn setup(rng: &mut Rng) -> Setup {
+/// A random pool.
+pub(crate) fn setup(rng: &mut Rng) -> Setup {
     let mut groups = vec![group(rng, 24)];
     while groups.len() < 3 && rng.chance(1, 4) {
         groups.push(group(rng, 5));

@@ -1,7 +1,7 @@
 //! One run: a program on a pool in a world, held against the model.
 //!
 //! - this file: the run itself, its tallies, and how outcomes are judged
-//! - `volumes`, `admin`, `faults`: what the steps do
+//! - `volumes`, `admin`, `faults`, `pools`: what the steps do
 //! - `verify`: what must hold after a crash and at the end
 
 use std::collections::BTreeMap;
@@ -95,6 +95,10 @@ pub struct Run {
     pub(crate) keep_possible: bool,
     pub(crate) last_event: u64,
     pub(crate) next_pattern: u64,
+    /// Names that the pool may have, the one that is certain to be durable first.
+    pub(crate) names: Vec<String>,
+    /// Comments that it may have, in the same way.
+    pub(crate) comments: Vec<String>,
 }
 
 impl Run {
@@ -104,28 +108,9 @@ impl Run {
     /// It can't be made.
     pub fn new(setup: &Setup, seed: u64, sabotage: Option<&str>, trace: bool) -> Result<Self, Failure> {
         let mut world = World::new(seed, trace);
-        let groups = setup
-            .groups
-            .iter()
-            .map(|(kind, sizes)| GroupSpec {
-                kind: *kind,
-                devices: sizes
-                    .iter()
-                    .map(|&size| {
-                        let disk = world.add_disk(size);
-                        world.new_device(disk)
-                    })
-                    .collect(),
-            })
-            .collect();
-        let spec = CreateSpec {
-            name: "tank".into(),
-            groups,
-            data: setup.data,
-            metadata: setup.metadata,
-            properties: Vec::new(),
-            command: "create".into(),
-        };
+        let disks: Vec<usize> =
+            setup.groups.iter().flat_map(|(_, sizes)| sizes).map(|&size| world.add_disk(size)).collect();
+        let spec = spec_of(setup, &world, &disks);
         world.heap_tolerance = heap_tolerance(setup);
         let env = world.env();
         world.note(|| format!("create {setup:?}"));
@@ -149,6 +134,8 @@ impl Run {
             keep_possible: false,
             last_event: 0,
             next_pattern: seed << 20,
+            names: vec!["tank".to_owned()],
+            comments: vec![String::new()],
         })
     }
 
@@ -169,6 +156,8 @@ impl Run {
             keep_possible: true,
             last_event: 0,
             next_pattern: next << 20,
+            names: vec!["tank".to_owned()],
+            comments: vec![String::new()],
         }
     }
 
@@ -266,6 +255,12 @@ impl Run {
             Kind::Overload => self.overload(rng),
             Kind::Latency => self.latency(rng),
             Kind::Rewind => self.rewind(rng),
+            Kind::Recreate => self.recreate(rng),
+            Kind::Foreign => self.foreign(rng),
+            Kind::Other => self.other(rng),
+            Kind::Unopenable => self.unopenable(rng),
+            Kind::Rename => self.rename(rng),
+            Kind::PoolProperty => self.pool_property(rng),
         }
     }
 
@@ -298,13 +293,25 @@ impl Run {
             {
                 Ok(None)
             }
+            Err(PoolError::NoSpace) => {
+                let usage = self.pool().usage();
+                let (free, size) = (usage.free_estimated, usage.device_size);
+                Err(format!("{what} failed: no space, though {free} bytes of {size} should be free"))
+            }
             Err(error) => Err(format!("{what} failed: {error}")),
         }
     }
 
+    /// Whether there is so little room that it may be said that there is none. A block lies in one chunk: of each as
+    /// much may be left as is too little for one of the largest, with the rest of a row.
     fn is_nearly_full(&mut self) -> bool {
+        let largest = self.model.now().datasets.values().map(|volume| volume.block).max().unwrap_or(0);
+        let chunks = self.pool().map().into_iter().filter(|chunk| chunk.class == "Data");
+        let scraps: u64 =
+            chunks.map(|chunk| (chunk.length.saturating_sub(chunk.used)).min(2 * largest)).sum();
         let usage = self.pool().usage();
-        usage.free_estimated < 8 << 20 || usage.free_estimated < usage.device_size / 16
+        let free = usage.free_estimated.saturating_sub(scraps);
+        free < 8 << 20 || free < usage.device_size / 16
     }
 
     /// After a call that was not done while power is on: finds out how far it came. `base` states were possible
@@ -364,7 +371,29 @@ impl Run {
     }
 }
 
-fn heap_tolerance(setup: &Setup) -> usize {
+/// What makes the pool of a setup out of these disks.
+pub(crate) fn spec_of(setup: &Setup, world: &World, disks: &[usize]) -> CreateSpec {
+    let mut disks = disks.iter();
+    let groups = setup
+        .groups
+        .iter()
+        .map(|(kind, sizes)| GroupSpec {
+            kind: *kind,
+            devices: disks.by_ref().take(sizes.len()).map(|&disk| world.new_device(disk)).collect(),
+        })
+        .collect();
+    CreateSpec {
+        name: "tank".into(),
+        groups,
+        data: setup.data,
+        metadata: setup.metadata,
+        properties: Vec::new(),
+        command: "create".into(),
+    }
+}
+
+/// Losses that the plain disks of a setup bear.
+pub(crate) fn heap_tolerance(setup: &Setup) -> usize {
     let plain: usize =
         setup.groups.iter().filter(|(kind, _)| *kind == GroupKind::Plain).map(|(_, sizes)| sizes.len()).sum();
     let of = |profile: Profile| match profile {

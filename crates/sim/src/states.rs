@@ -4,16 +4,25 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use device::sim::{Cut, Sectors, Survivor};
-use device::{Operation, Rng, SimDevice};
+use device::{BlockDevice, Operation, Rng, SimDevice};
 use geometry::Profile;
 use pool::ScrubAction;
 use pool::spec::{GroupKind, VolumeSpec};
 
-use crate::model::Model;
+use crate::model::{Model, Volume};
 use crate::program::Setup;
 use crate::run::{Failure, Run};
 use crate::verify::observe;
 use crate::world::{World, options};
+
+/// Bytes of a sector of the disks here.
+const SECTOR: u64 = 512;
+
+/// Sectors of the last write of which every combination is tried.
+const SECTORS_ALL: usize = 8;
+
+/// Crash states of each program, where they are tried over several sittings: a million of all.
+pub const STATES_EACH: usize = 50;
 
 /// The alphabet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +63,24 @@ pub enum Letter {
     Offline,
     /// A group more.
     Add,
+    /// A larger volume.
+    Grow,
+    /// A property of a volume.
+    Property,
+    /// A side more.
+    Attach,
+    /// A disk less.
+    Detach,
+    /// A disk taken out and back.
+    Online,
+    /// A disk replaced, to the end.
+    Resilver,
+    /// A spare more, which takes over.
+    Spare,
+    /// Faults forgotten.
+    Clear,
+    /// Down in order and up again.
+    Export,
 }
 
 /// All letters.
@@ -76,6 +103,19 @@ pub const LETTERS: [Letter; 18] = [
     Letter::Replace,
     Letter::Offline,
     Letter::Add,
+];
+
+/// Commands beside the alphabet: each is a program by itself.
+pub const COMMANDS: [Letter; 9] = [
+    Letter::Grow,
+    Letter::Property,
+    Letter::Attach,
+    Letter::Detach,
+    Letter::Online,
+    Letter::Resilver,
+    Letter::Spare,
+    Letter::Clear,
+    Letter::Export,
 ];
 
 /// The pools.
@@ -133,7 +173,7 @@ impl Run {
     pub fn letter(&mut self, letter: Letter) -> Result<(), Failure> {
         let volume = self.model.now().datasets.get("v").cloned();
         let mut state = self.model.now().clone();
-        match (letter, volume) {
+        match (letter, volume.clone()) {
             (Letter::Write, Some(volume)) if volume.size < 20 << 10 => {
                 self.write_range("v", &volume, 4096, 4096)
             }
@@ -240,8 +280,75 @@ impl Run {
                 let group = pool::spec::GroupSpec { kind: GroupKind::Mirror, devices: devices.collect() };
                 self.lead_to("add", Vec::new(), false, true, |pool| pool.add(&[group], true)).map(|_| ())
             }
-            _ => Ok(()),
+            _ => self.command(letter, volume),
         }
+    }
+
+    /// Plugs in a disk that is blank.
+    fn blank(&mut self) -> pool::spec::NewDevice {
+        let disk = self.world.add_disk(64);
+        self.world.new_device(disk)
+    }
+
+    fn command(&mut self, letter: Letter, volume: Option<Arc<Volume>>) -> Result<(), Failure> {
+        let paths: Vec<String> = self.pool().device_paths().into_iter().map(|device| device.path).collect();
+        let (Some(first), Some(last)) = (paths.first(), paths.last()) else { return Ok(()) };
+        let mut state = self.model.now().clone();
+        match (letter, volume) {
+            (Letter::Grow, Some(volume)) => {
+                let size = volume.size + (64 << 10);
+                state.change("v", |dataset| dataset.size = size);
+                self.lead_to("resize", vec![state], true, false, |pool| pool.volume_resize("v", size))?;
+            }
+            (Letter::Property, Some(_)) => {
+                let set = |pool: &mut pool::Pool| pool.set("v", "compression", "lz4");
+                self.lead_to("set", Vec::new(), true, false, set)?;
+            }
+            (Letter::Attach, _) => {
+                let new = self.blank();
+                self.lead_to("attach", Vec::new(), false, true, |pool| pool.attach(first, &new))?;
+            }
+            (Letter::Detach, _) => {
+                self.lead_to("detach", Vec::new(), false, true, |pool| pool.detach(first))?;
+            }
+            (Letter::Online, _) => {
+                self.lead_to("offline", Vec::new(), false, true, |pool| pool.offline(last, false))?;
+                self.lead_to("online", Vec::new(), false, true, |pool| pool.online(last, None, false))?;
+            }
+            (Letter::Resilver, _) => {
+                self.letter(Letter::Replace)?;
+                // Power does not fail by itself here.
+                self.ending = true;
+                self.settle()?;
+            }
+            (Letter::Spare, _) => {
+                let devices = vec![self.blank()];
+                let group = pool::spec::GroupSpec { kind: GroupKind::Spare, devices };
+                let spare = group.devices[0].path.clone();
+                self.lead_to("add", Vec::new(), false, true, |pool| pool.add(&[group], true))?;
+                self.lead_to("spare", Vec::new(), false, true, |pool| pool.replace_by_spare(first, &spare))?;
+            }
+            (Letter::Clear, _) => {
+                self.clear()?;
+            }
+            (Letter::Export, _) => {
+                let Some(pool) = self.pool.take() else { return Ok(()) };
+                match pool.export() {
+                    Ok(()) => {
+                        self.model.acknowledge();
+                        let pool = self.world.import(&options());
+                        self.pool = Some(pool.map_err(|error| format!("import: {error}"))?);
+                    }
+                    Err(failed) => {
+                        let (pool, error) = *failed;
+                        self.pool = Some(pool);
+                        self.judge::<()>("export", Err(error), true)?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -293,34 +400,30 @@ fn moments(base: &Base, letters: &[Letter]) -> Result<(Vec<Moment>, Model, World
     Ok((found, possible, world))
 }
 
-/// How the unflushed writes of all disks may end, one way each: for every disk what survives.
-fn endings(moment: &Moment, rng: &mut Rng) -> Vec<Vec<Vec<Survivor>>> {
+/// For every disk what survives of its unflushed writes.
+type Ending = Vec<Vec<Survivor>>;
+
+/// How the unflushed writes of all disks may end: with the last one whole or gone, and with that one torn.
+fn endings(moment: &Moment, rng: &mut Rng) -> (Vec<Ending>, Vec<Ending>) {
     let counts: Vec<usize> = moment.disks.iter().map(|disk| disk.unflushed().len()).collect();
     let total: usize = counts.iter().sum();
     let all = |index: usize| Survivor { index, sectors: Sectors::All };
     let keep: Vec<Vec<Survivor>> = counts.iter().map(|&count| (0..count).map(all).collect()).collect();
     let drop: Vec<Vec<Survivor>> = counts.iter().map(|_| Vec::new()).collect();
     if total == 0 {
-        return vec![drop];
+        return (vec![drop], Vec::new());
     }
+    let mut in_part = Vec::new();
     let mut ways = vec![drop.clone(), keep.clone()];
     let (disk, written) = moment.last;
     if written && counts.get(disk).is_some_and(|&count| count > 0) {
         let last = counts[disk] - 1;
-        let sectors = moment.disks[disk].unflushed()[last].sectors(512);
-        let mut torn = vec![
-            Sectors::All,
-            Sectors::First(1),
-            Sectors::First(sectors / 2),
-            Sectors::Mask(vec![u64::MAX - 1; 64]),
-        ];
-        torn.push(Sectors::Mask(vec![0xaaaa_aaaa_aaaa_aaaa; 64]));
-        for sectors in torn {
+        for sectors in torn(&moment.disks[disk], last, rng) {
             for others in [&keep, &drop] {
                 let mut way = others.clone();
                 way[disk].retain(|survivor| survivor.index != last);
                 way[disk].push(Survivor { index: last, sectors: sectors.clone() });
-                ways.push(way);
+                in_part.push(way);
             }
         }
         // All but the last one.
@@ -340,6 +443,52 @@ fn endings(moment: &Moment, rng: &mut Rng) -> Vec<Vec<Vec<Survivor>>> {
         ways.push(way);
     }
     ways.dedup();
+    (ways, in_part)
+}
+
+/// Every way in which an unflushed write may reach the medium in part, and whole. Sectors that it does not change make
+/// no difference; of those that it does every combination is tried where they are few, and of more of them every
+/// beginning, every end, each one alone, all but each one, and some at random.
+fn torn(disk: &SimDevice, index: usize, rng: &mut Rng) -> Vec<Sectors> {
+    let unflushed = disk.unflushed();
+    let write = &unflushed[index];
+    let before = disk.fork();
+    // What was written earlier may have reached the medium or not: either is a difference.
+    let earlier: Vec<Survivor> = (0..index).map(|index| Survivor { index, sectors: Sectors::All }).collect();
+    let without = disk.fork();
+    before.power_cut(Cut::Explicit(&earlier));
+    without.power_cut(Cut::DropAll);
+    let Some(bytes) = &write.bytes else { return vec![Sectors::All] };
+    let mut old = [vec![0; bytes.len()], vec![0; bytes.len()]];
+    let read =
+        before.read(write.offset, &mut old[0]).is_ok() && without.read(write.offset, &mut old[1]).is_ok();
+    let first = write.offset / SECTOR;
+    let changed: Vec<u64> = (0..write.sectors(SECTOR))
+        .filter(|&sector| {
+            let from = ((first + sector) * SECTOR).max(write.offset) - write.offset;
+            let to = ((first + sector + 1) * SECTOR).min(write.offset + write.length) - write.offset;
+            let range = from as usize..to as usize;
+            !read || old.iter().any(|old| old[range.clone()] != bytes[range.clone()])
+        })
+        .collect();
+    let mask = |keep: &dyn Fn(usize) -> bool| {
+        let mut words = vec![0; write.sectors(SECTOR).div_ceil(64) as usize];
+        for (_, &sector) in changed.iter().enumerate().filter(|(at, _)| keep(*at)) {
+            words[sector as usize / 64] |= 1 << (sector % 64);
+        }
+        Sectors::Mask(words)
+    };
+    let count = changed.len();
+    if count <= SECTORS_ALL {
+        return (0..1_u64 << count).map(|bits| mask(&|at| bits >> at & 1 == 1)).collect();
+    }
+    let mut ways: Vec<Sectors> = (0..=count).map(|end| mask(&|at| at < end)).collect();
+    ways.extend((1..count).map(|start| mask(&|at| at >= start)));
+    ways.extend((0..count).flat_map(|one| [mask(&|at| at == one), mask(&|at| at != one)]));
+    for _ in 0..16 {
+        let random: Vec<bool> = (0..count).map(|_| rng.chance(1, 2)).collect();
+        ways.push(mask(&|at| random[at]));
+    }
     ways
 }
 
@@ -405,24 +554,34 @@ impl Crashes {
         (wanted / self.work.len() as u64).max(40) as usize
     }
 
-    /// Tries crash states of one program, a random choice of at most `most`; gives how many.
+    /// Tries crash states of one program, a random choice of at most `most`, or all of a program of one letter where
+    /// `most` is [`STATES_EACH`]; gives how many.
     ///
     /// # Errors
     /// A crash that was not survived, with what led to it.
     pub fn try_sequence(&self, number: usize, most: usize) -> Result<u64, Failure> {
         let (which, letters) = &self.work[number];
+        let most = if most == STATES_EACH && letters.len() == 1 { usize::MAX } else { most };
         let mut rng = Rng::new(self.seed ^ (number as u64) << 20);
         let what = |detail: String| {
             format!("program {number}, {letters:?} on {:?}: {detail}", self.setups[*which].groups)
         };
         let (moments, possible, world) = moments(&self.bases[*which], letters).map_err(what)?;
         let mut all: Vec<(usize, usize, Vec<Vec<Survivor>>)> = Vec::new();
+        let mut torn = Vec::new();
         for (at, moment) in moments.iter().enumerate() {
-            let ways = endings(moment, &mut rng).into_iter().enumerate();
+            let (whole, in_part) = endings(moment, &mut rng);
+            let ways = whole.into_iter().enumerate();
             all.extend(ways.map(|(way, survivors)| (at, way, survivors)));
+            let ways = in_part.into_iter().enumerate();
+            torn.extend(ways.map(|(way, survivors)| (at, 1000 + way, survivors)));
         }
         rng.shuffle(&mut all);
-        all.truncate(most);
+        rng.shuffle(&mut torn);
+        // Half of them tear the last write, as far as there are others.
+        all.truncate(most.saturating_sub(torn.len()).max(most / 2));
+        torn.truncate(most.saturating_sub(all.len()));
+        all.append(&mut torn);
         for (at, way, survivors) in &all {
             survive(&moments[*at], survivors, &possible, &world)
                 .map_err(|failure| what(format!("power cut after change {at}, ending {way}: {failure}")))?;
@@ -433,7 +592,7 @@ impl Crashes {
 
 /// All sequences of up to three letters.
 fn sequences() -> Vec<Vec<Letter>> {
-    let mut sequences: Vec<Vec<Letter>> = Vec::new();
+    let mut sequences: Vec<Vec<Letter>> = COMMANDS.iter().map(|&command| vec![command]).collect();
     for a in LETTERS {
         sequences.push(vec![a]);
         for b in LETTERS {

@@ -6,6 +6,7 @@ use device::Rng;
 use device::sim::Cut;
 use pool::Pool;
 use pool::report::{Counters, VdevReport};
+use pool::spec::ImportOptions;
 
 use crate::model::{Seen, digest};
 use crate::run::{Failure, Run};
@@ -103,12 +104,17 @@ impl Run {
 
     /// Imports the pool, with power failing again now and then, and checks everything.
     pub(crate) fn bring_up(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        self.bring_up_as(rng, &options())
+    }
+
+    /// As [`Self::bring_up`], in a way of one's own.
+    pub(crate) fn bring_up_as(&mut self, rng: &mut Rng, options: &ImportOptions) -> Result<(), Failure> {
         for _ in 0..20 {
             if rng.chance(1, 4) {
                 self.world.supply.cut_after(rng.below(40));
             }
             self.world.clock.advance(1000);
-            let result = self.world.import(&options());
+            let result = self.world.import(options);
             if !self.world.supply.is_on() {
                 self.tally.add("power cut in import", true);
                 self.lose_power(rng);
@@ -127,7 +133,7 @@ impl Run {
         }
         self.world.supply.restore();
         let pool =
-            self.world.import(&options()).map_err(|error| format!("the pool does not import: {error}"))?;
+            self.world.import(options).map_err(|error| format!("the pool does not import: {error}"))?;
         self.take_up(pool);
         self.verify_state()
     }
@@ -151,7 +157,27 @@ impl Run {
             ));
         };
         self.model.settle(index);
+        self.verify_settings()?;
         self.verify_sound()
+    }
+
+    /// Name and comment are ones that may be.
+    fn verify_settings(&mut self) -> Result<(), Failure> {
+        let (name, comment) = (self.pool().name().to_owned(), self.comment()?);
+        let may_be = [(&name, &mut self.names), (&comment, &mut self.comments)];
+        for (found, known) in may_be {
+            if !known.contains(found) {
+                return Err(format!("name or comment of the pool is {found}, should be one of {known:?}"));
+            }
+            *known = vec![found.clone()];
+        }
+        Ok(())
+    }
+
+    /// The pool's comment.
+    pub(crate) fn comment(&mut self) -> Result<String, Failure> {
+        let rows = self.pool().get("", Some("comment")).map_err(|error| format!("get comment: {error}"))?;
+        Ok(rows.first().map(|row| row.value.clone()).unwrap_or_default())
     }
 
     /// `check` finds nothing, and only disks that had faults are blamed.
@@ -207,6 +233,7 @@ impl Run {
         }
         self.heal()?;
         self.verify_sound()?;
+        self.verify_bytes()?;
         let mut rng = Rng::new(self.world.digest());
         self.bear_losses(&mut rng)?;
         self.export(&mut rng)?;
@@ -214,6 +241,7 @@ impl Run {
         if let Some(difference) = self.model.now().difference(&seen) {
             return Err(format!("after an export: {difference}"));
         }
+        self.verify_others()?;
         self.verify_sound()
     }
 

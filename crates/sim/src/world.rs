@@ -44,6 +44,16 @@ pub struct Log {
 }
 
 impl Log {
+    /// An empty one; with `trace` it keeps every event as a line.
+    pub fn new(trace: bool) -> Self {
+        Self { lines: trace.then(Vec::new), ..Self::default() }
+    }
+
+    /// Takes the lines out.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        self.lines.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Adds an event.
     pub fn event(&mut self, line: impl FnOnce() -> String, words: &[u64]) {
         for word in words {
@@ -65,6 +75,22 @@ pub struct Disk {
     /// Milliseconds that each request takes.
     pub latency: Arc<AtomicU64>,
 }
+
+/// Another pool on some of the disks, which must stay as it is.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Its identity.
+    pub guid: Guid,
+    /// Its disks.
+    pub disks: Vec<usize>,
+    /// Left in order.
+    pub exported: bool,
+    /// What it holds.
+    pub state: crate::model::State,
+}
+
+/// Writes: the number of the disk, offset and length.
+pub type Written = Vec<(usize, u64, u64)>;
 
 /// Who is told of every request: the disk's number and what was asked.
 pub type Watch = Arc<dyn Fn(usize, device::Operation) + Send + Sync>;
@@ -93,6 +119,12 @@ pub struct World {
     pub apart: BTreeSet<usize>,
     /// Told of every request, instead of the log.
     pub watch: Option<Watch>,
+    /// Writes are noted here while there is a list.
+    pub written: Arc<Mutex<Option<Written>>>,
+    /// The host that the pool is used on.
+    pub host: Host,
+    /// Pools of the same name on other disks.
+    pub others: Vec<Other>,
     /// The disks that whoever watches looks at.
     pub watched: Option<Arc<Mutex<Vec<Weak<SimDevice>>>>>,
     seed: Rng,
@@ -101,7 +133,7 @@ pub struct World {
 impl World {
     /// A machine without disks; with `trace` every event is kept as a line.
     pub fn new(seed: u64, trace: bool) -> Self {
-        let log = Log { lines: trace.then(Vec::new), ..Log::default() };
+        let log = Log::new(trace);
         Self {
             disks: Vec::new(),
             supply: Arc::new(PowerSupply::new()),
@@ -114,6 +146,9 @@ impl World {
             guid: Guid(0),
             apart: BTreeSet::new(),
             watch: None,
+            written: Arc::default(),
+            host: host(),
+            others: Vec::new(),
             watched: None,
             seed: Rng::new(seed),
         }
@@ -137,8 +172,14 @@ impl World {
         let log = Arc::clone(&self.log);
         let (clock, latency) = (Arc::clone(&self.clock), Arc::new(AtomicU64::new(0)));
         let slow = Arc::clone(&latency);
+        let written = Arc::clone(&self.written);
         device.set_trace(move |event| {
             clock.advance(slow.load(Ordering::Relaxed));
+            if event.operation == device::Operation::Write
+                && let Some(list) = written.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+            {
+                list.push((index, event.offset, event.length));
+            }
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.requests += 1;
             let line = || {
@@ -193,8 +234,7 @@ impl World {
 
     /// Takes the lines out.
     pub fn take_lines(&self) -> Vec<String> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.lines.as_mut().map(std::mem::take).unwrap_or_default()
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take_lines()
     }
 
     /// What an engine gets from this world.
@@ -218,6 +258,7 @@ impl World {
         world.clock.advance(self.clock.now().0 - 1_700_000_000_000);
         world.guid = self.guid;
         world.heap_tolerance = self.heap_tolerance;
+        world.host.clone_from(&self.host);
         world.impaired.clone_from(&self.impaired);
         world.apart.clone_from(&self.apart);
         world.blamable.clone_from(&self.blamable);
@@ -246,6 +287,7 @@ impl World {
     /// # Errors
     /// As `Pool::import`.
     pub fn import(&mut self, options: &ImportOptions) -> Result<Pool, pool::PoolError> {
+        let options = &ImportOptions { host: self.host.clone(), ..options.clone() };
         let env = self.env();
         let devices = self.present();
         match Pool::import(&env, self.guid, devices, options).map(|(pool, _)| pool) {
@@ -263,8 +305,12 @@ impl World {
     }
 
     /// Whether a refusal is about two histories, and one side is disks that were used apart, and perhaps others that
-    /// lack something: what those have is older than both histories.
+    /// lack something: what those have is older than both histories. Or about a newest root that does not open, which
+    /// may be one that such a disk alone has, with rot in it.
     fn is_apart(&self, why: &str) -> bool {
+        if why.contains("does not open") {
+            return !self.apart.is_empty();
+        }
         let Some((_, sides)) = why.split_once("each side has what the other has not: ") else { return false };
         sides.split(" up to ").take(2).any(|side| {
             let paths = side.rsplit_once("and ").map_or(side, |(_, paths)| paths);
@@ -281,11 +327,17 @@ impl World {
         self.disks.iter().position(|disk| disk.path == path)
     }
 
-    /// Disks that are no part of the pool.
+    /// The pool that a disk is part of beside the one that this is about.
+    pub fn other_on(&self, disk: usize) -> Option<usize> {
+        self.others.iter().position(|other| other.disks.contains(&disk))
+    }
+
+    /// Disks that are no part of a pool.
     pub fn unused(&self, pool: &Pool) -> Vec<usize> {
         let used: BTreeSet<String> = pool.device_paths().into_iter().map(|device| device.path).collect();
         (0..self.disks.len())
             .filter(|&d| !used.contains(&self.disks[d].path) && self.disks[d].device.is_present())
+            .filter(|&d| self.other_on(d).is_none())
             .collect()
     }
 

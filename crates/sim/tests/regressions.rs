@@ -132,3 +132,23 @@ fn sabotage_is_seen() {
         assert!(sim::sabotage::caught_by(name, 1, 20, 150).is_some(), "{name}");
     }
 }
+
+#[test]
+fn raid_sets_keep_what_they_promise() {
+    for seed in 0..100 {
+        assert_eq!(sim::raid::run(&sim::raid::Program::new(seed, 150), false).failure, None, "seed {seed}");
+    }
+}
+
+/// A set that has no journal loses what one with a journal must keep.
+#[test]
+fn a_missing_journal_is_seen() {
+    let programs = (0..100).map(|seed| sim::raid::Program::new(seed, 150)).filter(|program| program.journal);
+    let outcomes = programs.map(|program| {
+        let program = sim::raid::Program { sabotaged: true, ..program };
+        sim::raid::run(&program, false).failure.is_some()
+    });
+    let seen: Vec<bool> = outcomes.collect();
+    let caught = seen.iter().filter(|caught| **caught).count();
+    assert!(caught * 2 > seen.len(), "{caught} of {}", seen.len());
+}

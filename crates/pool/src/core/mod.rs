@@ -33,6 +33,7 @@ use tree::Node;
 
 use crate::alloc::Purpose;
 use crate::chunk::{Chunk, ChunkMap, Class, Remaps, Stale};
+use crate::io::Healing;
 use crate::report::State;
 use crate::space::{DataSpace, NodeSpace};
 use crate::types::{DeviceId, GroupId, Guid, Logical, Millis, Session, Txg};
@@ -106,8 +107,8 @@ pub(crate) struct Core {
     pub(crate) events: EventLog,
     /// Logical addresses of extents that can't be read.
     pub(crate) lost: BTreeSet<Logical>,
-    /// Bytes rewritten by self-healing that their devices may still forget.
-    pub(crate) healing: BTreeMap<DeviceId, u64>,
+    /// What self-healing rewrote and devices may still forget.
+    pub(crate) healing: BTreeMap<DeviceId, Healing>,
     /// The next logical address for a chunk.
     pub(crate) next_address: u64,
     /// Chunks whose column headers are not on their devices yet.

@@ -50,11 +50,13 @@ impl Member {
 struct NotOpened {
     error: PoolError,
     others: Vec<Uberblock>,
+    /// Devices have another history with something in it.
+    apart: bool,
 }
 
 impl From<PoolError> for NotOpened {
     fn from(error: PoolError) -> Self {
-        Self { error, others: Vec::new() }
+        Self { error, others: Vec::new(), apart: false }
     }
 }
 
@@ -72,6 +74,17 @@ enum Care {
 /// Whether two are the same root.
 fn is_same(one: &Uberblock, other: &Uberblock) -> bool {
     (one.session, one.txg) == (other.session, other.txg)
+}
+
+/// Whether the pool went back behind this root and then on: what only this one knew is written over. As long as there is
+/// nothing but the root that goes back, that one may never have been complete.
+fn is_given_up(uberblock: &Uberblock, all: &[Uberblock]) -> bool {
+    let goes_behind = |back: &&Uberblock| {
+        back.txg > uberblock.txg && back.back_to.is_some_and(|(_, txg)| txg < uberblock.txg)
+    };
+    let went_on =
+        |back: &Uberblock| all.iter().any(|later| later.session == back.session && later.txg > back.txg);
+    all.iter().filter(goes_behind).any(went_on)
 }
 
 impl Pool {
@@ -107,10 +120,11 @@ impl Pool {
         }
         // What a root knows is whole as long as no device that has it went on to a root from which on its space is free.
         let is_whole = |uberblock: &Uberblock| {
-            members.iter().map(|member| &member.labels.uberblocks).any(|known| {
-                known.iter().any(|root| is_same(root, uberblock))
-                    && known.first().is_some_and(|last| last.oldest <= uberblock.txg)
-            })
+            !is_given_up(uberblock, &uberblocks)
+                && members.iter().map(|member| &member.labels.uberblocks).any(|known| {
+                    known.iter().any(|root| is_same(root, uberblock))
+                        && known.first().is_some_and(|last| last.oldest <= uberblock.txg)
+                })
         };
         let mut candidates: VecDeque<Uberblock> = match options.txg {
             Some(txg) => {
@@ -141,6 +155,7 @@ impl Pool {
             (false, true) => &[Care::Nothing],
         };
         let mut first_error = None;
+        let mut unopened = None;
         for &care in cares {
             let mut tried = 0;
             while let Some(uberblock) = candidates.get(tried).cloned() {
@@ -157,30 +172,39 @@ impl Pool {
                         }
                         return Ok((pool, plan));
                     }
+                    // A root that opens, but that not all devices agree on, is nothing to go back from.
+                    Err(failed) if failed.apart && options.rewind => return Err(failed.error),
                     Err(failed) => {
                         // Devices that have another history may have all that counts.
                         for other in failed.others.into_iter().filter(|_| is_default) {
-                            if !candidates.contains(&other) {
+                            if !candidates.contains(&other) && !is_given_up(&other, &uberblocks) {
                                 candidates.push_back(other);
                             }
                         }
-                        if care != Care::Acknowledged {
-                            first_error.get_or_insert(failed.error);
+                        if care == Care::Acknowledged {
+                            continue;
+                        }
+                        match failed.error {
+                            error @ (PoolError::Unreadable { .. } | PoolError::Corrupt(_)) => {
+                                unopened.get_or_insert((uberblock.txg, error));
+                            }
+                            error => {
+                                first_error.get_or_insert(error);
+                            }
                         }
                     }
                 }
             }
         }
-        let error = first_error.unwrap_or(PoolError::NoSpace);
-        Err(match error {
-            PoolError::Unreadable { .. } | PoolError::Corrupt(_) if is_default => {
-                PoolError::refused(format!(
-                    "the newest root of pool '{}' (transaction group {}) does not open: {error}; \
-                     'import -F' goes back to the newest one that does",
-                    config.name, newest.txg
-                ))
-            }
-            other => other,
+        Err(match (unopened, first_error) {
+            // What else stands in the way may only be what an `import -F` left that was cut short.
+            (Some((txg, error)), _) if is_default => PoolError::refused(format!(
+                "the newest root of pool '{}' (transaction group {txg}) does not open: {error}; \
+                 'import -F' goes back to the newest one that does",
+                config.name
+            )),
+            (_, Some(error)) | (Some((_, error)), None) => error,
+            (None, None) => PoolError::NoSpace,
         })
     }
 
@@ -272,18 +296,25 @@ impl Pool {
         pool.roots.make_contiguous().sort_unstable();
         let is_back = options.txg.is_some() || options.rewind;
         let strangers = pool.judge_members(members, uberblock, is_back);
+        let mut apart = false;
         let judged = match care {
             Care::Nothing => Ok(()),
             Care::Acknowledged if pool.is_unacknowledged(&strangers, uberblock) => {
                 Err(PoolError::refused("the newest root was never complete".to_owned()))
             }
-            _ => pool.refuse_two_histories(members, &strangers, uberblock, is_back, &config),
+            _ => {
+                let judged = pool.refuse_two_histories(members, &strangers, uberblock, is_back, &config);
+                apart = judged.is_err();
+                judged
+            }
         };
-        if let Err(error) = judged.and_then(|()| pool.check_enough(&config)) {
+        if let Err(error) =
+            judged.and_then(|()| pool.check_enough(&config, !is_back && !strangers.is_empty()))
+        {
             let others = strangers.iter().filter_map(|member| member.labels.uberblocks.first().cloned());
             let mut others: Vec<Uberblock> = others.collect();
             others.sort_by_key(|root| std::cmp::Reverse((root.txg, root.session)));
-            return Err(NotOpened { error, others });
+            return Err(NotOpened { error, others, apart });
         }
         let mut plan = Plan::default();
         pool.load_meta()?;
@@ -511,8 +542,9 @@ impl Pool {
         }
     }
 
-    /// Fails when something can't be read with the devices that are there.
-    fn check_enough(&self, config: &Config) -> Result<()> {
+    /// Fails when something can't be read with the devices that are there. `differ`: some of them know other roots, as
+    /// an `import -F` leaves them that was cut short.
+    fn check_enough(&self, config: &Config, differ: bool) -> Result<()> {
         let core = &self.core;
         let lost: Vec<&Chunk> =
             core.map.iter().filter(|chunk| core.worst_redundancy(chunk, None).is_none()).collect();
@@ -542,14 +574,15 @@ impl Pool {
             enough.push(format!("any {needed} of the {} missing from {}", away.len(), group.name()));
         }
         Err(PoolError::refused(format!(
-            "pool '{}' can't be imported: too many devices are missing or not up to date: {}; enough would be {}",
+            "pool '{}' can't be imported: too many devices are missing or not up to date: {}; enough would be {}{}",
             config.name,
             if missing.is_empty() {
                 "none is missing, but some are stale".to_owned()
             } else {
                 missing.join(", ")
             },
-            if enough.is_empty() { "a device that is up to date".to_owned() } else { enough.join(" and ") }
+            if enough.is_empty() { "a device that is up to date".to_owned() } else { enough.join(" and ") },
+            if differ { "; 'import -F' goes back to the newest root that opens" } else { "" }
         )))
     }
 

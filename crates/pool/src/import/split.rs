@@ -27,11 +27,11 @@ impl Pool {
         let went_on = if is_back { went_on(members, uberblock) } else { Vec::new() };
         let is_later = |root: &Uberblock| went_on.contains(&root.session) && root.txg > uberblock.txg;
         // What the pool gave up stays as it is; a number that it never gave is of a device that joined the others.
-        let is_ours = |member: &&&Member| {
+        let is_ours = |member: &Member| {
             member.id.0 >= self.next_device
                 || self.core.devices.values().any(|device| device.guid == member.guid)
         };
-        let apart = strangers.iter().filter(is_ours).filter_map(|member| {
+        let apart = strangers.iter().filter(|member| is_ours(member)).filter_map(|member| {
             let known = &member.labels.uberblocks;
             let newest = known.first().filter(|newest| !is_later(newest))?;
             self.root_apart(known, members, strangers, uberblock).then_some(newest)
@@ -39,8 +39,8 @@ impl Pool {
         let Some(other) = apart.max_by_key(|root| (root.txg, root.session)) else { return Ok(()) };
         let is_stranger = |guid| strangers.iter().any(|member| member.guid == guid);
         let names = |theirs: bool| {
-            let mut side: Vec<&Member> =
-                members.iter().filter(|member| is_stranger(member.guid) == theirs).collect();
+            let on_side = |member: &&Member| is_ours(member) && is_stranger(member.guid) == theirs;
+            let mut side: Vec<&Member> = members.iter().filter(on_side).collect();
             side.sort_by_key(|member| member.id);
             side.iter().map(|member| member.new.path.as_str()).collect::<Vec<_>>().join(", ")
         };

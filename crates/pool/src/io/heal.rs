@@ -4,6 +4,7 @@
 //! columns up to the parity count is taken for wrong in turn and rebuilt from the rest, row by row.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use geometry::{ColumnSet, Kind};
 
@@ -13,7 +14,7 @@ use super::rows::Rows;
 use crate::chunk::Chunk;
 use crate::core::{Core, Workers};
 use crate::error::{PoolError, Result};
-use crate::types::DeviceId;
+use crate::types::{DeviceId, Logical};
 
 /// Combinations that are tried before an extent is given up.
 const TRIALS_MAX: usize = 50_000;
@@ -31,6 +32,15 @@ struct Version {
     stale: bool,
     /// Its bytes; none when it could not be read.
     bytes: Option<Vec<u8>>,
+}
+
+/// What was rewritten on a device since it was flushed last.
+#[derive(Debug, Default)]
+pub(crate) struct Healing {
+    /// Bytes, as far as they are to be counted.
+    bytes: u64,
+    /// Where: chunk and region.
+    regions: BTreeSet<(Logical, u32)>,
 }
 
 impl Core {
@@ -80,9 +90,42 @@ impl Core {
 
     /// How many bytes were repaired for good: what devices were given is flushed, and then counted.
     pub(crate) fn settle_healed(&mut self) -> u64 {
-        let healing = std::mem::take(&mut self.healing);
-        let failed = self.flush_these(&healing.keys().copied().collect());
-        healing.iter().filter(|(device, _)| !failed.contains(device)).map(|(_, bytes)| bytes).sum()
+        let bytes: Vec<(DeviceId, u64)> =
+            self.healing.iter().map(|(id, healing)| (*id, healing.bytes)).collect();
+        let failed = self.flush_these(&bytes.iter().map(|(id, _)| *id).collect());
+        bytes.iter().filter(|(device, _)| !failed.contains(device)).map(|(_, bytes)| bytes).sum()
+    }
+
+    /// What was repaired so far is not to be counted.
+    pub(crate) fn count_healed_from_now(&mut self) {
+        self.healing.values_mut().for_each(|healing| healing.bytes = 0);
+    }
+
+    /// A part of a column was rewritten on a device, which may forget that until it is flushed.
+    pub(crate) fn healed(&mut self, device: DeviceId, chunk: &Chunk, offset: u64, length: u64) {
+        let healing = self.healing.entry(device).or_default();
+        healing.bytes += length;
+        healing.regions.extend(chunk.regions_of(offset, length).map(|region| (chunk.address, region)));
+    }
+
+    /// A device was flushed. Where that failed it may have lost repairs that it still shows, so that nobody would find
+    /// them missing: all of it counts as stale there, where the others are enough.
+    pub(crate) fn flushed(&mut self, device: DeviceId, done: bool) {
+        let Some(healing) = self.healing.remove(&device).filter(|_| !done) else { return };
+        for (address, region) in healing.regions {
+            let is_enough = |chunk: &Chunk| {
+                chunk.layout.redundancy(&self.gone_columns(chunk, region, Some(device))).is_some()
+            };
+            if !self.map.get(address).is_some_and(is_enough) {
+                continue;
+            }
+            let Some(chunk) = self.map.change(address) else { continue };
+            for placement in chunk.columns.iter_mut().flat_map(|column| &mut column.placements) {
+                if placement.device == device {
+                    placement.stale.insert(region);
+                }
+            }
+        }
     }
 
     /// Reads every placement of every column of some rows.
@@ -153,7 +196,10 @@ impl Core {
                     break;
                 };
                 match handle.write(version.offset + at as u64, &bytes) {
-                    Ok(()) => *self.healing.entry(version.device).or_default() += bytes.len() as u64,
+                    Ok(()) => {
+                        let offset = right.rows.start * unit + at as u64;
+                        self.healed(version.device, chunk, offset, bytes.len() as u64);
+                    }
                     Err(error) => {
                         self.device_failed(version.device, &error);
                         unread = true;

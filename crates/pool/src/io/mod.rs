@@ -12,6 +12,7 @@ mod read;
 mod rows;
 mod write;
 
+pub(crate) use heal::Healing;
 pub(crate) use read::Want;
 pub(crate) use rows::{Reading, Rows};
 pub(crate) use write::{Part, Piece, WriteLog, WriteOutcome, Writer};

@@ -438,6 +438,9 @@ impl Core {
     pub(crate) fn account(&mut self, outcome: WriteOutcome, log: &mut WriteLog) {
         for (device, error) in outcome.errors {
             self.device_failed(device, &error);
+            if error.operation == device::Operation::Flush {
+                self.flushed(device, false);
+            }
         }
         for written in outcome.missed {
             self.mark_stale(&written);
@@ -529,6 +532,9 @@ impl Core {
                 self.device_failed(*id, &error);
                 failed.insert(*id);
             }
+        }
+        for &id in devices {
+            self.flushed(id, !failed.contains(&id));
         }
         failed
     }

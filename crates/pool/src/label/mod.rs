@@ -243,6 +243,11 @@ pub(crate) fn clear(device: &dyn BlockDevice) -> Result<(), DeviceError> {
     }
     let zeros = vec![0; LABEL_BYTES as usize];
     let mut outcome = Ok(());
+    for at in former_labels(device, size) {
+        if is_ours(device, at).unwrap_or(true) {
+            outcome = outcome.and(device.write(at, &zeros));
+        }
+    }
     for index in 0..LABELS {
         outcome = outcome.and(device.write(label_at(size, index), &zeros));
     }
@@ -256,6 +261,32 @@ pub(crate) fn clear(device: &dyn BlockDevice) -> Result<(), DeviceError> {
     outcome.and(device.flush())
 }
 
+/// Where labels are on a device that has grown since it got them: at the end that it had then, as its first labels and
+/// its first column tell.
+fn former_labels(device: &dyn BlockDevice, size: u64) -> Vec<u64> {
+    let mut header = vec![0; (RING_AT - HEADER_AT) as usize];
+    let mut told: Vec<u64> = (0..2)
+        .filter_map(|index| {
+            device.read(label_at(size, index) + HEADER_AT, &mut header).ok()?;
+            Some(Label::decode(&header, index).ok()?.size)
+        })
+        .chain(size_in_column(device))
+        .filter(|before| (DEVICE_BYTES_MIN..size).contains(before) && data_end(*before) != data_end(size))
+        .flat_map(|before| [label_at(before, 2), label_at(before, 3)])
+        .collect();
+    told.sort_unstable();
+    told.dedup();
+    told
+}
+
+/// Whether there is a label of ours, whole or not.
+fn is_ours(device: &dyn BlockDevice, at: u64) -> Result<bool, DeviceError> {
+    let mut bytes = vec![0; LABEL_BYTES as usize];
+    device.read(at, &mut bytes)?;
+    let mut ring = bytes[RING_AT as usize..].chunks_exact(SLOT_BYTES);
+    Ok(bytes[HEADER_AT as usize..].starts_with(MAGIC) || ring.any(Uberblock::is_one))
+}
+
 /// Makes those labels blank that are ours, whole or not; returns how many. What else is on the device stays.
 ///
 /// # Errors
@@ -266,13 +297,10 @@ pub(crate) fn clear_ours(device: &dyn BlockDevice) -> Result<u64, DeviceError> {
     if size < DEVICE_BYTES_MIN {
         return Ok(cleared);
     }
-    let mut bytes = vec![0; LABEL_BYTES as usize];
-    for index in 0..LABELS {
-        let at = label_at(size, index);
-        device.read(at, &mut bytes)?;
-        let ring = bytes[RING_AT as usize..].chunks_exact(SLOT_BYTES);
-        if bytes[HEADER_AT as usize..].starts_with(MAGIC) || ring.clone().any(Uberblock::is_one) {
-            device.write(at, &vec![0; LABEL_BYTES as usize])?;
+    let zeros = vec![0; LABEL_BYTES as usize];
+    for at in former_labels(device, size).into_iter().chain((0..LABELS).map(|index| label_at(size, index))) {
+        if is_ours(device, at)? {
+            device.write(at, &zeros)?;
             cleared += 1;
         }
     }
@@ -353,6 +381,26 @@ mod tests {
         write(&device, &label(), &[0]).unwrap();
         device.write(HEADER_AT + 100, &[1]).unwrap();
         assert_eq!(clear_ours(&device).unwrap(), 1);
+    }
+
+    /// A device that had grown kept its last labels where it had ended before, and was found again by them.
+    #[test]
+    fn labels_of_a_device_that_has_grown_are_cleared() {
+        let before = DEVICE_BYTES_MIN + 4096;
+        let clears: [fn(&MemoryDevice); 2] =
+            [|device| clear(device).unwrap(), |device| assert_eq!(clear_ours(device).unwrap(), 4)];
+        for clear in clears {
+            let device = MemoryDevice::new("d", before + (8 << 20));
+            write(&device, &label(), &[0, 1, 2, 3]).unwrap();
+            device.write(before + (4 << 20), b"data").unwrap();
+            clear(&device);
+            for index in 0..LABELS {
+                assert!(!is_ours(&device, label_at(before, index)).unwrap());
+            }
+            let mut bytes = [0; 4];
+            device.read(before + (4 << 20), &mut bytes).unwrap();
+            assert_eq!(&bytes, b"data");
+        }
     }
 
     #[test]

@@ -4,13 +4,18 @@
 //! - `resilver`: stale regions become fresh
 //! - `scrub`: everything is read and checked
 //! - `spares`: who stands in for whom, and when that ends
+//! - `places`: where everything live is, for a tester
 //!
 //! A step is bounded, and the cursor is part of the pool: work goes on where it was after a restart.
 
+#[cfg(feature = "sabotage")]
+mod places;
 mod resilver;
 mod scrub;
 mod spares;
 
+#[cfg(feature = "sabotage")]
+pub use places::{Copies, Places};
 pub(crate) use resilver::best_copy;
 
 use crate::codec::{Reader, Writer};

@@ -51,7 +51,7 @@ impl Pool {
         let started = self.core.now();
         // What the trees name is on the devices: no commit is under way. What is dirty is no matter of this, and what
         // reads have repaired since the last step is no doing of the scrub.
-        self.core.healing.clear();
+        self.core.count_healed_from_now();
         let mut errors = 0;
         let mut done = 0;
         let mut cursor = progress.cursor;
@@ -297,16 +297,17 @@ impl Pool {
             if charged {
                 self.core.checksum_failed(device, address);
             }
-            self.rewrite(device, at, bytes);
+            self.rewrite(chunk, offset, device, at, bytes);
         }
     }
 
-    fn rewrite(&mut self, device: DeviceId, at: u64, bytes: &[u8]) {
+    /// Rewrites a part of a column on a device, where it begins at `at`.
+    fn rewrite(&mut self, chunk: &Chunk, offset: u64, device: DeviceId, at: u64, bytes: &[u8]) {
         let Some(handle) = self.core.devices.get(&device).and_then(|device| device.open().cloned()) else {
             return;
         };
         match handle.write(at, bytes) {
-            Ok(()) => *self.core.healing.entry(device).or_default() += bytes.len() as u64,
+            Ok(()) => self.core.healed(device, chunk, offset, bytes.len() as u64),
             Err(error) => self.core.device_failed(device, &error),
         }
     }
@@ -346,7 +347,7 @@ impl Pool {
                 let offset = cell.row * u64::from(chunk.layout.unit()) + u64::from(cell.within);
                 for (device, at) in self.core.fresh_placements(chunk, column, offset, NODE_SIZE as u64) {
                     self.core.checksum_failed(device, address);
-                    self.rewrite(device, at, &right);
+                    self.rewrite(chunk, offset, device, at, &right);
                 }
             }
         }
@@ -388,7 +389,7 @@ impl Pool {
                 for (device, at, node) in copies {
                     if node.is_none_or(|node| node.bytes() != &right[..]) {
                         self.core.checksum_failed(device, chunk.address);
-                        self.rewrite(device, at, &right);
+                        self.rewrite(chunk, offset, device, at, &right);
                     }
                 }
             }
