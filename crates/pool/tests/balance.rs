@@ -61,8 +61,10 @@ fn balanced(pool: &mut Pool, spec: BalanceSpec) {
     pool.balance_start(spec).unwrap();
     settle(pool);
     let report = pool.balance().unwrap();
-    assert_eq!((report.state, report.trouble, report.errors), (ScanState::Finished, None, 0));
-    assert_eq!((report.considered, report.completed), (report.chunks, report.expected));
+    assert_eq!((report.state, &report.trouble, report.errors), (ScanState::Finished, &None, 0));
+    assert_eq!(report.considered, report.chunks);
+    // A chunk that others were packed into may be too full by the time it is looked at.
+    assert!(report.completed <= report.expected, "{report:?}");
 }
 
 /// Writes enough small groups that what older roots knew is let go.

@@ -22,6 +22,7 @@ use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::report::{BalanceClass, BalancePlan, BalanceReport, ScanKind, ScanReport, ScanState};
 use crate::spec::{BalanceFilters, BalanceSpec, GroupKind};
+use crate::txg::ROOTS_KEPT;
 use crate::types::{Logical, Millis};
 
 /// What to do about a balance.
@@ -38,6 +39,17 @@ pub enum BalanceAction {
 
 /// The classes, as filters are given for them.
 const CLASSES: [Class; 3] = [Class::Data, Class::Metadata, Class::System];
+
+/// Chunks that one step goes through at most.
+const CHUNKS_MAX: usize = 64;
+
+/// What a step has relocated so far.
+#[derive(Default)]
+struct Moved {
+    bytes: u64,
+    /// Extents and nodes.
+    things: u64,
+}
 
 /// One balance, going on or past.
 #[derive(Clone, Debug)]
@@ -358,8 +370,24 @@ impl Pool {
     /// Does about `budget` bytes of the balance.
     pub(crate) fn balance_step(&mut self, budget: u64) -> Result<()> {
         let started = self.core.now();
-        let Some(mut balance) = self.balance.take() else { return Ok(()) };
-        let outcome = self.balance_some(&mut balance, budget);
+        // Commits on the way write it as it was: it can go on from there.
+        let Some(mut balance) = self.balance.clone() else { return Ok(()) };
+        let (mut outcome, mut moved) = (Ok(false), Moved::default());
+        // Small chunks are many to a step.
+        for _ in 0..CHUNKS_MAX {
+            if outcome != Ok(false) || moved.bytes >= budget || moved.things >= relocate::THINGS_MAX {
+                break;
+            }
+            outcome = self.balance_some(&mut balance, budget, &mut moved);
+            if outcome == Err(PoolError::NoSpace) && self.anything_waits() {
+                // What was emptied comes back when no importable root knows of it any more.
+                for _ in 0..=ROOTS_KEPT {
+                    self.changed = true;
+                    self.commit()?;
+                }
+                outcome = self.balance_some(&mut balance, budget, &mut moved);
+            }
+        }
         let now = self.core.now();
         balance.ran_ms += now.0.saturating_sub(started.0);
         balance.total = balance.total.max(balance.done);
@@ -371,13 +399,13 @@ impl Pool {
             }
             Ok(false) | Err(_) => {}
         }
-        let over = balance.state != ScanState::Running;
         self.balance = Some(balance);
         self.changed = true;
+        // What was relocated before an error is whole.
+        let committed = self.commit();
         match outcome {
-            Ok(_) | Err(PoolError::NoSpace) if over => self.commit(),
+            Ok(_) | Err(PoolError::NoSpace) => committed,
             Err(error) => Err(error),
-            Ok(_) => Ok(()),
         }
     }
 
@@ -393,7 +421,7 @@ impl Pool {
     }
 
     /// True when nothing is left to do.
-    fn balance_some(&mut self, balance: &mut Balance, budget: u64) -> Result<bool> {
+    fn balance_some(&mut self, balance: &mut Balance, budget: u64, moved: &mut Moved) -> Result<bool> {
         let Some((address, within)) = balance.current else {
             return self.next_chunk(balance);
         };
@@ -407,6 +435,8 @@ impl Pool {
             Class::Metadata => self.relocate_nodes(&chunk, within, budget)?,
             Class::System => self.rewrite_chunk_tree(&chunk)?,
         };
+        moved.bytes += step.bytes;
+        moved.things += step.things;
         balance.done += step.bytes;
         balance.errors += step.errors;
         balance.current = step.next.map(|next| (address, next));
@@ -430,7 +460,7 @@ impl Pool {
         balance.taken[index] += 1;
         balance.cursor = Logical(address.0 + 1);
         balance.current = Some((address, 0));
-        self.close_chunk(address)?;
+        self.close_chunk(address);
         Ok(false)
     }
 

@@ -1,7 +1,7 @@
 //! Emptying a chunk. Pointers stay as they are: entries of the remap table lead from them to the new places.
 //!
-//! A step is one transaction group: extents are read (and healed), checked, placed like new ones and written; the extents
-//! tree, the remap table and both chunks change together, so that a crash leaves each extent in one place. Places that
+//! Extents are read (and healed), checked, and placed like new ones; the extents tree, the remap table and both chunks
+//! change in the same transaction group, so that a crash leaves each extent in one place. Places that
 //! were left are not used again before no importable root knows of them, and never for anything else as long as the
 //! chunk exists, because it is closed.
 
@@ -22,8 +22,8 @@ use crate::scan::best_copy;
 use crate::txg::extent_key;
 use crate::types::Logical;
 
-/// Extents that one step relocates at most.
-const EXTENTS_MAX: u64 = 1024;
+/// Extents and nodes that one transaction group relocates, about.
+pub(super) const THINGS_MAX: u64 = 1024;
 
 /// Nodes that one step relocates at most, and the addresses that it looks at for them, bytes.
 const NODES_MAX: u64 = 64;
@@ -31,12 +31,18 @@ const NODE_SPAN: u64 = 4 << 20;
 
 /// What a step came to.
 pub(super) struct Step {
-    /// Bytes that were relocated.
+    /// Bytes that were relocated, of so many extents or nodes.
     pub(super) bytes: u64,
+    pub(super) things: u64,
     /// Extents or nodes that can't be read: they stay.
     pub(super) errors: u64,
     /// From which byte of the chunk on there may be more; none when it was gone through.
     pub(super) next: Option<u64>,
+}
+
+impl Step {
+    /// Nothing was left to do.
+    const END: Self = Self { bytes: 0, things: 0, errors: 0, next: None };
 }
 
 /// An extent on its way.
@@ -47,7 +53,7 @@ struct Moving {
 
 impl Pool {
     /// Sees to it that nothing is allocated in a chunk any more.
-    pub(super) fn close_chunk(&mut self, address: Logical) -> Result<()> {
+    pub(super) fn close_chunk(&mut self, address: Logical) {
         if let Some(chunk) = self.core.map.change(address) {
             chunk.closed = true;
         }
@@ -58,14 +64,17 @@ impl Pool {
         }
         self.room_bytes = 0;
         self.changed = true;
-        self.commit()
+    }
+
+    /// What is dirty gets its room first; from here on nobody else needs any.
+    fn write_dirty(&mut self) -> Result<()> {
+        if self.dirty_entries() > 0 { self.commit() } else { Ok(()) }
     }
 
     /// Relocates extents of a data chunk from a byte of it on.
     pub(super) fn relocate_extents(&mut self, chunk: &Chunk, from: u64, budget: u64) -> Result<Step> {
-        // What is dirty gets its room first; from here on nobody else needs any.
-        self.commit()?;
-        let most = self.freed_at_once(EXTENTS_MAX)? as usize;
+        self.write_dirty()?;
+        let most = self.freed_at_once(THINGS_MAX)? as usize;
         let mut found: Vec<Moving> = Vec::new();
         let mut bytes = 0;
         let (first, last) = (Logical(chunk.address.0 + from), Logical(chunk.end().0 - 1));
@@ -76,7 +85,7 @@ impl Pool {
             let more = found.len() < most && bytes < budget;
             Ok::<_, PoolError>(if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        let Some(last) = found.last() else { return Ok(Step { bytes: 0, errors: 0, next: None }) };
+        let Some(last) = found.last() else { return Ok(Step::END) };
         let next = Some(last.from.0 + u64::from(last.extent.stored) - chunk.address.0);
         let wants: Vec<Want> = found
             .iter()
@@ -102,7 +111,7 @@ impl Pool {
         if !items.is_empty() {
             self.move_extents(chunk.address, &moving, &items)?;
         }
-        Ok(Step { bytes, errors, next })
+        Ok(Step { bytes, things: items.len() as u64, errors, next })
     }
 
     fn move_extents(&mut self, chunk: Logical, moving: &[Moving], items: &[Bytes]) -> Result<()> {
@@ -127,8 +136,12 @@ impl Pool {
             self.core.remaps.relocate(home, item.len() as u64, Logical(to.0 + off));
             self.leave_place(chunk, *from, item.len() as u64);
         }
+        let is_empty = self.core.map.get(chunk).is_some_and(|chunk| chunk.used == 0);
+        if is_empty && self.core.is_sabotaged("empty-early") {
+            self.core.drop_chunk(chunk);
+        }
         self.changed = true;
-        self.commit()
+        Ok(())
     }
 
     /// Reads every part of the extents tree that is to be changed, so that the changes are made all or none.
@@ -141,21 +154,21 @@ impl Pool {
 
     /// Relocates nodes of a metadata chunk from a byte of it on.
     pub(super) fn relocate_nodes(&mut self, chunk: &Chunk, from: u64, budget: u64) -> Result<Step> {
-        self.commit()?;
+        self.write_dirty()?;
         let most = self.freed_at_once(NODES_MAX.min(budget / NODE_SIZE as u64).max(1))? as usize;
         let Some(space) = self.core.nodes.get(&chunk.address) else {
-            return Ok(Step { bytes: 0, errors: 0, next: None });
+            return Ok(Step::END);
         };
         let mut live =
             space.iter_live().map(|index| index * NODE_SIZE as u64).filter(|&at| at >= from).peekable();
-        let Some(&first) = live.peek() else { return Ok(Step { bytes: 0, errors: 0, next: None }) };
+        let Some(&first) = live.peek() else { return Ok(Step::END) };
         let live: Vec<u64> = live.take(most).take_while(|at| at - first < NODE_SPAN).collect();
         let last = live.last().copied().unwrap_or(first);
         let rows = chunk.layout.rows_of(first, last + NODE_SIZE as u64 - first);
         self.core.charged.clear();
         let loaded = self.core.read_rows(chunk, rows, &ColumnSet::first(chunk.columns.len() as u16));
         let (txg, pool) = (self.core.txg, self.core.guid.0);
-        let mut step = Step { bytes: 0, errors: 0, next: Some(last + NODE_SIZE as u64) };
+        let mut step = Step { next: Some(last + NODE_SIZE as u64), ..Step::END };
         let mut outcome = Ok(());
         for at in live {
             let home = self.core.remaps.home_of(Logical(chunk.address.0 + at));
@@ -177,6 +190,7 @@ impl Pool {
                     }
                     self.core.remaps.relocate(home, NODE_SIZE as u64, Logical(to));
                     step.bytes += NODE_SIZE as u64;
+                    step.things += 1;
                 }
                 Err(error) => {
                     outcome = Err(error);
@@ -186,13 +200,11 @@ impl Pool {
         }
         self.core.recycle(loaded);
         self.changed = true;
-        self.commit()?;
         outcome.map(|()| step)
     }
 
     /// Writes all of the chunk tree anew, which leaves closed system chunks empty. System chunks are never remapped.
     pub(super) fn rewrite_chunk_tree(&mut self, chunk: &Chunk) -> Result<Step> {
-        self.commit()?;
         let nodes = self.core.nodes.get(&chunk.address).map_or(0, crate::space::NodeSpace::live);
         let mut items: Vec<(Key, Vec<u8>)> = Vec::new();
         self.chunks.scan(&mut self.core, Key::MIN, Key::MAX, |key, value| {
@@ -203,8 +215,7 @@ impl Pool {
             self.chunks.insert(&mut self.core, key, &value)?;
         }
         self.changed = true;
-        self.commit()?;
-        Ok(Step { bytes: nodes * NODE_SIZE as u64, errors: 0, next: None })
+        Ok(Step { bytes: nodes * NODE_SIZE as u64, things: nodes, ..Step::END })
     }
 }
 

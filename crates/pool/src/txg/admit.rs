@@ -209,7 +209,7 @@ impl Pool {
         Err(PoolError::NoSpace)
     }
 
-    fn anything_waits(&self) -> bool {
+    pub(crate) fn anything_waits(&self) -> bool {
         self.destroys()
             || !self.core.unloaded_frees.is_empty()
             || self.core.data.values().any(|space| space.waits())

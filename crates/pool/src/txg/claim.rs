@@ -59,7 +59,7 @@ impl Claims {
 
 impl Pool {
     /// Dirty blocks and discards.
-    pub(super) fn dirty_entries(&self) -> u64 {
+    pub(crate) fn dirty_entries(&self) -> u64 {
         self.datasets.values().map(|dataset| dataset.dirty.len() as u64).sum()
     }
 

@@ -163,6 +163,7 @@ impl Pool {
         }
         for (home, moved) in core.remaps.take_dirty() {
             match moved {
+                Some(_) if core.is_sabotaged("forget-remap") => {}
                 Some(moved) => {
                     chunks.insert(core, remap_key(home), &moved.encode())?;
                 }
