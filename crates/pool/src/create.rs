@@ -66,6 +66,7 @@ impl Core {
             widths: RefCell::default(),
             charged: Vec::new(),
             new_marks: Vec::new(),
+            looking_back: false,
             relocating: false,
             #[cfg(feature = "sabotage")]
             sabotage: None,

@@ -127,6 +127,9 @@ pub(crate) struct Core {
     pub(crate) charged: Vec<(DeviceId, Range<u64>)>,
     /// What the commit under way found out to be stale: (chunk, column, device, region).
     pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
+    /// What an older root knows is read: should something else be there by now, nobody is to blame, nothing is lost and
+    /// nothing to be repaired.
+    pub(crate) looking_back: bool,
     /// Room is looked for on behalf of what is relocated: it may use the slot that is kept free, and goes to nothing but
     /// chunks of the layout that is wanted.
     pub(crate) relocating: bool,
