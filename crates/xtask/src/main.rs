@@ -66,7 +66,7 @@ enum Task {
 /// What the simulator is asked for by `test`, beside seeds that nobody has tried yet.
 const SIM_SHORT: [&[&str]; 4] = [
     &["--crash-states", "10000", "--jobs", "2"],
-    &["--nth-faults", "3"],
+    &["--nth-faults", "1", "--jobs", "2"],
     &["--erasures", "2"],
     &["--sabotage-all", "--jobs", "2"],
 ];
@@ -140,7 +140,8 @@ fn sim(arguments: &[&str]) -> anyhow::Result<()> {
 fn sim_short() -> anyhow::Result<()> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let first = (now.as_secs() * 1000).to_string();
-    sim(&["--seed", &first, "--seeds", "300", "--jobs", "2"])?;
+    sim(&["--seed", &first, "--seeds", "300", "--seconds", "300", "--jobs", "2"])?;
+    sim(&["--raid", "--seed", &first, "--seeds", "300", "--jobs", "2"])?;
     SIM_SHORT.iter().try_for_each(|arguments| sim(arguments))
 }
 
