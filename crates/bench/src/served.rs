@@ -16,6 +16,9 @@ use crate::lives::{DEVICE_BYTES, Samples, Setting};
 use crate::measure::Sample;
 use crate::ours;
 
+/// What a server takes by itself on a machine with 16 GiB of memory or more.
+const SERVER_CACHE_BYTES: u64 = 2 << 30;
+
 /// A volume behind a lock: what a server of ours does.
 #[derive(Debug)]
 struct PoolTarget {
@@ -101,7 +104,7 @@ fn serve(s: &Setting<'_>) -> Result<Serving> {
     let files: Vec<PathBuf> =
         (0..6).map(|index| s.folder.file(&format!("d{index}"), DEVICE_BYTES)).collect::<Result<_>>()?;
     let size = s.noise.bytes.len() as u64;
-    let env = ours::environment(s.runner, 2 * size)?;
+    let env = ours::environment(s.runner, SERVER_CACHE_BYTES)?;
     let mut pool = ours::create(&env, vec![ours::group(GroupKind::Raidz(2), &files)?], None)?;
     let id = ours::volume(&mut pool, "data", size, 16384)?;
     ours::write_all(&mut pool, id, &s.noise.bytes)?;

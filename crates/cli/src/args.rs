@@ -52,6 +52,20 @@ fn size(text: &str) -> Result<u64, String> {
     sizes::parse(text).map_err(|error| error.to_string())
 }
 
+/// A word for a device. What is named from this folder on, as only a path can be (`./disk`, `../disk`), becomes a full path
+/// here: the process that opens it may be another one, in another folder.
+fn device_word(text: &str) -> Result<String, String> {
+    if !text.starts_with("./") && !text.starts_with("../") {
+        return Ok(text.to_owned());
+    }
+    let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+    let full = match (path.parent().map(std::fs::canonicalize), path.file_name()) {
+        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => path,
+    };
+    full.into_os_string().into_string().map_err(|_| "the path is not UTF-8".to_owned())
+}
+
 /// A block size for clap.
 fn block_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
@@ -168,7 +182,7 @@ pub(crate) struct Create {
     /// Name of the pool
     pub(crate) pool: String,
     /// Devices, in groups that begin with mirror, raidz1, raidz2, raidz3 or spare
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = device_word)]
     pub(crate) vdev: Vec<String>,
 }
 
@@ -274,7 +288,7 @@ pub(crate) struct Labelclear {
     #[arg(short)]
     pub(crate) force: bool,
     /// Device
-    #[arg(value_name = "DEV")]
+    #[arg(value_name = "DEV", value_parser = device_word)]
     pub(crate) device: String,
 }
 
@@ -290,7 +304,7 @@ pub(crate) struct Add {
     /// Pool
     pub(crate) pool: String,
     /// Devices, in groups that begin with mirror, raidz1, raidz2, raidz3 or spare
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = device_word)]
     pub(crate) vdev: Vec<String>,
 }
 
@@ -306,8 +320,10 @@ pub(crate) struct Attach {
     /// Pool
     pub(crate) pool: String,
     /// Device that is in the pool
+    #[arg(value_parser = device_word)]
     pub(crate) device: String,
     /// Device to attach to it
+    #[arg(value_parser = device_word)]
     pub(crate) new_device: String,
 }
 
@@ -317,6 +333,7 @@ pub(crate) struct Detach {
     /// Pool
     pub(crate) pool: String,
     /// Device
+    #[arg(value_parser = device_word)]
     pub(crate) device: String,
 }
 
@@ -326,7 +343,7 @@ pub(crate) struct Devices {
     /// Pool
     pub(crate) pool: String,
     /// Devices
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = device_word)]
     pub(crate) device: Vec<String>,
 }
 
@@ -345,8 +362,10 @@ pub(crate) struct Replace {
     /// Pool
     pub(crate) pool: String,
     /// Device to be replaced: name, path or number
+    #[arg(value_parser = device_word)]
     pub(crate) device: String,
     /// Device that takes its place; without it, a new disk at the same path
+    #[arg(value_parser = device_word)]
     pub(crate) new_device: Option<String>,
 }
 
@@ -359,7 +378,7 @@ pub(crate) struct Offline {
     /// Pool
     pub(crate) pool: String,
     /// Devices
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = device_word)]
     pub(crate) device: Vec<String>,
 }
 
@@ -372,7 +391,7 @@ pub(crate) struct Online {
     /// Pool
     pub(crate) pool: String,
     /// Devices
-    #[arg(required = true)]
+    #[arg(required = true, value_parser = device_word)]
     pub(crate) device: Vec<String>,
 }
 
@@ -382,6 +401,7 @@ pub(crate) struct Clear {
     /// Pool
     pub(crate) pool: String,
     /// Device; all if none is named
+    #[arg(value_parser = device_word)]
     pub(crate) device: Option<String>,
 }
 
@@ -538,17 +558,17 @@ pub(crate) struct Nbd {
     /// Listen on a TCP port
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Memory for the read cache
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256M")]
-    pub(crate) cache: u64,
+    /// Memory for blocks read and not yet written [default: an eighth of the machine's, from 256M to 2G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) cache: Option<u64>,
 }
 
 /// `fuse`.
 #[derive(Args, Debug)]
 pub(crate) struct Fuse {
-    /// Memory for the read cache
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256M")]
-    pub(crate) cache: u64,
+    /// Memory for blocks read and not yet written [default: an eighth of the machine's, from 256M to 2G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) cache: Option<u64>,
     /// Pool
     pub(crate) pool: String,
     /// Folder to mount on
@@ -558,9 +578,10 @@ pub(crate) struct Fuse {
 /// `serve`.
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
-    /// Memory for the read cache of each pool
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "256M")]
-    pub(crate) cache: u64,
+    /// Memory of each pool for blocks read and not yet written [default: an eighth of the machine's, from 256M to 2G,
+    /// shared among the pools]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) cache: Option<u64>,
     /// Pools; all imported ones if none is named
     pub(crate) pool: Vec<String>,
 }
@@ -696,6 +717,17 @@ mod tests {
         assert_eq!(value("refreservation=none").as_deref(), Ok("none"));
         assert_eq!(value("comment=16M").as_deref(), Ok("16M"));
         assert!(setting("=1").is_err() && setting("volsize").is_err());
+    }
+
+    #[test]
+    fn devices_of_this_folder_get_their_full_path() {
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        let name = |text| device_word(text).unwrap();
+        assert_eq!(name("./Cargo.toml"), here.join("Cargo.toml").to_str().unwrap());
+        assert_eq!(name("../x"), here.parent().unwrap().join("x").to_str().unwrap());
+        for word in ["sda", "/dev/sda", "disk/by-id/x", "mirror", "3"] {
+            assert_eq!(name(word), word);
+        }
     }
 
     #[test]

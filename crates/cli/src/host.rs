@@ -8,8 +8,20 @@ use pool::spec::Host;
 use pool::types::Millis;
 use pool::{Clock, Env};
 
-/// Memory for the read cache of a command that ends soon, bytes.
+/// Memory for the cache of a command that ends soon, bytes.
 pub(crate) const CACHE_BYTES: u64 = 64 << 20;
+
+/// Memory that a server takes for each of its pools unless told: an eighth of what this process may have, bytes.
+pub(crate) fn server_cache_bytes(pools: usize) -> u64 {
+    let ram = sysinfo::MemoryRefreshKind::nothing().with_ram();
+    let system = sysinfo::System::new_with_specifics(sysinfo::RefreshKind::nothing().with_memory(ram));
+    let had = system.map_or(0, |system| {
+        // In a container the limit of its group counts.
+        let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
+        system.total_memory().min(limit)
+    });
+    (had / 8).clamp(256 << 20, 2 << 30) / pools.max(1) as u64
+}
 
 /// The host's clock.
 #[derive(Clone, Copy, Debug, Default)]

@@ -13,6 +13,7 @@ use crate::args;
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
 use crate::holder::{Holder, Served, Shared};
+use crate::host;
 use crate::names;
 use crate::session::{self, Mode, Session};
 use crate::signals::Interrupt;
@@ -183,9 +184,9 @@ pub(crate) fn serve(context: &Context, args: args::Serve) -> Outcome {
     }
     let interrupt = Interrupt::catch()?;
     let mut holders = Vec::new();
+    let cache = args.cache.unwrap_or_else(|| host::server_cache_bytes(names.len()));
     for name in &names {
-        match session::open_with_cache(&context.state, name, Mode::Change, &context.command_line, args.cache)?
-        {
+        match session::open_with_cache(&context.state, name, Mode::Change, &context.command_line, cache)? {
             Session::Local(local) => holders.push(Holder::start(*local, true)?),
             Session::Remote(_) => {
                 return Err(Failure::refused(format!("pool '{name}' is held by another process already")));
@@ -212,8 +213,14 @@ fn absolute(path: &std::path::Path) -> Outcome<std::path::PathBuf> {
 }
 
 /// Serves volumes at a place: from this process, or, if another one holds the pool, from that one on our behalf.
-fn serve_at(context: &Context, pools: BTreeMap<String, Vec<String>>, place: &Place, cache: u64) -> Outcome {
+fn serve_at(
+    context: &Context,
+    pools: BTreeMap<String, Vec<String>>,
+    place: &Place,
+    cache: Option<u64>,
+) -> Outcome {
     let interrupt = Interrupt::catch()?;
+    let cache = cache.unwrap_or_else(|| host::server_cache_bytes(pools.len()));
     let mut local = Vec::new();
     let only = pools.len() == 1;
     for (pool, volumes) in pools {

@@ -236,7 +236,13 @@ fn a_set_may_have_a_journal() {
     let data = fill(&bench, "raid0", 41);
     holder.kill();
     holds(&bench, "raid0", &data);
-    bench.ok("raid -P raid0");
+    // What the journal held was carried out, so no stripe is half written.
+    assert_eq!(bench.ok("raid -P raid0"), "/dev/rraid0d: Parity status: clean\n");
+    assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"));
+    bench.ok("raid -u raid0");
+    // By force as well, for the labels agree.
+    bench.ok(&format!("raid -C {conf} raid0"));
+    assert_eq!(status(&bench, "raid0")["journal"], 786_432);
     bench.ok("raid -u raid0");
     bench.ok(&format!("raid -c {conf} raid0"));
     assert_eq!(status(&bench, "raid0")["journal"], 786_432);
@@ -247,11 +253,86 @@ fn a_set_may_have_a_journal() {
     bench.ok("raid -o journal raid0");
     assert_eq!(status(&bench, "raid0")["journal"], 786_432);
     assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"));
+    // Where labels disagree it is left out, and that is told.
+    bench.ok("raid -u raid0");
+    edit_label(&d[1], |label| label.mod_counter -= 5);
+    let forced = bench.run(&format!("raid -C {conf} raid0"));
+    assert!(forced.code == 0 && forced.err.contains("a journal, which is left out"), "{}", forced.err);
+    assert!(status(&bench, "raid0")["journal"].is_null());
     // Without room, and where it makes no sense.
     let plain = new_unit(&bench, "raid1", 5, 3, '5');
     refused(&bench, "raid -o journal raid1", &plain, &["must be made with one"]);
     let mirror = new_unit(&bench, "raid2", 8, 2, '1');
     refused(&bench, "raid -o journal raid2", &mirror, &["has no write hole"]);
+}
+
+/// A machine that forgot its units: a file that is older than a failure still finds the spare in the place of its column.
+#[test]
+fn a_spare_in_use_is_found_by_an_old_file() {
+    let bench = Bench::new();
+    let d: Vec<String> = (0..4).map(|i| bench.disk(&format!("d{i}"), SIZE)).collect();
+    let conf = file(&bench, "raid0.conf", &all(&d[..3]), &[&d[3]], '5');
+    bench.ok(&format!("raid -C {conf} raid0"));
+    bench.ok("raid -I 5 raid0");
+    bench.ok("raid -i raid0");
+    bench.ok(&format!("raid -F {} raid0", d[1]));
+    let data = fill(&bench, "raid0", 50);
+    fs::remove_file(bench.path("state/raid/raid0.json")).unwrap();
+    bench.ok(&format!("raid -c {conf} raid0"));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: spared, d2: optimal, d3: used_spare");
+    holds(&bench, "raid0", &data);
+    bench.ok("raid -B raid0");
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, d2: optimal, d3: spare");
+    holds(&bench, "raid0", &data);
+    // Another level or stripe unit than the labels say would read everything from wrong places.
+    bench.ok("raid -u raid0");
+    let text = fs::read_to_string(&conf).unwrap();
+    for (line, why) in [("16 1 1 4", "RAID level 5"), ("32 1 1 5", "sectPerSU 16")] {
+        fs::write(&conf, text.replace("16 1 1 5", line)).unwrap();
+        refused(&bench, &format!("raid -c {conf} raid0"), &d, &["RAIDFRAME_CONFIGURE", why]);
+    }
+}
+
+/// Even-odd parity and the declustered levels, with the file of their block design: two losses or one, rebuilt, generated, found again.
+#[test]
+fn even_odd_and_declustered_sets() {
+    for (level, losses) in [('E', 2), ('T', 1), ('Q', 2), ('e', 2)] {
+        let bench = Bench::new();
+        let d: Vec<String> = (0..5).map(|i| bench.disk(&format!("d{i}"), SIZE)).collect();
+        let conf = file(&bench, "raid0.conf", &all(&d), &[], level);
+        if level != 'E' {
+            let (text, design) = (fs::read_to_string(&conf).unwrap(), bench.path("five.design"));
+            fs::write(&conf, text.replace(&format!("1 1 {level}"), &format!("1 1 {level}\n{design}")))
+                .unwrap();
+            refused(&bench, &format!("raid -t {conf}"), &d, &["five.design", "No such file"]);
+            fs::write(&design, "5 5 4 4 3\n0 1 2 3 0 1 2 4 0 1 3 4 0 2 3 4 1 2 3 3\n").unwrap();
+            refused(&bench, &format!("raid -C {conf} raid0"), &d, &["five.design: block 4 does not name 4"]);
+            fs::write(&design, "5 5 4 4 3\n0 1 2 3 0 1 2 4 0 1 3 4 0 2 3 4 1 2 3 4\n").unwrap();
+        }
+        bench.ok(&format!("raid -C {conf} raid0"));
+        bench.ok("raid -I 5 raid0");
+        bench.ok("raid -i raid0");
+        let data = fill(&bench, "raid0", 60);
+        for disk in &d[1..=losses] {
+            bench.ok(&format!("raid -f {disk} raid0"));
+        }
+        holds(&bench, "raid0", &data);
+        let data = fill(&bench, "raid0", 61);
+        refused(&bench, &format!("raid -f {} raid0", d[4]), &d, &["cannot do without"]);
+        for disk in &d[1..=losses] {
+            bench.ok(&format!("raid -R {disk} raid0"));
+        }
+        assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"));
+        let again = bench.path("again.conf");
+        fs::write(&again, bench.ok("raid -G raid0")).unwrap();
+        bench.ok("raid -A yes raid0");
+        bench.ok("raid -u raid0");
+        bench.ok("raid -L raid0");
+        holds(&bench, "raid0", &data);
+        bench.ok("raid -u raid0");
+        bench.ok(&format!("raid -c {again} raid0"));
+        holds(&bench, "raid0", &data);
+    }
 }
 
 /// A component that is not there after a restart is called componentN, and that name can be used.

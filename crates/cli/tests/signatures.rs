@@ -172,6 +172,8 @@ fn what_is_on_a_device_is_named_and_kept() {
         bench.ok(&format!("create -f {what} mirror {disk} {other}"));
         assert_eq!(bench.state(what), "ONLINE");
         bench.ok(&format!("destroy {what}"));
+        // Nothing of what it was is left, nor of the pool.
+        bench.ok(&format!("create -n {what} mirror {disk} {other}"));
     }
     // Another pool, whatever its state.
     let mine = bench.disk("mine", DISK);

@@ -75,6 +75,27 @@ impl FileDevice {
         })
     }
 
+    /// Opens `path` to read, as [`FileDevice::open`], and refuses a block device that the kernel uses itself. Unlike with
+    /// an exclusive lock it can be opened so more than once.
+    ///
+    /// # Errors
+    /// See [`FileDevice::open_with`].
+    pub fn open_idle(path: impl AsRef<Path>) -> Result<Self, DeviceError> {
+        let path = path.as_ref();
+        if let Some(number) = fs::metadata(path)
+            .ok()
+            .filter(|metadata| metadata.file_type().is_block_device())
+            .map(|metadata| metadata.rdev())
+        {
+            let name = stable_name(path);
+            // The claim ends at once: others that rescue may read as well.
+            open_block(path, Access::ReadOnly, Lock::Exclusive, number).map_err(|kind| {
+                Target { device: &name, operation: Operation::Open, offset: 0, length: 0 }.error(kind)
+            })?;
+        }
+        Self::open(path, Access::ReadOnly)
+    }
+
     /// Creates a sparse file of `size` bytes where there is nothing yet, and opens it to write.
     ///
     /// # Errors
@@ -382,12 +403,16 @@ fn open_error(error: &std::io::Error) -> DeviceErrorKind {
 }
 
 fn open_file(path: &Path, access: Access, flags: i32) -> Result<File, DeviceErrorKind> {
-    OpenOptions::new()
-        .read(true)
-        .write(access == Access::ReadWrite)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(|error| open_error(&error))
+    let open = |flags: i32| {
+        OpenOptions::new().read(true).write(access == Access::ReadWrite).custom_flags(flags).open(path)
+    };
+    // Whoever only reads leaves no traces, if the file is theirs.
+    let quiet = if access == Access::ReadOnly { libc::O_NOATIME } else { 0 };
+    match open(flags | quiet) {
+        Err(error) if quiet != 0 && error.raw_os_error() == Some(libc::EPERM) => open(flags),
+        other => other,
+    }
+    .map_err(|error| open_error(&error))
 }
 
 /// Opens a block device, past the page cache if that works (the second value tells).

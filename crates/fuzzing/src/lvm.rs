@@ -3,7 +3,6 @@
 use device::{BlockDevice, MemoryDevice};
 use formats::lvm::{
     GroupMetadata, Lvm, MetadataArea, PvScan, RaidMeta, RawLabel, Section, SnapshotStore, ThinMetadata,
-    VolumeGroup,
 };
 
 /// Most volumes whose maps are looked at, and places on each.
@@ -19,9 +18,6 @@ pub fn run(data: &[u8]) {
     let _ = Section::parse(data);
     if let Ok(group) = GroupMetadata::parse(data, "fuzzed", 0) {
         let _ = group.find("root");
-    }
-    if let Some(group) = std::str::from_utf8(data).ok().and_then(VolumeGroup::parse) {
-        let _ = group.volume("root");
     }
     // Room behind for what the bytes point at.
     let size = (data.len() as u64).next_multiple_of(4096) + (1 << 20);

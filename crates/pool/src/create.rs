@@ -17,7 +17,7 @@ use crate::pool::{CHUNK_TREE, EXTENT_TREE, FIRST_ID, META_TREE, Pool};
 use crate::report::Plan;
 use crate::scan::Scan;
 use crate::spec::{CreateSpec, GroupKind, GroupSpec, Host, NewDevice};
-use crate::txg::Claims;
+use crate::txg::{Claims, Pace};
 use crate::types::{DeviceId, GroupId, Guid, Millis, Session, Txg};
 
 /// The most devices of one group: a chunk has as many columns at most.
@@ -74,6 +74,7 @@ impl Pool {
     /// A pool without trees, datasets or history.
     pub(crate) fn empty(core: Core, host: Host) -> Self {
         let tree = |id| Tree::new(TreeId { pool: core.guid.0, tree: id }, None);
+        let pace = Pace::new(core.cache.bound());
         Self {
             chunks: tree(CHUNK_TREE),
             meta: tree(META_TREE),
@@ -93,6 +94,7 @@ impl Pool {
             roots: VecDeque::new(),
             changed: false,
             dirty_bytes: 0,
+            pace,
             last_commit: Millis(0),
             syncing: None,
             commits_begun: 0,

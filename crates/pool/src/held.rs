@@ -13,12 +13,6 @@ use crate::pool::Pool;
 use crate::txg::CommitWork;
 use crate::types::DatasetId;
 
-/// Dirty bytes from which on a commit is begun without being asked for.
-const BEGIN_BYTES: u64 = 32 << 20;
-
-/// Dirty bytes that writers may collect beside a commit. Below what the engine commits by itself.
-const DIRTY_BYTES_MAX: u64 = 56 << 20;
-
 /// How long to wait for others before looking oneself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -85,13 +79,13 @@ impl Held {
         offset: u64,
         data: &[u8],
     ) -> Option<Result<()>> {
-        while guard.as_ref()?.is_committing() && guard.as_ref()?.dirty_bytes() >= DIRTY_BYTES_MAX {
+        while guard.as_ref()?.is_committing() && guard.as_ref()?.writers_should_wait() {
             guard = self.wait(guard);
         }
         let pool = guard.as_mut()?;
         let outcome = pool.write(id, offset, data);
         // An error of this commit is for those who flush; what was to be committed stays dirty, or is in the pool.
-        if pool.dirty_bytes() >= BEGIN_BYTES
+        if pool.commit_wanted()
             && let Ok(Some(work)) = pool.begin_commit()
         {
             self.begun().work = Some(work);

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::report::{Event, HistoryEntry};
 use crate::scan::Scan;
 use crate::spec::Host;
-use crate::txg::{Claims, Syncing};
+use crate::txg::{Claims, Pace, Syncing};
 use crate::types::{DatasetId, Guid, Logical, Millis, Session, Txg};
 
 /// An imported pool.
@@ -43,6 +43,7 @@ pub struct Pool {
     pub(crate) changed: bool,
     /// Bytes of dirty blocks.
     pub(crate) dirty_bytes: u64,
+    pub(crate) pace: Pace,
     pub(crate) last_commit: Millis,
     pub(crate) syncing: Option<Syncing>,
     /// Commits begun and done since the import.

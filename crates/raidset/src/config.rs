@@ -252,10 +252,12 @@ impl Config {
         let _ = write!(
             text,
             "\nSTART layout\n# sectPerSU SUsPerParityUnit SUsPerReconUnit RAID_level_{letter}\n\
-             {sectors_per_unit} {units_per_parity_unit} {units_per_recon_unit} {letter}\n\n\
-             START queue\nfifo {}\n",
-            self.queue_length
+             {sectors_per_unit} {units_per_parity_unit} {units_per_recon_unit} {letter}\n"
         );
+        if !self.design_files.is_empty() {
+            let _ = writeln!(text, "{}", self.design_files.join(" "));
+        }
+        let _ = write!(text, "\nSTART queue\nfifo {}\n", self.queue_length);
         text
     }
 }
@@ -380,6 +382,7 @@ mod tests {
         }
         let declustered = parse(&RAID5.replace("32 1 1 5", "32 1 1 D\ndesign.bd spare.map")).unwrap();
         assert_eq!(declustered.design_files, ["design.bd", "spare.map"]);
+        assert_eq!(parse(&declustered.generate("raid0")).unwrap(), declustered);
     }
 
     #[test]

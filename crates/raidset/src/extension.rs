@@ -77,7 +77,11 @@ impl Extension {
     /// The bytes of a slot.
     pub fn encode(&self) -> [u8; SLOT] {
         let mut bytes = [0; SLOT];
-        let body = self.known.encode();
+        let mut body = self.known.encode();
+        if body.len() > MAX_BODY {
+            // A block design that does not fit is in the configuration file; everything else always fits.
+            body = Known { design: None, ..self.known.clone() }.encode();
+        }
         let length = body.len().min(MAX_BODY);
         bytes[..8].copy_from_slice(MAGIC);
         bytes[12..14].copy_from_slice(&1_u16.to_le_bytes());
@@ -167,6 +171,11 @@ impl Extension {
             .filter(|extension| extension.serial_number == serial_number)
             .filter(|extension| extension.mod_counter.wrapping_sub(counter) & !1 == 0)
             .max_by_key(|extension| extension.sequence)
+    }
+
+    /// Whether the parity was good, and everything written since went through a journal: then it is good once that is replayed.
+    pub const fn seals(&self) -> bool {
+        self.known.parity_good && self.known.journal_sectors > 0
     }
 
     /// Whether the set had this column in use when the extension was written.

@@ -112,12 +112,13 @@ fn found_set(candidates: &[Candidate], members: Vec<usize>) -> Option<FoundSet> 
             }
         })
         .collect();
-    // Letters that we cannot run are "enough" to RAIDframe, but not to us.
+    // Letters that we cannot run are "enough" to RAIDframe, but not to us. With a block design, which is not known here, it turns out later.
     let layout = first
         .level()
         .and_then(|level| Layout::over(level, num_columns, first.sectors_per_unit, first.num_blocks).ok());
     let lost = |column: usize| !matches!(columns[column], Member::Current(_));
-    let enough = layout.is_some_and(|layout| layout.survives(lost));
+    let designed = first.letter().is_some_and(Level::needs_design);
+    let enough = designed || layout.is_some_and(|layout| layout.survives(lost));
     let parity_dirty =
         columns.iter().any(|member| matches!(member, Member::Current(at) if !label(*at).clean));
     let autoconfigure = first.autoconfigure == 1;
@@ -173,6 +174,16 @@ pub enum Refusal {
         found: i64,
         /// What it should say.
         wanted: i64,
+    },
+    /// A label of a set of another level.
+    #[error("column {column}: its label says RAID level {found}, but the configuration says {wanted}")]
+    Level {
+        /// The column.
+        column: usize,
+        /// What the label says.
+        found: char,
+        /// What the configuration says.
+        wanted: char,
     },
     /// More columns are without a label than can be done without.
     #[error("column {column} has no label, and the set cannot do without it")]
@@ -275,12 +286,8 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
     }
 
     // RAIDframe excuses one column; our own levels as many as they can lose.
-    let mut excused = match level {
-        Level::Raid0 => 0,
-        Level::Raid6 => 2,
-        Level::Mirror => columns.len().saturating_sub(1),
-        _ => 1,
-    };
+    let mut excused =
+        Level::faults_of_letter(level.letter(), u16::try_from(columns.len()).unwrap_or(u16::MAX));
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let mut parity_dirty = false;
     for (column, found) in columns.iter().enumerate() {
@@ -304,6 +311,35 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
     }
     parity_dirty |= !refusals.is_empty();
     Verdict { failed, parity_dirty, mod_counter, serial_number, refusals }
+}
+
+/// As [`check`], and the labels of columns that are not failed must be of this level and stripe unit: another would read and write
+/// everything in wrong places. RAIDframe does not look at that.
+pub fn judge(level: Level, sectors_per_unit: u32, columns: &[Found], force: bool) -> Verdict {
+    let mut verdict = check(level, columns, force);
+    for (column, found) in columns.iter().enumerate().filter(|&(column, _)| !verdict.failed[column]) {
+        let Found::Labelled(label) = found else { continue };
+        if label.letter() != Some(level.letter()) {
+            let found = label.letter().unwrap_or('?');
+            verdict.refusals.push(Refusal::Level { column, found, wanted: level.letter() });
+        }
+        if label.sectors_per_unit != sectors_per_unit {
+            let (found, wanted) = (label.sectors_per_unit.into(), sectors_per_unit.into());
+            verdict.refusals.push(Refusal::Label { column, field: "sectPerSU", found, wanted });
+        }
+    }
+    verdict.parity_dirty |= !verdict.refusals.is_empty();
+    verdict
+}
+
+/// Whether labels of columns differ in serial number or counter: then some of them missed something.
+pub fn disagree(columns: &[Found]) -> bool {
+    let mut keys = columns.iter().filter_map(|found| match found {
+        Found::Labelled(label) => Some((label.serial_number, label.mod_counter)),
+        _ => None,
+    });
+    let first = keys.next();
+    keys.any(|key| Some(key) != first)
 }
 
 #[cfg(test)]

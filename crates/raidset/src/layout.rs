@@ -1,12 +1,15 @@
 //! Where the sectors of a set lie on its components.
 //!
-//! Levels 0, 1, 4 and 5 are RAIDframe's mappings, sector for sector. Level 6 and the n-way mirror are our own
+//! The mappings are RAIDframe's, sector for sector, but for level 6 and the n-way mirror, which are our own
 //! (RAIDframe has no `6`): level 6 is md's left-symmetric layout, the mirror copies every column whole.
 //!
 //! A **row** is one stripe unit of every column. A **stripe** is what one parity (or one set of copies) protects:
 //! a row, except on level 1, where each unit and its copy are a stripe of their own.
 
 use std::fmt;
+
+use crate::design::Design;
+use crate::evenodd;
 
 /// Most columns a set may have: RAIDframe refuses 40.
 pub const MAX_COLUMNS: u16 = 39;
@@ -34,11 +37,32 @@ pub enum Level {
     Chained,
     /// The copies of a column's units are spread over all others: `I`.
     Interleaved,
+    /// Striping with P and the diagonals of the even-odd code: `E`.
+    EvenOdd,
+    /// Stripes over some of the columns, which a block design names, with one parity: `T`.
+    Declustered(&'static Design),
+    /// The same with P and Q, which RAIDframe stores as zeros: `Q`.
+    DeclusteredPq(&'static Design),
+    /// The same with P and the diagonals of the even-odd code: `e`.
+    DeclusteredEvenOdd(&'static Design),
+}
+
+/// What protects the data of a stripe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Nothing.
+    Nothing,
+    /// Copies.
+    Copies,
+    /// XOR, or P and Q.
+    Parity,
+    /// P and E of the even-odd code, which goes by whole sectors.
+    EvenOdd,
 }
 
 impl Level {
-    /// All levels.
-    pub const ALL: [Self; 9] = [
+    /// All levels that need no block design.
+    pub const ALL: [Self; 10] = [
         Self::Raid0,
         Self::Raid1,
         Self::Raid4,
@@ -48,11 +72,47 @@ impl Level {
         Self::RotatedSparing,
         Self::Chained,
         Self::Interleaved,
+        Self::EvenOdd,
     ];
 
-    /// The level that labels and configuration files name by `letter`, if it is one that can be run.
+    /// The level that labels and configuration files name by `letter`, if it is one that can be run without a block design.
     pub fn from_letter(letter: char) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.letter() == letter)
+    }
+
+    /// As [`Level::from_letter`], for the letters of declustered levels with a block design.
+    pub fn with_design(letter: char, design: Option<&'static Design>) -> Option<Self> {
+        match (letter, design) {
+            ('T', Some(design)) => Some(Self::Declustered(design)),
+            ('Q', Some(design)) => Some(Self::DeclusteredPq(design)),
+            ('e', Some(design)) => Some(Self::DeclusteredEvenOdd(design)),
+            (letter, _) => Self::from_letter(letter),
+        }
+    }
+
+    /// Its block design.
+    pub const fn design(self) -> Option<&'static Design> {
+        match self {
+            Self::Declustered(design) | Self::DeclusteredPq(design) | Self::DeclusteredEvenOdd(design) => {
+                Some(design)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a letter's level needs a block design.
+    pub const fn needs_design(letter: char) -> bool {
+        matches!(letter, 'T' | 'Q' | 'e')
+    }
+
+    /// Losses that the level of a letter bears, whatever its design is.
+    pub fn faults_of_letter(letter: char, columns: u16) -> usize {
+        match letter {
+            'T' => 1,
+            'Q' | 'e' | 'E' | '6' => 2,
+            'N' => usize::from(columns.saturating_sub(1)),
+            letter => usize::from(letter != '0'),
+        }
     }
 
     /// What stands for it in labels and configuration files.
@@ -67,6 +127,10 @@ impl Level {
             Self::RotatedSparing => 'R',
             Self::Chained => 'C',
             Self::Interleaved => 'I',
+            Self::EvenOdd => 'E',
+            Self::Declustered(_) => 'T',
+            Self::DeclusteredPq(_) => 'Q',
+            Self::DeclusteredEvenOdd(_) => 'e',
         }
     }
 
@@ -75,13 +139,37 @@ impl Level {
         match self {
             Self::Raid0 => 1,
             Self::Raid1 | Self::Raid4 | Self::Raid5 | Self::Mirror | Self::Chained | Self::Interleaved => 2,
-            Self::Raid6 | Self::RotatedSparing => 3,
+            Self::Raid6 | Self::RotatedSparing | Self::EvenOdd => 3,
+            Self::Declustered(design) | Self::DeclusteredPq(design) | Self::DeclusteredEvenOdd(design) => {
+                design.columns()
+            }
+        }
+    }
+
+    /// Most columns.
+    pub const fn max_columns(self) -> u16 {
+        match self {
+            Self::EvenOdd => evenodd::MAX_DATA as u16 + 2,
+            Self::Declustered(design) | Self::DeclusteredPq(design) | Self::DeclusteredEvenOdd(design) => {
+                design.columns()
+            }
+            _ => MAX_COLUMNS,
+        }
+    }
+
+    /// What protects its data.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Raid0 => Code::Nothing,
+            Self::Raid1 | Self::Mirror | Self::Chained | Self::Interleaved => Code::Copies,
+            Self::EvenOdd | Self::DeclusteredEvenOdd(_) => Code::EvenOdd,
+            _ => Code::Parity,
         }
     }
 
     /// Whether its redundancy is copies, not parity.
     pub const fn mirrored(self) -> bool {
-        matches!(self, Self::Raid1 | Self::Mirror | Self::Chained | Self::Interleaved)
+        matches!(self.code(), Code::Copies)
     }
 }
 
@@ -92,6 +180,10 @@ impl fmt::Display for Level {
             Self::RotatedSparing => f.write_str("RAID level 5 with rotated sparing"),
             Self::Chained => f.write_str("chained declustering"),
             Self::Interleaved => f.write_str("interleaved declustering"),
+            Self::EvenOdd => f.write_str("even-odd parity"),
+            Self::Declustered(_) => f.write_str("parity declustering"),
+            Self::DeclusteredPq(_) => f.write_str("declustered P+Q"),
+            Self::DeclusteredEvenOdd(_) => f.write_str("declustered even-odd parity"),
             level => write!(f, "RAID level {}", level.letter()),
         }
     }
@@ -102,13 +194,25 @@ impl fmt::Display for Level {
 #[non_exhaustive]
 pub enum LayoutError {
     /// Too few or too many columns, or an odd number of mirrors.
-    #[error("{level} over {columns} columns is impossible: it takes {min} to {MAX_COLUMNS}{}",
-        if *.level == Level::Raid1 { ", an even number" } else { "" }, min = .level.min_columns())]
+    #[error("{level} over {columns} columns is impossible: it takes {min} to {max}{}",
+        if *.level == Level::Raid1 { ", an even number" } else { "" }, min = .level.min_columns(), max = .level.max_columns())]
     Columns {
         /// What was asked for.
         level: Level,
         /// What was asked for.
         columns: u16,
+    },
+    /// A block design whose blocks the level cannot use.
+    #[error("{level} takes blocks of {min} to {max} columns, but those of the design have {width}")]
+    Width {
+        /// What was asked for.
+        level: Level,
+        /// Columns of a block.
+        width: u16,
+        /// Fewest.
+        min: u16,
+        /// Most.
+        max: u16,
     },
     /// A stripe unit of no sectors.
     #[error("a stripe unit of 0 sectors is impossible: give at least 1")]
@@ -217,8 +321,18 @@ impl Layout {
     /// A number of columns that the level cannot have, nothing in a unit or a column, or too much in all.
     pub fn new(level: Level, columns: u16, unit: u32, rows: u64) -> Result<Self, LayoutError> {
         let odd = level == Level::Raid1 && !columns.is_multiple_of(2);
-        if odd || !(level.min_columns()..=MAX_COLUMNS).contains(&columns) {
+        if odd || !(level.min_columns()..=level.max_columns()).contains(&columns) {
             return Err(LayoutError::Columns { level, columns });
+        }
+        let (min, max) = match level {
+            Level::DeclusteredPq(_) => (3, MAX_COLUMNS),
+            Level::DeclusteredEvenOdd(_) => (3, evenodd::MAX_DATA as u16 + 2),
+            _ => (2, MAX_COLUMNS),
+        };
+        if let Some(design) = level.design()
+            && !(min..=max).contains(&design.width())
+        {
+            return Err(LayoutError::Width { level, width: design.width(), min, max });
         }
         if unit == 0 {
             return Err(LayoutError::Unit);
@@ -246,6 +360,11 @@ impl Layout {
             Level::Interleaved => self.rows / (2 * columns),
             _ => 0,
         }
+    }
+
+    /// Tables of a block design that fit into a column.
+    const fn tables(&self, design: &Design) -> u64 {
+        self.rows / design.depth()
     }
 
     /// The first row of copies of the declustered levels.
@@ -296,7 +415,9 @@ impl Layout {
         match self.level {
             Level::Raid0 => self.columns,
             Level::Raid4 | Level::Raid5 => self.columns - 1,
-            Level::Raid6 | Level::RotatedSparing => self.columns - 2,
+            Level::Raid6 | Level::RotatedSparing | Level::EvenOdd => self.columns - 2,
+            Level::Declustered(design) => design.width() - 1,
+            Level::DeclusteredPq(design) | Level::DeclusteredEvenOdd(design) => design.width() - 2,
             Level::Raid1 | Level::Mirror | Level::Chained | Level::Interleaved => 1,
         }
     }
@@ -305,7 +426,11 @@ impl Layout {
     pub const fn stripes_per_row(&self) -> u64 {
         match self.level {
             Level::Raid1 => self.columns as u64 / 2,
-            Level::Chained | Level::Interleaved => self.columns as u64,
+            Level::Chained
+            | Level::Interleaved
+            | Level::Declustered(_)
+            | Level::DeclusteredPq(_)
+            | Level::DeclusteredEvenOdd(_) => self.columns as u64,
             _ => 1,
         }
     }
@@ -313,6 +438,9 @@ impl Layout {
     /// Number of stripes.
     pub const fn stripes(&self) -> u64 {
         match self.level {
+            Level::Declustered(design) | Level::DeclusteredPq(design) | Level::DeclusteredEvenOdd(design) => {
+                self.tables(design) * design.blocks()
+            }
             Level::Chained | Level::Interleaved => {
                 self.patterns() * self.columns as u64 * (self.columns as u64 - 1)
             }
@@ -344,8 +472,9 @@ impl Layout {
             | Level::Raid5
             | Level::RotatedSparing
             | Level::Chained
-            | Level::Interleaved => 1,
-            Level::Raid6 => 2,
+            | Level::Interleaved
+            | Level::Declustered(_) => 1,
+            Level::Raid6 | Level::EvenOdd | Level::DeclusteredPq(_) | Level::DeclusteredEvenOdd(_) => 2,
             Level::Mirror => self.columns as usize - 1,
         }
     }
@@ -400,12 +529,37 @@ impl Layout {
                 let data_columns = (0..k).map(|unit| (p + 2 + unit) % columns);
                 Stripe::new(index, index, data, data_columns.chain([p, (p + 1) % columns]))
             }
+            // Data in SU mod N, then the diagonals, then P.
+            Level::EvenOdd => {
+                let first = index % columns * (k % columns) % columns;
+                let data_columns = (0..k).map(|unit| (first + unit) % columns);
+                Stripe::new(
+                    index,
+                    index,
+                    data,
+                    data_columns.chain([(first + k + 1) % columns, (first + k) % columns]),
+                )
+            }
+            Level::Declustered(design) | Level::DeclusteredPq(design) | Level::DeclusteredEvenOdd(design) => {
+                let (table, block) = (index / design.blocks(), index % design.blocks());
+                let width = u64::from(design.width());
+                let parities = width - k;
+                let parity = design.parity_position(table);
+                let position = |at: u64| (parity + at) % width;
+                let is_parity = |at: u64| (at + width - parity) % width < parities;
+                let positions = (0..width).filter(|&at| !is_parity(at)).chain((0..parities).map(position));
+                let units = positions.map(|at| {
+                    let (column, row) = design.unit(block, at);
+                    (column, table * design.depth() + row)
+                });
+                Stripe::of_units(index, data, units)
+            }
         }
     }
 
     /// The stripe that has its unit of `column` in `row`; none if nothing is kept there.
-    pub const fn stripe_of(&self, row: u64, column: usize) -> Option<u64> {
-        let (columns, column) = (self.columns as u64, column as u64);
+    pub fn stripe_of(&self, row: u64, column: usize) -> Option<u64> {
+        let (columns, column) = (u64::from(self.columns), column as u64);
         let copy = row.checked_sub(self.first_copy());
         let in_use = self.patterns() * (columns - 1);
         Some(match self.level {
@@ -430,6 +584,13 @@ impl Layout {
                     _ => return None,
                 }
             }
+            Level::Declustered(design) | Level::DeclusteredPq(design) | Level::DeclusteredEvenOdd(design) => {
+                let (table, row) = (row / design.depth(), row % design.depth());
+                if table >= self.tables(design) {
+                    return None;
+                }
+                table * design.blocks() + design.block_of(row, column)
+            }
             _ => row,
         })
     }
@@ -448,237 +609,14 @@ impl Layout {
         match self.level {
             Level::Raid1 => (0..columns).step_by(2).all(|first| !(lost(first) && lost(first + 1))),
             Level::Chained => (0..columns).all(|first| !(lost(first) && lost((first + 1) % columns))),
+            Level::Declustered(design) | Level::DeclusteredPq(design) | Level::DeclusteredEvenOdd(design) => {
+                let lost_of = |tuple: &[u8]| tuple.iter().filter(|&&column| lost(column.into())).count();
+                design.tuples().all(|tuple| lost_of(tuple) <= self.faults())
+            }
             _ => (0..columns).filter(|&column| lost(column)).count() <= self.faults(),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::HashSet;
-
-    fn layout(level: Level, columns: u16, unit: u32, rows: u64) -> Layout {
-        Layout::new(level, columns, unit, rows).unwrap()
-    }
-
-    /// What each column holds in a row, as people draw it: data units by number, P, Q, or a copy's number.
-    fn drawn(layout: &Layout, row: u64) -> String {
-        let mut cells = vec![String::new(); layout.columns()];
-        for stripe in row * layout.stripes_per_row()..(row + 1) * layout.stripes_per_row() {
-            let stripe = layout.stripe(stripe);
-            assert!((0..stripe.width()).all(|unit| stripe.row(unit) == row));
-            let data = stripe.data_columns();
-            for (unit, column) in stripe.columns().enumerate() {
-                assert!(cells[column].is_empty(), "column {column} used twice");
-                cells[column] = match (unit.checked_sub(data), layout.level()) {
-                    (None, _) => (stripe.index * data as u64 + unit as u64).to_string(),
-                    (Some(_), Level::Raid1 | Level::Mirror) => format!("{}'", stripe.index),
-                    (Some(parity), _) => ["P", "Q"][parity].to_owned(),
-                };
-            }
-        }
-        cells.join(" ")
-    }
-
-    /// The documented tables of each level.
-    #[test]
-    fn rows_are_as_drawn() {
-        let table: &[(Level, u16, &[&str])] = &[
-            (Level::Raid0, 3, &["0 1 2", "3 4 5"]),
-            (Level::Raid1, 2, &["0 0'", "1 1'"]),
-            (Level::Raid1, 4, &["0 0' 1 1'", "2 2' 3 3'"]),
-            (Level::Raid1, 6, &["0 0' 1 1' 2 2'", "3 3' 4 4' 5 5'"]),
-            (Level::Raid4, 3, &["0 1 P", "2 3 P", "4 5 P"]),
-            (Level::Raid5, 3, &["0 1 P", "3 P 2", "P 4 5", "6 7 P"]),
-            (Level::Raid5, 5, &["0 1 2 3 P", "5 6 7 P 4", "10 11 P 8 9", "15 P 12 13 14", "P 16 17 18 19"]),
-            (Level::Raid6, 4, &["Q 0 1 P", "2 3 P Q", "5 P Q 4", "P Q 6 7"]),
-            (Level::Mirror, 3, &["0 0' 0'", "1 1' 1'"]),
-            (Level::RotatedSparing, 5, &["0 1 2 P ", "4 5 P  3", "8 P  6 7"]),
-        ];
-        for &(level, columns, rows) in table {
-            let layout = layout(level, columns, 8, rows.len() as u64);
-            for (row, expected) in rows.iter().enumerate() {
-                assert_eq!(drawn(&layout, row as u64), *expected, "{level} over {columns}");
-            }
-        }
-    }
-
-    /// RAIDframe's formulas, one unit at a time.
-    fn by_formula(level: Level, n: u64, unit: u64, sector: u64) -> (u64, u64, Vec<u64>) {
-        let (su, within) = (sector / unit, sector % unit);
-        let (column, disk_unit, others) = match level {
-            Level::Raid0 => (su % n, su / n, vec![]),
-            Level::Raid1 => (su % (n / 2) * 2, su / (n / 2), vec![su % (n / 2) * 2 + 1]),
-            Level::Raid4 => (su % (n - 1), su / (n - 1), vec![n - 1]),
-            Level::Raid5 => (su % n, su / (n - 1), vec![(n - 1) - (su / (n - 1)) % n]),
-            Level::Raid6 => {
-                let row = su / (n - 2);
-                let p = n - 1 - row % n;
-                ((p + 2 + su % (n - 2)) % n, row, vec![p, (p + 1) % n])
-            }
-            Level::Mirror => (0, su, (1..n).collect()),
-            Level::RotatedSparing => {
-                let row = su / (n - 2);
-                ((su + row) % n, row, vec![n - 1 - (1 + row) % n])
-            }
-            Level::Chained => (su % n, su / n, vec![(su % n + 1) % n]),
-            Level::Interleaved => {
-                let (r, x) = (su / (n * (n - 1)), su % (n * (n - 1)));
-                (x / (n - 1), r * (n - 1) + x % (n - 1), vec![(x + 1 + x / n) % n])
-            }
-        };
-        (column, disk_unit * unit + within, others)
-    }
-
-    fn any_layout() -> impl Strategy<Value = Layout> {
-        (0..Level::ALL.len(), 0_u16..8, 1_u32..9, 1_u64..40).prop_map(|(level, more, unit, rows)| {
-            let level = Level::ALL[level];
-            let step = if level == Level::Raid1 { 2 } else { 1 };
-            let columns = level.min_columns() + more * step;
-            // The declustered levels need some rows for their pattern, and rotated spares come round only after some.
-            let turns = level.mirrored() || level == Level::RotatedSparing;
-            let least = if turns { 2 * u64::from(columns) } else { 0 };
-            layout(level, columns, unit, least + rows)
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_the_formulas(layout in any_layout()) {
-            for sector in 0..layout.total_sectors() {
-                let place = layout.place(sector);
-                let (n, unit) = (layout.columns() as u64, u64::from(layout.unit()));
-                let (column, at, others) = by_formula(layout.level(), n, unit, sector);
-                prop_assert_eq!((place.column as u64, place.sector), (column, at));
-                let stripe = layout.stripe(layout.cell(sector).stripe);
-                let redundancy: Vec<u64> =
-                    stripe.columns().skip(stripe.data_columns()).map(|column| column as u64).collect();
-                prop_assert_eq!(redundancy, others);
-            }
-        }
-
-        /// No two sectors share a place, none lies on parity, and nothing is left over.
-        #[test]
-        fn places_are_all_different(layout in any_layout()) {
-            let mut taken = HashSet::new();
-            for sector in 0..layout.total_sectors() {
-                let place = layout.place(sector);
-                prop_assert!(place.column < layout.columns() && place.sector < layout.column_sectors());
-                prop_assert!(taken.insert(place));
-            }
-            for index in 0..layout.stripes() {
-                let stripe = layout.stripe(index);
-                for (unit, column) in stripe.columns().enumerate() {
-                    prop_assert_eq!(layout.stripe_of(stripe.row(unit), column), Some(index));
-                }
-                for (unit, column) in stripe.columns().enumerate().skip(stripe.data_columns()) {
-                    for within in 0..u64::from(layout.unit()) {
-                        let sector = stripe.row(unit) * u64::from(layout.unit()) + within;
-                        let fresh = taken.insert(Place { column, sector });
-                        prop_assert!(fresh);
-                    }
-                }
-            }
-            let width = layout.stripe(0).width() as u64;
-            prop_assert_eq!(taken.len() as u64, layout.stripes() * width * u64::from(layout.unit()));
-            // Whatever no stripe has is known to be free.
-            for column in 0..layout.columns() {
-                for row in 0..layout.rows() {
-                    let used = taken.contains(&Place { column, sector: row * u64::from(layout.unit()) });
-                    prop_assert_eq!(layout.stripe_of(row, column).is_some(), used);
-                }
-            }
-        }
-
-        /// A loss is survived exactly if every stripe keeps as many columns as it has data units.
-        #[test]
-        fn survival_is_what_every_stripe_survives(layout in any_layout(), lost in any::<u64>()) {
-            let lost = |column: usize| lost >> column & 1 == 1;
-            let naive = (0..layout.stripes()).all(|index| {
-                let stripe = layout.stripe(index);
-                stripe.columns().filter(|&column| !lost(column)).count() >= stripe.data_columns()
-            });
-            prop_assert_eq!(layout.survives(lost), naive);
-        }
-
-        #[test]
-        fn any_numbers_are_harmless(columns: u16, unit: u32, rows: u64, sector: u64, level in 0..Level::ALL.len()) {
-            if let Ok(layout) = Layout::new(Level::ALL[level], columns, unit, rows) {
-                layout.place(sector % layout.total_sectors());
-                layout.place(layout.total_sectors() - 1);
-            }
-        }
-    }
-
-    /// Every column has as many units as every other, and what a lost one leaves to do falls on the others alike.
-    #[test]
-    fn declustered_layouts_are_balanced() {
-        for columns in 2..9_u16 {
-            for (level, neighbours) in [(Level::Chained, 2), (Level::Interleaved, columns - 1)] {
-                let layout = layout(level, columns, 4, 5 * 2 * u64::from(columns) + 1);
-                let mut units = vec![0_u64; layout.columns()];
-                // Of the units of each column and their copies: how many are on each other column.
-                let mut partners = vec![vec![0_u64; layout.columns()]; layout.columns()];
-                for index in 0..layout.stripes() {
-                    let stripe = layout.stripe(index);
-                    let [a, b] = [stripe.column(0), stripe.column(1)];
-                    units[a] += 1;
-                    units[b] += 1;
-                    partners[a][b] += 1;
-                    partners[b][a] += 1;
-                }
-                assert!(units.iter().all(|&count| count == units[0]), "{level} {columns}: {units:?}");
-                for others in &partners {
-                    let busy: Vec<u64> = others.iter().copied().filter(|&count| count > 0).collect();
-                    let expected = usize::from(neighbours).min(layout.columns() - 1);
-                    assert_eq!(busy.len(), expected, "{level} {columns}");
-                    assert!(busy.iter().all(|&count| count == busy[0]), "{level} {columns}: {others:?}");
-                }
-            }
-            if columns > 2 {
-                let layout = layout(Level::RotatedSparing, columns, 4, u64::from(columns) * 3);
-                for column in 0..layout.columns() {
-                    let free = (0..layout.rows()).filter(|&row| layout.stripe_of(row, column).is_none());
-                    assert_eq!(free.count(), 3, "{columns}");
-                }
-            }
-        }
-    }
-
-    /// The chunk layouts of pools rotate parity the same way, P and Q and data units alike.
-    #[test]
-    fn levels_5_and_6_are_the_left_symmetric_chunk_layouts() {
-        for (level, parity) in [(Level::Raid5, 1), (Level::Raid6, 2)] {
-            for columns in 3..9 {
-                let ours = layout(level, columns, 8, 100);
-                let theirs = geometry::Layout::new(geometry::Kind::Parity { parity }, columns, 4096).unwrap();
-                for row in 0..100 {
-                    let stripe = ours.stripe(row);
-                    for (unit, column) in stripe.columns().enumerate() {
-                        let role = theirs.role(row, column as u16);
-                        let expected = match unit.checked_sub(stripe.data_columns()) {
-                            None => geometry::Role::Data(unit as u16),
-                            Some(parity) => geometry::Role::Parity(parity as u8),
-                        };
-                        assert_eq!(role, expected, "{level} over {columns}, row {row}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn impossible_layouts_are_refused() {
-        for (level, columns) in
-            [(Level::Raid1, 3), (Level::Raid1, 0), (Level::Raid5, 1), (Level::Raid6, 2), (Level::Raid0, 40)]
-        {
-            assert_eq!(Layout::new(level, columns, 8, 8), Err(LayoutError::Columns { level, columns }));
-        }
-        assert_eq!(Layout::new(Level::Raid0, 1, 0, 1), Err(LayoutError::Unit));
-        assert_eq!(Layout::over(Level::Raid0, 1, 64, 63), Err(LayoutError::TooSmall { unit: 64 }));
-        assert_eq!(Layout::new(Level::Raid0, 2, 1, u64::MAX), Err(LayoutError::TooLarge));
-        assert!(Level::from_letter('L').is_none() && Level::from_letter('5') == Some(Level::Raid5));
-    }
-}
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 //! RAID sets with in-place writes: block devices built of block devices, in RAIDframe's on-disk format.
 //!
 //! - [`layout`]: where the sectors of a set lie on its components
+//! - [`design`]: which columns share a stripe on the declustered levels; `evenodd`: the code of even-odd parity
 //! - [`label`]: the component label, which says what set and column a component belongs to
 //! - [`extension`]: what labels have no room for, where RAIDframe does not look
 //! - [`paritymap`]: which regions may have parity that does not match
@@ -11,6 +12,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod config;
+pub mod design;
+mod evenodd;
 pub mod extension;
 pub mod judge;
 pub mod label;

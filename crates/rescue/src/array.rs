@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
 
-use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation};
+use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation, RangeSet};
 use formats::md::Bitmap;
 use geometry::md::{Geometry, Holds, Place, Row, Shape, Spot};
 
@@ -23,22 +23,26 @@ pub struct Source {
     /// Of a stale member: the write-intent bitmap of a fresh one. It is read only where nothing else helps and the bitmap
     /// says that nothing was written since.
     pub clean: Option<Arc<Bitmap>>,
+    /// What its bad-block log lists, bytes on the device: read only where nothing else helps.
+    pub doubtful: Option<Arc<RangeSet>>,
 }
 
 impl Source {
     /// A member all of which is to be believed, with its data from `start` on.
     pub fn whole(device: Arc<dyn BlockDevice>, start: u64) -> Self {
-        Self { device, start, valid: u64::MAX, clean: None }
+        Self { device, start, valid: u64::MAX, clean: None, doubtful: None }
     }
 }
 
 /// Which members a read may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Use {
     /// Those that are up to date.
     Fresh,
     /// Also what is surely unchanged on stale ones.
     Unchanged,
+    /// Also what is listed as bad, and can be read nevertheless: such lists are known to be wrong at times.
+    Listed,
 }
 
 /// Members under one geometry.
@@ -218,8 +222,10 @@ impl Section {
                 self.fetch(*spot, skip, buffer, using) || self.rebuild(*spot, row, skip, buffer, using)
             }
         };
-        let stale = self.sources.iter().flatten().any(|source| source.clean.is_some());
-        if attempt(Use::Fresh) || stale && attempt(Use::Unchanged) {
+        let any = |with: &dyn Fn(&Source) -> bool| self.sources.iter().flatten().any(with);
+        let (stale, listed) =
+            (any(&|source| source.clean.is_some()), any(&|source| source.doubtful.is_some()));
+        if attempt(Use::Fresh) || stale && attempt(Use::Unchanged) || listed && attempt(Use::Listed) {
             return;
         }
         let at = first + skip;
@@ -241,10 +247,12 @@ impl Section {
         let length = buffer.len() as u64;
         let unchanged = match &source.clean {
             None => true,
-            Some(bitmap) => using == Use::Unchanged && !self.dirty(bitmap, Spot { offset, ..spot }, length),
+            Some(bitmap) => using >= Use::Unchanged && !self.dirty(bitmap, Spot { offset, ..spot }, length),
         };
-        let believed = unchanged && offset + length <= source.valid;
-        believed && source.start.checked_add(offset).is_some_and(|at| source.device.read(at, buffer).is_ok())
+        let Some(at) = source.start.checked_add(offset) else { return false };
+        let listed = |set: &Arc<RangeSet>| set.first_overlap(at..at.saturating_add(length)).is_some();
+        let doubted = using < Use::Listed && source.doubtful.as_ref().is_some_and(listed);
+        unchanged && !doubted && offset + length <= source.valid && source.device.read(at, buffer).is_ok()
     }
 
     /// Whether a bitmap says that this may have been written since a member was lost. Bitmaps of RAID 10 speak of the array's

@@ -12,7 +12,7 @@ const BITS_MAX: u64 = 64 << 20;
 /// The bitmap of the newest members, if there is one that can be believed, and the events from which on a member can rely
 /// on it.
 pub(crate) fn freshest(
-    images: &[Image],
+    images: &[&Image],
     group: &[&(usize, Superblock)],
     newest: &Superblock,
 ) -> Option<(BitmapAt, u64)> {
@@ -20,15 +20,36 @@ pub(crate) fn freshest(
         superblock.events == newest.events && matches!(superblock.role, Role::Slot(_))
     };
     group.iter().filter(|(_, superblock)| own(superblock)).find_map(|(image, superblock)| {
-        let image = images.get(*image)?;
+        // A plan can only name bitmaps on disks, not those on arrays within arrays.
+        let image = images.get(*image).filter(|image| image.identity.is_some())?;
         let offset = superblock.bitmap?;
         let bitmap = read(&*image.device, offset).ok()?;
         let header = bitmap.header;
         // A bitmap is written before the superblock that goes with it.
         let current = (newest.events..=newest.events + 1).contains(&header.events);
         let usable = header.uuid == superblock.array_uuid && current && !header.stale;
-        usable.then(|| (BitmapAt { path: image.path.clone(), offset }, header.events_cleared))
+        usable.then(|| {
+            let at = BitmapAt { path: image.path.clone(), offset: image.start + offset };
+            (at, header.events_cleared)
+        })
     })
+}
+
+/// What a member's bad-block log lists: first byte on the disk and length.
+pub(crate) fn bad_blocks(image: &Image, superblock: &Superblock) -> Vec<(u64, u64)> {
+    const LOG_MAX: u64 = 64 << 10;
+    let Some((at, length, shift)) = superblock.bad_block_log.filter(|(_, length, _)| *length <= LOG_MAX)
+    else {
+        return Vec::new();
+    };
+    let mut log = vec![0; length as usize];
+    if image.device.read(at, &mut log).is_err() {
+        return Vec::new();
+    }
+    let size = image.device.size().unwrap_or(0);
+    let ranges = formats::md::bad_blocks(&log, shift);
+    let inside = ranges.into_iter().filter(|range| range.start < size);
+    inside.map(|range| (image.start + range.start, range.end.min(size) - range.start)).collect()
 }
 
 /// The bitmap that a plan names.

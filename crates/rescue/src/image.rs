@@ -1,24 +1,33 @@
-//! A disk or an image of one, opened to be read only.
+//! A disk or an image of one, or a partition of it, opened to be read only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use device::{Access, BadMap, BadMapDevice, BlockDevice, FileDevice, Identity};
+use device::{BadMap, BadMapDevice, BlockDevice, FileDevice, Identity, SliceDevice};
 
-use crate::RescueError;
+use crate::{RescueError, Slot};
 
-/// A disk or image under rescue.
+/// Partitions shorter than this are no members of anything, bytes.
+const PARTITION_LEAST: u64 = 1 << 20;
+
+/// A disk or image under rescue, or a partition of one.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// The path it was given by.
     pub path: PathBuf,
     /// Its map of bad sectors, if there is one.
     pub map: Option<PathBuf>,
+    /// Number of the partition, if not the whole disk is meant.
+    pub partition: Option<u32>,
+    /// Where it begins on the disk, bytes: 0 but for partitions.
+    pub start: u64,
     /// The device; reads of what the map says is bad fail, and so do all writes.
     pub device: Arc<dyn BlockDevice>,
     /// Which file or disk it is, by whatever path.
     pub identity: Option<Identity>,
+    /// The whole disk.
+    pub(crate) disk: Arc<dyn BlockDevice>,
     bad: Option<BadMap>,
 }
 
@@ -42,7 +51,7 @@ impl Image {
     /// As [`Image::open`].
     pub fn open_with(path: impl AsRef<Path>, map: Option<&Path>) -> Result<Self, RescueError> {
         let path = path.as_ref();
-        let file = FileDevice::open(path, Access::ReadOnly)?;
+        let file = FileDevice::open_idle(path)?;
         let identity = file.identity();
         let mut device: Arc<dyn BlockDevice> = Arc::new(file);
         let mut bad = None;
@@ -53,11 +62,57 @@ impl Image {
             bad = Some(parsed.clone());
             device = Arc::new(BadMapDevice::new(device, parsed));
         }
-        Ok(Self { path: path.to_owned(), map: map.map(Path::to_owned), device, identity, bad })
+        Ok(Self { map: map.map(Path::to_owned), identity, bad, ..Self::of_device(path.to_owned(), device) })
+    }
+
+    /// A device that is open already, known by `path`.
+    pub(crate) fn of_device(path: PathBuf, device: Arc<dyn BlockDevice>) -> Self {
+        let disk = Arc::clone(&device);
+        Self { path, map: None, partition: None, start: 0, device, identity: None, disk, bad: None }
     }
 
     /// The map of its bad sectors, if it has one.
     pub fn bad_map(&self) -> Option<&BadMap> {
         self.bad.as_ref()
+    }
+
+    /// What it is called: its path, and which partition of it is meant.
+    pub fn name(&self) -> String {
+        let path = self.path.display();
+        self.partition.map_or_else(|| path.to_string(), |number| format!("{path} (partition {number})"))
+    }
+
+    /// Its partitions. Whether all of them lie on it, as they ought to.
+    pub(crate) fn partitions(&self) -> (Vec<Self>, bool) {
+        let table = formats::partitions(&*self.device).ok().flatten();
+        let Some(table) = table else { return (Vec::new(), true) };
+        let inside = table.partitions.iter().all(|partition| partition.missing == 0);
+        let of = |partition: &formats::Partition| {
+            let name = format!("{} (partition {})", self.path.display(), partition.number);
+            let slice =
+                SliceDevice::new(name, Arc::clone(&self.device), partition.start, partition.size).ok()?;
+            Some(Self {
+                partition: Some(partition.number),
+                start: self.start + partition.start,
+                device: Arc::new(slice),
+                ..self.clone()
+            })
+        };
+        let large = table.partitions.iter().filter(|partition| partition.size >= PARTITION_LEAST);
+        (large.filter_map(of).collect(), inside)
+    }
+
+    /// Its place in an array: data from `offset` on, `size` bytes of it.
+    pub(crate) fn slot(&self, offset: u64, size: u64) -> Slot {
+        Slot {
+            path: self.path.clone(),
+            map: self.map.clone(),
+            data_offset: self.start + offset,
+            size,
+            valid: None,
+            new_data_offset: None,
+            clean_by: None,
+            doubtful: Vec::new(),
+        }
     }
 }

@@ -41,5 +41,5 @@ pub use needed::needed;
 pub use plan::{BitmapAt, Candidate, LeftOut, Plan, Reshaping, Slot, plan};
 pub use render::{render_plan, render_scan};
 pub use salvage::read_around_losses;
-pub use scan::{ArraySummary, ImageSummary, MemberState, MemberSummary, Scan, scan};
+pub use scan::{ArraySummary, ImageSummary, MemberState, MemberSummary, PartitionSummary, Scan, scan};
 pub use volumes::{Volume, chosen, discover, volume_name};

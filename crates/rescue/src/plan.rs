@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use device::BlockDevice;
+use device::{BlockDevice, RangeSet};
 use formats::md::{Role, Superblock};
 use geometry::md::{Geometry, MdError, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,9 @@ pub struct Slot {
     /// do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clean_by: Option<BitmapAt>,
+    /// What its bad-block log lists, first byte on the disk and length: read only where nothing else helps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubtful: Vec<(u64, u64)>,
 }
 
 /// Where a write-intent bitmap is.
@@ -126,14 +129,13 @@ fn never_ran(superblock: &Superblock) -> bool {
 
 /// Proposes assemblies for all arrays that a scan of `images` found.
 pub fn plan(images: &[Image], scan: &Scan) -> Plan {
-    let mut groups: BTreeMap<[u8; 16], Vec<&(usize, Superblock)>> = BTreeMap::new();
-    for member in &scan.superblocks {
-        groups.entry(member.1.array_uuid).or_default().push(member);
-    }
+    debug_assert_eq!(images.len(), scan.images.len(), "a scan of other images");
+    let units: Vec<&Image> = scan.units.iter().map(|unit| &unit.image).collect();
+    let members: Vec<&(usize, Superblock)> = scan.superblocks.iter().collect();
     let mut candidates = Vec::new();
-    for group in groups.values() {
-        let Some(newest) = freshest(group) else { continue };
-        let mut base = candidate(images, group, newest);
+    for group in by_array(&members) {
+        let Some(newest) = freshest(&group) else { continue };
+        let mut base = candidate(&units, &group, newest);
         let unproven = never_ran(newest);
         if unproven {
             base.reasons.push(
@@ -148,9 +150,9 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
         if newest.level == 0 && !newest.layout_known && sizes.any(|size| Some(size) != first) {
             let mut other = base.clone();
             other.layout = 1;
-            candidates.push(score::scored(other, unproven));
+            candidates.push(score::scored(other, unproven, &units));
         }
-        candidates.push(score::scored(base, unproven));
+        candidates.push(score::scored(base, unproven, &units));
     }
     // Whatever no superblock speaks for that has been in use may be an array without them.
     let spoken_for = |number: usize| {
@@ -158,24 +160,87 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
             .iter()
             .any(|(of, superblock)| *of == number && superblock.events > EVENTS_OF_CREATION)
     };
-    let left: Vec<&Image> = images
-        .iter()
-        .enumerate()
-        .filter(|(number, _)| !spoken_for(*number))
-        .map(|(_, image)| image)
-        .collect();
+    let left = scan.units.iter().enumerate().filter(|(number, unit)| unit.bare && !spoken_for(*number));
+    let left: Vec<&Image> = left.map(|(_, unit)| &unit.image).collect();
     // Parity alone tells all of a whole RAID 6; other levels need contents that tell their place.
-    let solved = raid6::infer(&left);
-    if solved.iter().all(|candidate| candidate.score < 90) {
-        candidates.extend(infer::infer(&left));
-    }
+    let solved: Vec<Candidate> = same_sizes(&left).iter().flat_map(|pile| raid6::infer(pile)).collect();
+    let known: Vec<&Slot> = solved
+        .iter()
+        .filter(|candidate| candidate.score >= infer::SOLVED)
+        .flat_map(|candidate| candidate.slots.iter().flatten())
+        .collect();
+    let is_known = |image: &Image| known.iter().any(|slot| slot.is_on(image));
+    let unsolved: Vec<&Image> = left.iter().copied().filter(|image| !is_known(image)).collect();
+    candidates.extend(infer::infer(&unsolved));
     candidates.extend(solved);
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
+    let alone = alone(&left, &candidates);
+    candidates.extend(alone);
     Plan { candidates }
 }
 
+/// Members with the same array UUID together.
+pub(crate) fn by_array<'a>(members: &[&'a (usize, Superblock)]) -> Vec<Vec<&'a (usize, Superblock)>> {
+    let mut groups: BTreeMap<[u8; 16], Vec<&(usize, Superblock)>> = BTreeMap::new();
+    for member in members {
+        groups.entry(member.1.array_uuid).or_default().push(member);
+    }
+    groups.into_values().collect()
+}
+
+/// All of them, and where there are partitions of several sizes, those of each size.
+fn same_sizes<'a>(images: &[&'a Image]) -> Vec<Vec<&'a Image>> {
+    let mut sizes: BTreeMap<u64, Vec<&Image>> = BTreeMap::new();
+    for image in images {
+        sizes.entry(image.device.size().unwrap_or(0)).or_default().push(image);
+    }
+    let mut piles: Vec<Vec<&Image>> = sizes.into_values().collect();
+    if piles.len() > 1 {
+        piles.push(images.to_vec());
+    }
+    piles
+}
+
+/// What belongs to no array that was found and has something on it of its own.
+fn alone(left: &[&Image], candidates: &[Candidate]) -> Vec<Candidate> {
+    let sure = candidates.iter().filter(|candidate| candidate.score > infer::TIED);
+    let used: Vec<&Slot> = sure.flat_map(|candidate| candidate.slots.iter().flatten()).collect();
+    let single = |image: &&Image| {
+        let size = image.device.size().ok().filter(|size| *size > 0)?;
+        if used.iter().any(|slot| slot.is_on(image)) {
+            return None;
+        }
+        let (found, _) = formats::probe_damaged(&*image.device).ok()?;
+        let fits = |found: &formats::Found| {
+            !matches!(found.kind, formats::Kind::Md(_)) && found.size.is_none_or(|said| said <= size)
+        };
+        if found.is_empty() || !found.iter().all(fits) {
+            return None;
+        }
+        let (level, layout) = Shape::Linear.codes();
+        let name =
+            image.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let array = image.partition.map_or_else(|| name.clone(), |number| format!("{name}-p{number}"));
+        let candidate = Candidate {
+            array,
+            score: 0,
+            reasons: vec!["it is a member of no array that was found".to_owned()],
+            level,
+            layout,
+            shape: String::new(),
+            chunk: 0,
+            slots: vec![Some(image.slot(0, size / 512 * 512))],
+            left_out: Vec::new(),
+            reshape: None,
+        };
+        let scored = score::scored(candidate, false, left);
+        (scored.score > infer::TIED).then_some(scored)
+    };
+    left.iter().filter_map(single).collect()
+}
+
 /// What the superblocks of one array say.
-fn candidate(images: &[Image], group: &[&(usize, Superblock)], newest: &Superblock) -> Candidate {
+pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newest: &Superblock) -> Candidate {
     let mut reasons = Vec::new();
     let mut left_out = Vec::new();
     let reshape = newest.reshape.map(|reshape| Reshaping {
@@ -203,7 +268,7 @@ fn candidate(images: &[Image], group: &[&(usize, Superblock)], newest: &Superblo
     let tolerated = shape.map_or(0, |shape| shape.tolerates(disks.min(usize::from(u16::MAX)) as u16));
     for stale in [false, true] {
         for (image, superblock) in ordered.iter().filter(|(_, superblock)| fresh(superblock) != stale) {
-            let path = &images[*image].path;
+            let (path, name) = (&images[*image].path, images[*image].name());
             let mut leave = |reason: String| left_out.push(LeftOut { path: path.clone(), reason });
             let Some(role) = slot_of(superblock, newest, stale) else {
                 leave("it has no slot: a spare, a journal, or thrown out".to_owned());
@@ -230,17 +295,22 @@ fn candidate(images: &[Image], group: &[&(usize, Superblock)], newest: &Superblo
                 }
                 if clean_by.is_none() {
                     reasons.push(format!(
-                        "{} is used although it is {behind} events behind: without it too few members are left",
-                        path.display()
+                        "{name} is used although it is {behind} events behind: without it too few members are left"
                     ));
                 }
             }
-            let mut slot = slot_for(&images[*image], superblock);
+            let mut slot = slot_for(images[*image], superblock);
+            if !slot.doubtful.is_empty() {
+                let bytes: u64 = slot.doubtful.iter().map(|(_, length)| length).sum();
+                reasons.push(format!(
+                    "{name} lists {bytes} bytes in its bad-block log: they are read from it only where nothing else \
+                     helps"
+                ));
+            }
             if let Some(clean_by) = clean_by {
                 reasons.push(format!(
-                    "{} is {behind} events behind: of it only what the write-intent bitmap calls unchanged is used, \
-                     where the others don't do",
-                    path.display()
+                    "{name} is {behind} events behind: of it only what the write-intent bitmap calls unchanged is \
+                     used, where the others don't do"
                 ));
                 slot.clean_by = Some(clean_by);
             }
@@ -283,14 +353,20 @@ fn slot_for(image: &Image, superblock: &Superblock) -> Slot {
         used => used,
     };
     let new_data_offset = superblock.reshape.map(|reshape| reshape.data_offset);
+    let new_data_offset = new_data_offset.filter(|offset| *offset != superblock.data_offset);
     Slot {
-        path: image.path.clone(),
-        map: image.map.clone(),
-        data_offset: superblock.data_offset,
-        size,
         valid: superblock.recovered,
-        new_data_offset: new_data_offset.filter(|offset| *offset != superblock.data_offset),
-        clean_by: None,
+        new_data_offset: new_data_offset.map(|offset| image.start + offset),
+        doubtful: bitmaps::bad_blocks(image, superblock),
+        ..image.slot(superblock.data_offset, size)
+    }
+}
+
+impl Slot {
+    /// Whether it lies on this image or partition.
+    pub(crate) fn is_on(&self, image: &Image) -> bool {
+        let end = image.start.saturating_add(image.device.size().unwrap_or(0));
+        self.path == image.path && (image.start..end).contains(&self.data_offset)
     }
 }
 
@@ -325,8 +401,23 @@ impl Candidate {
         self.assemble(&devices)
     }
 
+    /// The array over images that are open already; those that are not are opened.
+    ///
+    /// # Errors
+    /// As [`Candidate::open`].
+    pub(crate) fn open_among(&self, images: &[&Image]) -> Result<ArrayDevice, RescueError> {
+        let open = |slot: &Slot| match images.iter().find(|image| image.path == slot.path) {
+            Some(image) => Ok(Arc::clone(&image.disk)),
+            None => Image::open_with(&slot.path, slot.map.as_deref()).map(|image| image.device),
+        };
+        let devices = self.slots.iter().map(|slot| slot.as_ref().map(open).transpose());
+        let devices = devices.collect::<Result<Vec<_>, _>>()?;
+        self.check(&devices)?;
+        self.assemble(&devices)
+    }
+
     /// What a person may have got wrong who edited the plan.
-    fn check(&self, devices: &[Option<Arc<dyn BlockDevice>>]) -> Result<(), RescueError> {
+    pub(crate) fn check(&self, devices: &[Option<Arc<dyn BlockDevice>>]) -> Result<(), RescueError> {
         let refuse = |slot: usize, why: String| RescueError::Slot { array: self.array.clone(), slot, why };
         for (index, (slot, device)) in self.slots.iter().zip(devices).enumerate() {
             let (Some(slot), Some(device)) = (slot, device) else { continue };
@@ -409,7 +500,10 @@ impl Candidate {
             let device = devices.get(index)?.clone()?;
             let start = slot.new_data_offset.filter(|_| new).unwrap_or(slot.data_offset);
             let clean = clean.get(index).cloned().flatten();
-            Some(Source { device, start, valid: slot.valid.unwrap_or(u64::MAX), clean })
+            let mut doubtful = RangeSet::new();
+            slot.doubtful.iter().for_each(|(at, length)| doubtful.insert(*at..at.saturating_add(*length)));
+            let doubtful = (!slot.doubtful.is_empty()).then(|| Arc::new(doubtful));
+            Some(Source { device, start, valid: slot.valid.unwrap_or(u64::MAX), clean, doubtful })
         };
         Ok(Section { geometry, sources: (0..disks).map(source).collect() })
     }

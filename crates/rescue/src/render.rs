@@ -17,6 +17,18 @@ pub fn render_scan(scan: &Scan) -> String {
         for problem in &image.problems {
             line(&mut text, format_args!("    problem: {problem}"));
         }
+        for partition in &image.partitions {
+            let holds = if partition.holds.is_empty() {
+                "nothing recognised".to_owned()
+            } else {
+                partition.holds.join("; ")
+            };
+            let (number, size) = (partition.number, bytes(partition.size));
+            line(&mut text, format_args!("    partition {number}: {size}, {holds}"));
+            for problem in &partition.problems {
+                line(&mut text, format_args!("        problem: {problem}"));
+            }
+        }
     }
     for array in &scan.arrays {
         let name = array.name.as_deref().unwrap_or("without a name");
@@ -46,9 +58,15 @@ pub fn render_scan(scan: &Scan) -> String {
                 MemberState::Duplicate => "a copy of another image".to_owned(),
                 MemberState::NoSlot => "no slot: spare, journal or faulty".to_owned(),
             };
+            let partition =
+                member.partition.map_or_else(String::new, |number| format!(" (partition {number})"));
             line(
                 &mut text,
-                format_args!("    slot {slot}: {}, updated {}, {state}", member.path, utc(member.updated)),
+                format_args!(
+                    "    slot {slot}: {}{partition}, updated {}, {state}",
+                    member.path,
+                    utc(member.updated)
+                ),
             );
         }
         for contradiction in &array.contradictions {

@@ -16,9 +16,22 @@ pub struct Scan {
     pub images: Vec<ImageSummary>,
     /// The arrays, the one with the latest update first.
     pub arrays: Vec<ArraySummary>,
-    /// The superblocks: number of the image, and what is there.
+    /// The images and their partitions.
+    #[serde(skip)]
+    pub(crate) units: Vec<Unit>,
+    /// The superblocks: number of the unit, and what is there.
     #[serde(skip)]
     pub(crate) superblocks: Vec<(usize, Superblock)>,
+}
+
+/// Whatever may be a member: an image, or a partition of one.
+#[derive(Clone, Debug)]
+pub(crate) struct Unit {
+    pub(crate) image: Image,
+    /// Number of the image in [`Scan::images`].
+    pub(crate) of: usize,
+    /// It may be a member that has lost its superblock: no partition of it is, and it is not there twice.
+    pub(crate) bare: bool,
 }
 
 /// What one image is.
@@ -30,6 +43,23 @@ pub struct ImageSummary {
     pub size: u64,
     /// Bytes that its map says are bad.
     pub bad: u64,
+    /// What was recognised on it, in words.
+    pub holds: Vec<String>,
+    /// What looks wrong.
+    pub problems: Vec<String>,
+    /// Its partitions, if it has any.
+    pub partitions: Vec<PartitionSummary>,
+}
+
+/// What one partition is.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartitionSummary {
+    /// Its number.
+    pub number: u32,
+    /// Where it begins on the disk, bytes.
+    pub start: u64,
+    /// Its size, bytes.
+    pub size: u64,
     /// What was recognised on it, in words.
     pub holds: Vec<String>,
     /// What looks wrong.
@@ -88,6 +118,8 @@ pub struct MemberSummary {
     pub image: usize,
     /// Its path.
     pub path: String,
+    /// Which partition of it is the member, if not all of it is.
+    pub partition: Option<u32>,
     /// The slot it says it has.
     pub slot: Option<u16>,
     /// Its event count.
@@ -98,53 +130,65 @@ pub struct MemberSummary {
     pub state: MemberState,
 }
 
-/// Looks at all images. What can't be read or is damaged is noted, and the rest goes on.
+/// Looks at all images, and at the partitions on them. What can't be read or is damaged is noted, and the rest goes on.
 pub fn scan(images: &[Image]) -> Scan {
-    let mut summaries = Vec::new();
-    let mut superblocks = Vec::new();
+    let mut scan =
+        Scan { images: Vec::new(), arrays: Vec::new(), units: Vec::new(), superblocks: Vec::new() };
     for (number, image) in images.iter().enumerate() {
-        let (summary, found) = look(images, number, image);
-        let same = images[..number].iter().any(|other| is_same(other, image));
-        // A second path to the same file adds nothing.
-        superblocks.extend(found.into_iter().filter(|_| !same).map(|superblock| (number, superblock)));
-        summaries.push(summary);
+        let (summary, units, superblocks) = look(images, number, image);
+        scan.images.push(summary);
+        let first = scan.units.len();
+        scan.units.extend(units);
+        scan.superblocks.extend(superblocks.into_iter().map(|(unit, superblock)| (first + unit, superblock)));
     }
     let mut groups: BTreeMap<[u8; 16], Vec<usize>> = BTreeMap::new();
-    for (index, (_, superblock)) in superblocks.iter().enumerate() {
+    for (index, (_, superblock)) in scan.superblocks.iter().enumerate() {
         groups.entry(superblock.array_uuid).or_default().push(index);
     }
     let mut arrays: Vec<ArraySummary> = groups
         .into_values()
         .map(|group| {
             let members: Vec<&(usize, Superblock)> =
-                group.into_iter().map(|index| &superblocks[index]).collect();
-            summarize(&summaries, &members)
+                group.into_iter().map(|index| &scan.superblocks[index]).collect();
+            summarize(&scan.units, &members)
         })
         .collect();
     arrays.sort_by_key(|array| std::cmp::Reverse((array.created, array.updated)));
-    Scan { images: summaries, arrays, superblocks }
+    scan.arrays = arrays;
+    scan
 }
 
 fn is_same(one: &Image, other: &Image) -> bool {
     one.identity.is_some() && one.identity == other.identity
 }
 
-fn look(images: &[Image], number: usize, image: &Image) -> (ImageSummary, Vec<Superblock>) {
+/// What an image is; the units on it, the whole first; the superblocks with the numbers of the units.
+fn look(
+    images: &[Image],
+    number: usize,
+    image: &Image,
+) -> (ImageSummary, Vec<Unit>, Vec<(usize, Superblock)>) {
     let mut summary = ImageSummary {
         path: image.path.to_string_lossy().into_owned(),
         size: 0,
         bad: 0,
         holds: Vec::new(),
         problems: Vec::new(),
+        partitions: Vec::new(),
     };
     if let Some(other) = images[..number].iter().find(|other| is_same(other, image)) {
         summary.problems.push(format!("it is the same file or disk as {}", other.path.display()));
+        // A second path to the same file adds nothing.
+        let unit = Unit { image: image.clone(), of: number, bare: false };
+        summary.size = image.device.size().unwrap_or(0);
+        return (summary, vec![unit], Vec::new());
     }
+    let mut units = vec![Unit { image: image.clone(), of: number, bare: true }];
     let size = match image.device.size() {
         Ok(size) => size,
         Err(error) => {
             summary.problems.push(error.to_string());
-            return (summary, Vec::new());
+            return (summary, units, Vec::new());
         }
     };
     summary.size = size;
@@ -154,23 +198,67 @@ fn look(images: &[Image], number: usize, image: &Image) -> (ImageSummary, Vec<Su
     if size == 0 {
         summary.problems.push("it is empty".to_owned());
     }
-    match formats::probe_damaged(&*image.device) {
-        Ok((found, missed)) => {
-            summary.holds = found.iter().map(ToString::to_string).collect();
-            // Bad sectors are counted above; a read that fails without a map says more.
-            summary.problems.extend(missed.filter(|_| summary.bad == 0).map(|error| error.to_string()));
-        }
-        Err(error) => summary.problems.push(error.to_string()),
+    let (holds, problems) = recognise(&*image.device, summary.bad == 0);
+    summary.holds = holds;
+    summary.problems.extend(problems);
+    let (own, problems) = superblocks_of(&*image.device, size);
+    summary.problems.extend(problems);
+    let mut superblocks: Vec<(usize, Superblock)> =
+        own.into_iter().map(|superblock| (0, superblock)).collect();
+    let (partitions, inside) = image.partitions();
+    // The superblock at a disk's end may be that of its last partition.
+    let within = |superblock: &Superblock| {
+        let end = |partition: &Image| partition.start + partition.device.size().unwrap_or(0);
+        partitions.iter().any(|partition| (partition.start..end(partition)).contains(&superblock.offset))
+    };
+    superblocks.retain(|(_, superblock)| superblock.version != MdVersion::V0_90 || !within(superblock));
+    // Where an array begins with its member, so does its partition table.
+    if superblocks.iter().any(|(_, superblock)| superblock.data_offset == 0) {
+        return (summary, units, superblocks);
     }
-    let mut superblocks = Vec::new();
+    units[0].bare = partitions.is_empty() || !inside;
+    for partition in partitions {
+        let size = partition.device.size().unwrap_or(0);
+        let (holds, mut problems) = recognise(&*partition.device, summary.bad == 0);
+        let (own, told) = superblocks_of(&*partition.device, size);
+        problems.extend(told);
+        superblocks.extend(own.into_iter().map(|superblock| (units.len(), superblock)));
+        summary.partitions.push(PartitionSummary {
+            number: partition.partition.unwrap_or(0),
+            start: partition.start,
+            size,
+            holds,
+            problems,
+        });
+        units.push(Unit { image: partition, of: number, bare: inside });
+    }
+    (summary, units, superblocks)
+}
+
+/// What is recognised on a device, in words, and what is wrong with it. Without `strict`, places that can't be read are not
+/// told.
+fn recognise(device: &dyn BlockDevice, strict: bool) -> (Vec<String>, Vec<String>) {
+    match formats::probe_damaged(device) {
+        Ok((found, missed)) => {
+            // Bad sectors of a map are counted; a read that fails without one says more.
+            let missed = missed.filter(|_| strict).map(|error| error.to_string());
+            (found.iter().map(ToString::to_string).collect(), missed.into_iter().collect())
+        }
+        Err(error) => (Vec::new(), vec![error.to_string()]),
+    }
+}
+
+/// The superblocks of a device of `size` bytes, and what is wrong with those that are damaged.
+pub(crate) fn superblocks_of(device: &dyn BlockDevice, size: u64) -> (Vec<Superblock>, Vec<String>) {
+    let (mut superblocks, mut problems) = (Vec::new(), Vec::new());
     for version in MdVersion::ALL {
-        match read_superblock(&*image.device, version, size) {
+        match read_superblock(device, version, size) {
             None => {}
             Some(Ok(superblock)) => superblocks.push(superblock),
-            Some(Err(problem)) => summary.problems.push(problem),
+            Some(Err(problem)) => problems.push(problem),
         }
     }
-    (summary, superblocks)
+    (superblocks, problems)
 }
 
 /// The superblock of this version; `None` if there is none, or what is wrong with it.
@@ -209,7 +297,7 @@ pub(crate) fn freshest<'a>(members: &[&'a (usize, Superblock)]) -> Option<&'a Su
     members.iter().map(|(_, superblock)| superblock).max_by_key(|superblock| key(superblock))
 }
 
-fn summarize(images: &[ImageSummary], members: &[&(usize, Superblock)]) -> ArraySummary {
+fn summarize(units: &[Unit], members: &[&(usize, Superblock)]) -> ArraySummary {
     // There is at least one member in every group; an empty one would have no array to tell about.
     let newest = freshest(members);
     let events = newest.map_or(0, |newest| newest.events);
@@ -230,9 +318,11 @@ fn summarize(images: &[ImageSummary], members: &[&(usize, Superblock)]) -> Array
             MemberState::Stale
         };
         seen.extend(identity);
+        let unit = &units[*image];
         list.push(MemberSummary {
-            image: *image,
-            path: images[*image].path.clone(),
+            image: unit.of,
+            path: unit.image.path.to_string_lossy().into_owned(),
+            partition: unit.image.partition,
             slot,
             events: superblock.events,
             updated: superblock.updated,
@@ -243,7 +333,7 @@ fn summarize(images: &[ImageSummary], members: &[&(usize, Superblock)]) -> Array
     let missing =
         (0..raid_disks).filter(|slot| !list.iter().any(|member| member.slot.map(u32::from) == Some(*slot)));
     let missing = missing.collect();
-    let contradictions = newest.map_or_else(Vec::new, |newest| contradictions(images, members, newest));
+    let contradictions = newest.map_or_else(Vec::new, |newest| contradictions(units, members, newest));
     ArraySummary {
         uuid: newest.map(|newest| uuid_text(newest.array_uuid)).unwrap_or_default(),
         name: newest.and_then(|newest| newest.name.clone()),
@@ -262,14 +352,10 @@ fn summarize(images: &[ImageSummary], members: &[&(usize, Superblock)]) -> Array
 }
 
 /// Where members do not agree on what all of them ought to say alike.
-fn contradictions(
-    images: &[ImageSummary],
-    members: &[&(usize, Superblock)],
-    newest: &Superblock,
-) -> Vec<String> {
+fn contradictions(units: &[Unit], members: &[&(usize, Superblock)], newest: &Superblock) -> Vec<String> {
     let mut said = Vec::new();
     for (image, own) in members {
-        let path = &images[*image].path;
+        let path = units[*image].image.name();
         let mut compare = |what: &str, own: &dyn std::fmt::Display, newest: &dyn std::fmt::Display| {
             if own.to_string() != newest.to_string() {
                 said.push(format!("{path} says {what} {own}, the newest member says {newest}"));

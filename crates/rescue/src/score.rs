@@ -3,13 +3,14 @@
 use device::BlockDevice;
 use geometry::md::Shape;
 
-use crate::{ArrayDevice, Candidate, content};
+use crate::{ArrayDevice, Candidate, Image, content};
 
 /// Rows of one sector whose parity is looked at.
 const SAMPLES: u64 = 512;
 
-/// The candidate with its score, and the reasons for it. `unproven` says that its superblocks were never used.
-pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
+/// The candidate, whose members are among `images`, with its score and the reasons for it. `unproven` says that its
+/// superblocks were never used.
+pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]) -> Candidate {
     let empty = candidate
         .slots
         .iter()
@@ -36,7 +37,7 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool) -> Candidate {
         .filter(|reason| reason.contains("events behind"))
         .map(|_| 1)
         .sum::<i32>();
-    match candidate.open() {
+    match candidate.open_among(images) {
         Err(error) => {
             score = 0;
             candidate.reasons.push(error.to_string());

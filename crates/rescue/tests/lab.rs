@@ -73,6 +73,7 @@ fn true_candidate(case: &Path, truth: &Value) -> Option<Candidate> {
             valid: None,
             new_data_offset: None,
             clean_by: None,
+            doubtful: Vec::new(),
         });
     }
     Some(Candidate {

@@ -202,7 +202,16 @@ fn change(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Told, SetError> {
                 }
             }
         }
-        Action::Generate => Told::text(set.config().generate(&device)),
+        Action::Generate => {
+            let mut config = set.config();
+            if let Some(design) = set.layout().level().design() {
+                match unit.units().write_design(unit.number(), design) {
+                    Ok(path) => config.design_files.push(path.to_string_lossy().into_owned()),
+                    Err(error) => return Ok(Told::error(error)),
+                }
+            }
+            Told::text(config.generate(&device))
+        }
         Action::Status => status(unit, invocation),
         Action::Progress => {
             let (set_status, jobs) = (set.status(), unit.progress());

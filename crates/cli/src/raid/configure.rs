@@ -7,9 +7,11 @@ use std::sync::Arc;
 use device::{Access, BlockDevice, FileDevice};
 use protocol::told::{Errno, Told};
 use raidset::config::{ABSENT, Config, MAX_NAME};
+use raidset::design::Design;
 use raidset::extension::Extension;
 use raidset::judge::{Candidate, FoundSet, Member, complete, group};
 use raidset::label::{Label, Root};
+use raidset::layout::Level;
 use raidset::raidctl::Invocation;
 use raidset::set::{ConfigureError, Parameters, RaidSet, Slot, Status};
 
@@ -34,9 +36,21 @@ fn parse(file: &str) -> Result<Config, Told> {
     Config::parse(file, &text, parts::wedge).map_err(bad_file)
 }
 
+/// The block design that a configuration names, if its level needs one.
+fn design(config: &Config) -> Result<Option<&'static Design>, Told> {
+    if !Level::needs_design(config.letter) {
+        return Ok(None);
+    }
+    let name =
+        config.design_files.first().ok_or_else(|| bad_file("the layout section names no block design"))?;
+    let text =
+        std::fs::read_to_string(name).map_err(|error| bad_file(format!("cannot read {name}: {error}")))?;
+    Design::parse(&text).map(Some).map_err(|error| bad_file(format!("{name}: {error}")))
+}
+
 /// `-t`.
 pub(crate) fn check_file(file: &str) -> Told {
-    match parse(file) {
+    match parse(file).and_then(|config| design(&config)) {
         Ok(_) => Told::nothing(),
         Err(told) => told,
     }
@@ -89,17 +103,21 @@ pub(crate) fn configure(
     let Some(number) = unit_number(&invocation.device) else {
         return Ok(Told::no_device(&invocation.device));
     };
-    let parameters = match Parameters::of_config(&config) {
+    let design = match design(&config) {
+        Ok(design) => design,
+        Err(told) => return Ok(told),
+    };
+    let parameters = match Parameters::with_design(&config, design) {
         Ok(parameters) => parameters,
         Err(error) => return Ok(configure_failed(error)),
     };
-    let (mut autospare, mut journal) = (None, false);
+    let (mut autospare, mut journal) = (None, None);
     for option in &invocation.options {
         match option.as_str() {
             "autospare" => autospare = Some(true),
             "noautospare" => autospare = Some(false),
-            "journal" => journal = true,
-            "nojournal" => journal = false,
+            "journal" => journal = Some(true),
+            "nojournal" => journal = Some(false),
             other => return Ok(Told::error(unknown_option(other))),
         }
     }
@@ -136,7 +154,7 @@ pub(crate) fn configure(
         return Ok(would_configure(number, parameters, &column_slots, force));
     }
     let runner = host::runner();
-    let configured = if force && journal {
+    let configured = if force && journal == Some(true) {
         RaidSet::configure_with_journal(number, parameters, column_slots, spare_slots, runner)
     } else {
         RaidSet::configure(number, parameters, column_slots, spare_slots, force, runner)
@@ -148,7 +166,15 @@ pub(crate) fn configure(
     if let Some(on) = autospare {
         set.set_autospare(on);
     }
-    if journal && let Err(error) = set.set_journal(true) {
+    if set.dropped_journal() {
+        eprintln!(
+            "{}: the components have a journal, which is left out since their labels disagree: -i, then -o journal for a new one",
+            context.program
+        );
+    }
+    if let Some(on) = journal
+        && let Err(error) = set.set_journal(on)
+    {
         let _ = set.close();
         return Ok(configure_failed(error));
     }
@@ -166,7 +192,7 @@ pub(crate) fn configure(
 
 /// What `-n` says.
 fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force: bool) -> Told {
-    use raidset::judge::{Found, check};
+    use raidset::judge::{Found, judge};
     let found: Vec<Found> = columns
         .iter()
         .map(|slot| match slot.device.as_ref().map(|device| Label::read(&**device)) {
@@ -175,7 +201,7 @@ fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force:
             _ => Found::Absent,
         })
         .collect();
-    let verdict = check(parameters.level, &found, force);
+    let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);
     let mut out = format!("would configure raid{number} as {} over:\n", parameters.level);
     for (slot, failed) in columns.iter().zip(&verdict.failed) {
         out += &format!("{:>20}: {}\n", slot.name, if *failed { "failed" } else { "optimal" });
@@ -399,9 +425,12 @@ fn take(
         .map(part)
         .collect();
     // The record names units below, which have to be held while this one is used.
-    let letter = label.level();
-    let Some(level) = letter else {
-        return Ok(Err(ConfigureError::Level { letter: label.letter().unwrap_or('?') }.to_string()));
+    let letter = label.letter().unwrap_or('?');
+    let extensions = seen.iter().filter_map(|one| one.extension.as_ref());
+    let design =
+        Extension::best(extensions, label.serial_number, set.mod_counter).and_then(|best| best.known.design);
+    let Some(level) = Level::with_design(letter, design) else {
+        return Ok(Err(ConfigureError::Level { letter }.to_string()));
     };
     let parameters = Parameters {
         level,

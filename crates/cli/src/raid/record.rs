@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use pool::types::Guid;
+use raidset::design::Design;
 use raidset::layout::Level;
 use raidset::set::{Known, Parameters};
 use serde::{Deserialize, Serialize};
@@ -75,7 +76,7 @@ impl Record {
     /// What the set is.
     pub(crate) fn parameters(&self) -> Option<Parameters> {
         Some(Parameters {
-            level: Level::from_letter(self.level)?,
+            level: Level::with_design(self.level, self.known().and_then(|known| known.design))?,
             sectors_per_unit: self.sectors_per_unit,
             units_per_parity_unit: self.units_per_parity_unit,
             units_per_recon_unit: self.units_per_recon_unit,
@@ -203,6 +204,16 @@ impl Units {
         let text =
             serde_json::to_string_pretty(record).map_err(|error| Failure::refused(error.to_string()))?;
         self.replace(&self.path(record.unit), &text)
+    }
+
+    /// Writes the block design of a unit to a file that its configuration can name.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub(crate) fn write_design(&self, unit: u32, design: &Design) -> Outcome<PathBuf> {
+        let path = self.dir.join(format!("raid{unit}.design"));
+        self.replace(&path, &design.text())?;
+        Ok(path)
     }
 
     fn replace(&self, path: &Path, text: &str) -> Outcome {

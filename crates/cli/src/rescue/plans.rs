@@ -84,9 +84,18 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
     }
     let mut plan = rescue::plan(&images, &rescue::scan(&images));
     // The plan is used from other folders as well.
-    for slot in plan.candidates.iter_mut().flat_map(|candidate| candidate.slots.iter_mut().flatten()) {
-        slot.path = std::path::absolute(&slot.path).unwrap_or_else(|_| slot.path.clone());
-        slot.map = slot.map.take().map(|map| std::path::absolute(&map).unwrap_or(map));
+    let whole = |path: &mut std::path::PathBuf| {
+        if let Ok(absolute) = std::path::absolute(&*path) {
+            *path = absolute;
+        }
+    };
+    for candidate in &mut plan.candidates {
+        for slot in candidate.slots.iter_mut().flatten() {
+            whole(&mut slot.path);
+            slot.map.iter_mut().for_each(whole);
+            slot.clean_by.iter_mut().for_each(|bitmap| whole(&mut bitmap.path));
+        }
+        candidate.left_out.iter_mut().for_each(|left| whole(&mut left.path));
     }
     if args.check {
         checkers::rank(&mut plan)?;

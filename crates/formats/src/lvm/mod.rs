@@ -11,9 +11,6 @@
 //! can't be right are left out and listed. What old generations say can be assembled as well
 //! ([`Lvm::generations`], [`Group::at`]): that is how removed volumes come back.
 //!
-//! For readers that open volumes by name, [`physical_volume`] and [`VolumeGroup`] show the same by names, and
-//! only of groups in which all makes sense.
-//!
 //! Sizes and offsets are bytes everywhere. The formats are described in LVM2's `layout.h` and the kernel's
 //! `Documentation/admin-guide/device-mapper`.
 
@@ -22,7 +19,6 @@ mod assemble;
 mod group;
 mod label;
 mod map;
-mod named;
 mod raid_meta;
 mod segment;
 mod snapshot;
@@ -34,9 +30,6 @@ pub use assemble::{Group, Lvm, PvScan, Snapshot};
 pub use group::{GroupMetadata, PvEntry, Volume};
 pub use label::{AreaRange, PvLabel, RawLabel};
 pub use map::{Place, Run};
-pub use named::{
-    Area, LogicalVolume, PhysicalVolume, Segment, SegmentKind, VolumeGroup, older_texts, physical_volume,
-};
 pub use raid_meta::RaidMeta;
 pub use segment::{Extent, Mapping, RaidImage, RaidSet, VolumeSegment};
 pub use snapshot::{Exception, SnapshotStore};

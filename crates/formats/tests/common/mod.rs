@@ -11,7 +11,8 @@ use device::{BlockDevice, MemoryDevice};
 
 /// Path of a fixture.
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    // Other crates' tests use these as well.
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../formats/tests/fixtures")).join(name)
 }
 
 /// The image `NAME.img.zst` as a device of that name; takes memory only where it is not zero. Each is

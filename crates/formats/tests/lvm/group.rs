@@ -1,9 +1,7 @@
 //! Groups from labels and metadata areas that are whole, old, or in part gone.
 
 use device::BlockDevice;
-use formats::lvm::{
-    Group, GroupMetadata, Lvm, PvScan, SegmentKind, Standing, VolumeGroup, older_texts, physical_volume,
-};
+use formats::lvm::{Group, GroupMetadata, Lvm, PvScan, Standing};
 
 use crate::common::{bytes, flipped, image, truncated, zeroed};
 use crate::reader::Lab;
@@ -160,21 +158,6 @@ fn unreadable_sectors_cost_only_what_lies_there() {
 }
 
 #[test]
-fn by_name() {
-    let lab = Lab::all_kinds();
-    let volume = physical_volume(&lab.devices[0]).unwrap().expect("it is one");
-    assert_eq!(Some(&volume.id), lab.scans[0].label.as_ref().map(|label| &label.uuid));
-    let group = VolumeGroup::parse(volume.current.as_deref().expect("it has a text")).expect("all is well");
-    assert_eq!(group.seqno, lab.group().volumes.seqno);
-    let names = |member: &str| (format!("raid1_rmeta_{member}"), format!("raid1_rimage_{member}"));
-    let members = ["0", "1", "2"].map(names).to_vec();
-    let wanted = SegmentKind::Raid { kind: "raid1".to_owned(), chunk: 0, members };
-    assert_eq!(group.volume("raid1").expect("it is there").segments[0].kind, wanted);
-    let older = older_texts(&lab.devices[0], &volume).unwrap();
-    assert!(
-        older
-            .iter()
-            .any(|text| VolumeGroup::parse(text).is_some_and(|group| group.volume("older").is_some()))
-    );
-    assert_eq!(physical_volume(&device::MemoryDevice::new("empty", 1 << 20)).unwrap(), None);
+fn nothing_is_no_physical_volume() {
+    assert_eq!(PvScan::read(&device::MemoryDevice::new("empty", 1 << 20)).unwrap(), None);
 }

@@ -14,11 +14,18 @@ pub(crate) struct Cache {
     blocks: LruCache<(u64, u64), Bytes>,
     block_bytes: u64,
     bound: u64,
+    /// Bytes of the bound that somebody else uses.
+    aside: u64,
 }
 
 impl Cache {
     pub(crate) fn new(bound: u64) -> Self {
-        Self { nodes: LruCache::unbounded(), blocks: LruCache::unbounded(), block_bytes: 0, bound }
+        Self { nodes: LruCache::unbounded(), blocks: LruCache::unbounded(), block_bytes: 0, bound, aside: 0 }
+    }
+
+    /// Bytes that it may use.
+    pub(crate) fn bound(&self) -> u64 {
+        self.bound
     }
 
     pub(crate) fn node(&mut self, address: u64, birth: u64) -> Option<Arc<Node>> {
@@ -49,7 +56,17 @@ impl Cache {
         if let Some(old) = self.blocks.put((address, birth.0), block) {
             self.block_bytes -= old.len() as u64;
         }
-        let room = self.bound.saturating_sub((self.nodes.len() * NODE_SIZE) as u64);
+        self.trim();
+    }
+
+    /// Leaves so many bytes of the bound to somebody else.
+    pub(crate) fn set_aside(&mut self, bytes: u64) {
+        self.aside = bytes;
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        let room = self.bound.saturating_sub((self.nodes.len() * NODE_SIZE) as u64 + self.aside);
         while self.block_bytes > room {
             match self.blocks.pop_lru() {
                 Some((_, old)) => self.block_bytes -= old.len() as u64,

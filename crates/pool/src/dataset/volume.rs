@@ -297,6 +297,7 @@ impl Pool {
                 if let Some(dataset) = self.datasets.get_mut(&id) {
                     dataset.dirty.insert(block, Dirty::Data(bytes));
                     self.dirty_bytes += block_size;
+                    self.share_memory();
                 }
             }
             self.changed = true;

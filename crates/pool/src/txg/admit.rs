@@ -10,14 +10,12 @@ use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::types::{DatasetId, GroupId, Logical};
 
-/// Dirty data that is committed without being asked to, bytes.
-pub(crate) const DIRTY_BYTES_MAX: u64 = 64 << 20;
-
 /// Nodes that writers leave free, so that a full pool can still delete: several small commits in a row.
 pub(super) const NODES_RESERVED: u64 = 96;
 
-/// Bytes for which room is looked for at once, at least.
+/// Bytes for which room is looked for at once.
 const AHEAD_BYTES: u64 = 4 << 20;
+const AHEAD_BYTES_MAX: u64 = 64 << 20;
 
 /// Steps of what is being destroyed that a writer waits for at most.
 const STEPS_MAX: usize = 64;
@@ -31,7 +29,7 @@ impl Pool {
     /// # Errors
     /// [`PoolError::NoSpace`] when it does not fit even after everything freed has come back.
     pub(crate) fn admit(&mut self, id: DatasetId, block: u64) -> Result<()> {
-        if self.dirty_bytes >= DIRTY_BYTES_MAX {
+        if self.dirty_bytes >= self.pace.most() {
             self.commit()?;
         }
         let Some(dataset) = self.datasets.get(&id) else { return Ok(()) };
@@ -83,7 +81,7 @@ impl Pool {
         let dirty = self.datasets.values().filter(|dataset| !dataset.dirty.is_empty());
         let piece = dirty.map(|dataset| u64::from(dataset.block_size)).max().unwrap_or(0).max(block_size);
         let entries = self.dirty_entries();
-        let ahead = self.dirty_bytes.clamp(AHEAD_BYTES, DIRTY_BYTES_MAX) / block_size;
+        let ahead = self.dirty_bytes.clamp(AHEAD_BYTES, AHEAD_BYTES_MAX) / block_size;
         for blocks in [ahead, 1] {
             if self.has_room(id, entries + blocks, self.dirty_bytes + blocks * block_size, piece)? {
                 self.room_bytes = (blocks - 1) * block_size;

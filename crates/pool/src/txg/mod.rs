@@ -2,6 +2,7 @@
 //!
 //! - this file: the order of a commit, and the keys of the meta and chunk trees
 //! - `admit`: whether a write still fits
+//! - `pace`: how much is collected before a commit
 //! - `claim`: room that is taken for a block when it is accepted, where space is short
 //! - `place`: logical addresses for extents; whole rows where there is parity
 //! - `prepare`: dirty blocks become extents, trees become nodes; memory only
@@ -42,6 +43,7 @@
 
 mod admit;
 mod claim;
+mod pace;
 mod place;
 mod prepare;
 mod work;
@@ -58,6 +60,7 @@ use crate::report::State;
 use crate::types::{DatasetId, DeviceId, GroupId, Logical};
 
 pub(crate) use claim::Claims;
+pub(crate) use pace::Pace;
 pub(crate) use place::extent_key;
 pub use work::CommitWork;
 use work::Slot;
@@ -145,6 +148,8 @@ pub(crate) fn range_of(any: Key) -> (Key, Key) {
 pub(crate) struct Syncing {
     /// Data that has an address and is not on the devices.
     pub(crate) pieces: Vec<Piece>,
+    /// What its blocks take in memory, bytes.
+    bytes: u64,
     /// Trees are committed: only writing is left.
     pub(crate) prepared: bool,
     /// Its writing, while it is under way.
@@ -256,9 +261,20 @@ impl Pool {
         self.commits_done
     }
 
-    /// Bytes that were written and are in no commit that was begun.
-    pub fn dirty_bytes(&self) -> u64 {
-        self.dirty_bytes
+    /// Whether so much is dirty that a commit should be begun.
+    pub fn commit_wanted(&self) -> bool {
+        self.pace.is_due(self.dirty_bytes)
+    }
+
+    /// Whether so much is dirty that writers should wait for the commit under way.
+    pub fn writers_should_wait(&self) -> bool {
+        self.pace.is_full(self.dirty_bytes)
+    }
+
+    /// Takes from the cache what dirty blocks need beyond their own part of the memory.
+    pub(crate) fn share_memory(&mut self) {
+        let closed = self.syncing.as_ref().map_or(0, |syncing| syncing.bytes);
+        self.core.cache.set_aside(Pace::beyond(self.dirty_bytes + closed));
     }
 
     /// Whether what was written waits for a commit longer than it should.
@@ -292,6 +308,7 @@ impl Pool {
         match self.write_out(outcome) {
             Ok(()) => {
                 self.syncing = None;
+                self.share_memory();
                 self.commits_done = self.commits_begun;
                 self.last_commit = self.core.now();
                 Ok(())

@@ -36,6 +36,7 @@ impl Pool {
         self.commit_extents()?;
         self.commit_meta()?;
         self.changed = false;
+        self.pace.end(self.core.txg, self.core.now());
         if let Some(syncing) = &mut self.syncing {
             syncing.prepared = true;
         }
@@ -71,7 +72,10 @@ impl Pool {
             }
             stored.push(packed.unwrap_or_else(|| out.bytes.clone()));
         }
-        self.dirty_bytes = 0;
+        let closed = std::mem::take(&mut self.dirty_bytes);
+        if let Some(syncing) = &mut self.syncing {
+            syncing.bytes += closed;
+        }
         self.claims.homeless = false;
         let placed = match self.place_all(&outgoing, &stored) {
             Ok(placed) => placed,
@@ -179,6 +183,7 @@ impl Pool {
         };
         let Some(dataset) = self.datasets.get_mut(&out.dataset) else { return Ok(()) };
         dataset.tree.insert(&mut self.core, key, &pointer.encode())?;
+        self.pace.count(u64::from(pointer.length), old.as_ref().map(|old| old.birth));
         dataset.referenced += stored.len() as u64;
         dataset.changed = true;
         self.extents.insert(&mut self.core, extent_key(address), &pointer.extent().encode())?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use device::{BlockDevice, DeviceError, Operation};
+use device::{BlockDevice, DeviceError};
 
 use super::RaidSet;
 use super::io::Piece;
@@ -208,25 +208,5 @@ impl RaidSet {
         }
         *lock(&self.scratch) = buffer;
         doubtful
-    }
-
-    /// Whether the redundancy of a stripe matches its data.
-    fn matches(&self, stripe: &Stripe, units: &[&[u8]]) -> bool {
-        let (data, redundancy) = units.split_at(stripe.data_columns());
-        if self.mirrored() {
-            return redundancy.iter().all(|copy| *copy == data[0]);
-        }
-        redundancy.is_empty() || parity::verify(data, redundancy).unwrap_or(false)
-    }
-
-    /// Makes lost units of a stripe of those that are present.
-    pub(super) fn reconstruct(
-        &self,
-        stripe: &Stripe,
-        present: &[Option<&[u8]>],
-        wanted: &mut [(usize, &mut [u8])],
-    ) -> Result<(), DeviceError> {
-        parity::reconstruct(stripe.data_columns(), present, wanted)
-            .map_err(|error| self.impossible(Operation::Read, stripe, &error))
     }
 }

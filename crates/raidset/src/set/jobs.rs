@@ -342,7 +342,7 @@ impl RaidSet {
         if *cursor >= total && !self.parity_good() {
             self.flush()?;
             self.require_whole()?;
-            self.parity_good.store(true, Ordering::Release);
+            self.note_parity(true);
         }
         Ok(Progress { done: *cursor, total })
     }

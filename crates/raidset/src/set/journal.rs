@@ -178,31 +178,37 @@ impl RaidSet {
         self.open();
         self.journal_reset()?;
         let mut state = self.journal_idle();
-        state.capacity = self.log_capacity(sectors);
-        state.position = state.capacity;
+        let capacity = self.log_capacity(sectors);
         for (_, device) in self.journal_devices(&self.members()) {
-            self.wipe_log(&**device, state.capacity)?;
+            self.wipe_log(&**device, capacity)?;
         }
-        {
-            let mut header = lock(&self.header);
-            header.journal_sectors = sectors;
-            let members = self.members();
-            self.write_extension(&mut header, &members);
+        state.capacity = capacity;
+        if on {
+            self.next_epoch(&mut state)?;
+            drop(state);
+            // Whoever writes without it has begun before. What they write is durable before the components say that there is a journal.
+            self.locks.outlast();
+            self.flush()?;
         }
-        if on { Ok(self.next_epoch(&mut state)?) } else { Ok(()) }
+        let mut header = lock(&self.header);
+        header.journal_sectors = sectors;
+        let members = self.members();
+        self.write_extension(&mut header, &members);
+        Ok(())
     }
 
-    /// Takes the journal of a set that is being made into use.
-    pub(super) fn start_journal(&self) {
+    /// Takes the journal of a set that is being made into use; false if there is none.
+    pub(super) fn start_journal(&self) -> bool {
         let sectors = lock(&self.header).journal_sectors;
         let mut state = lock(&self.journal.state);
         state.capacity = self.log_capacity(sectors);
         if state.capacity == 0 {
-            return;
+            return false;
         }
         state.epoch = self.greatest_epoch();
         // The first record begins a new epoch.
         state.position = state.capacity;
+        true
     }
 
     /// The devices that hold or are to hold columns.
@@ -372,6 +378,9 @@ impl RaidSet {
 
     /// A record was not carried out to the end: it must not be after a power cut either, when stripes have moved on.
     pub(super) fn journal_disown(&self) {
+        if self.journal().is_some() {
+            self.note_parity(false);
+        }
         // What fails here fails the next write, too.
         let _ = self.journal_reset();
     }

@@ -10,11 +10,13 @@
 //! u8 flags (1 parity good, 2 spares start by themselves)
 //! u64 sectors of the journal behind the data of each component, 0 for none
 //! u8 lost columns that are known; each: u8 column, i32 counter of its label, 512 bytes of regions
+//! with a block design: u8 columns, u8 columns of a block, u8 1 if the parity rotates, u16 length, the columns of all blocks
 //! ```
 //! Numbers are little-endian.
 
 use super::members::{RebuildKind, Status};
 use crate::config::{MAX_NAME, MAX_SPARES};
+use crate::design::Design;
 use crate::layout::MAX_COLUMNS;
 use crate::paritymap::{Bits, MAP_LENGTH};
 
@@ -86,6 +88,8 @@ pub struct Known {
     pub journal_sectors: u64,
     /// What lost columns missed.
     pub missed: Vec<Missed>,
+    /// The block design of a declustered level.
+    pub design: Option<&'static Design>,
 }
 
 const STATUSES: [Status; 6] = [
@@ -185,6 +189,7 @@ impl Known {
             bytes.extend(missed.counter.to_le_bytes());
             bytes.extend(missed.regions.encode());
         }
+        bytes.extend(self.design.map(Design::encode).unwrap_or_default());
         bytes
     }
 
@@ -222,6 +227,7 @@ impl Known {
             let regions = Bits::decode(&from.array::<MAP_LENGTH>()?);
             known.missed.push(Missed { column, counter, regions });
         }
+        known.design = Design::decode(from.0);
         Some(known)
     }
 
@@ -274,6 +280,7 @@ mod tests {
                 autospare,
                 journal_sectors: 77,
                 missed,
+                design: None,
             })
     }
 
@@ -286,6 +293,13 @@ mod tests {
             for end in 0..bytes.len() {
                 prop_assert_eq!(Known::decode(&bytes[..end]), None);
             }
+        }
+
+        #[test]
+        fn a_design_comes_back(known in known()) {
+            let design = Design::parse(crate::design::tests::SEVEN).ok();
+            let known = Known { design, ..known };
+            prop_assert_eq!(Known::decode(&known.encode()), Some(known));
         }
 
         #[test]

@@ -33,6 +33,13 @@ impl StripeLocks {
         self.lock_list(&stripes.collect::<Vec<_>>())
     }
 
+    /// Waits until everybody who holds stripes now has let go of them.
+    pub(super) fn outlast(&self) {
+        let mut now: Vec<u64> = lock(&self.held).iter().copied().collect();
+        now.sort_unstable();
+        now.into_iter().for_each(|stripe| drop(self.lock(stripe)));
+    }
+
     /// As [`Self::lock`], for several in rising order. Everybody takes them in that order, and nobody who holds some asks for more.
     pub(super) fn lock_list(&self, stripes: &[u64]) -> StripeGuard<'_> {
         debug_assert!(stripes.is_sorted(), "locks are taken in order");

@@ -8,6 +8,7 @@
 
 mod admin;
 mod bulk;
+mod code;
 mod header;
 mod io;
 mod jobs;
@@ -15,6 +16,7 @@ mod journal;
 mod known;
 mod locks;
 mod members;
+mod resume;
 mod start;
 mod stripe;
 #[cfg(test)]
@@ -66,6 +68,8 @@ pub struct RaidSet {
     locks: StripeLocks,
     journal: Journal,
     repairs: AtomicU64,
+    /// `-C` could not keep the journal that the components had.
+    dropped_journal: AtomicBool,
     /// Memory of jobs, kept from one step to the next.
     scratch: Mutex<Vec<u8>>,
 }
@@ -98,6 +102,20 @@ impl RaidSet {
     /// Whether the parity is known to match the data.
     pub fn parity_good(&self) -> bool {
         self.parity_good.load(Ordering::Acquire)
+    }
+
+    /// Whether the components had a journal that was left out because their labels disagree, which only `-C` bears.
+    pub fn dropped_journal(&self) -> bool {
+        self.dropped_journal.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the parity is good. With a journal it is kept on the components too: see [`Extension::seals`](crate::extension::Extension::seals).
+    fn note_parity(&self, good: bool) {
+        if self.parity_good.swap(good, Ordering::AcqRel) != good && self.journal().is_some() {
+            let mut header = lock(&self.header);
+            let members = self.members();
+            self.write_extension(&mut header, &members);
+        }
     }
 
     /// Unreadable places that were written anew from the other components.
@@ -187,7 +205,7 @@ impl RaidSet {
                 }
             }
             if result.is_err() {
-                self.parity_good.store(false, Ordering::Release);
+                self.note_parity(false);
             }
         }
         result

@@ -1,6 +1,6 @@
 //! Making a set: from a configuration file, from what scanning found, or from what is remembered of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use device::{BlockDevice, DeviceError, DeviceInfo, Runner};
@@ -9,11 +9,13 @@ use super::RaidSet;
 use super::header::Header;
 use super::journal::{Journal, journalled};
 use super::known::{Known, KnownRebuild, Missed};
-use super::locks::StripeLocks;
+use super::locks::{StripeLocks, lock};
 use super::members::{Component, Members, Rebuild, RebuildKind, Status};
+use super::resume::{Resumed, in_spares};
 use crate::config::Config;
-use crate::extension::{Extension, Role};
-use crate::judge::{Candidate, Found, FoundSet, Member, Refusal, check, complete};
+use crate::design::Design;
+use crate::extension::Extension;
+use crate::judge::{Candidate, Found, FoundSet, Member, Refusal, complete, disagree, judge};
 use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_flags, map_offset};
 use crate::layout::{Layout, LayoutError, Level};
 use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, Parameters as MapParameters, ParityMap};
@@ -48,7 +50,15 @@ impl Parameters {
     /// # Errors
     /// Its level cannot be run.
     pub fn of_config(config: &Config) -> Result<Self, ConfigureError> {
-        let level = Level::from_letter(config.letter);
+        Self::with_design(config, None)
+    }
+
+    /// As [`Parameters::of_config`], with the block design of the file that a configuration names.
+    ///
+    /// # Errors
+    /// Its level cannot be run, or not without a design.
+    pub fn with_design(config: &Config, design: Option<&'static Design>) -> Result<Self, ConfigureError> {
+        let level = Level::with_design(config.letter, design);
         Ok(Self {
             level: level.ok_or(ConfigureError::Level { letter: config.letter })?,
             sectors_per_unit: config.sectors_per_unit,
@@ -64,7 +74,12 @@ impl Parameters {
 #[non_exhaustive]
 pub enum ConfigureError {
     /// A level that cannot be run.
-    #[error("RAID level {letter:?} cannot be run")]
+    #[error("RAID level {letter:?} cannot be run{}", match *.letter {
+        'D' => ": 'T' is the same without distributed sparing",
+        'L' => ": RAIDframe's parity logging is not known here",
+        letter if Level::needs_design(letter) => " without its block design: -c with a file that names it",
+        _ => "",
+    })]
     Level {
         /// Its letter.
         letter: char,
@@ -97,6 +112,25 @@ pub enum ConfigureError {
     TooManyLost {
         /// They.
         names: Vec<String>,
+    },
+    /// A block design that is not the one of the labels' set.
+    #[error("the set was made with another block design: name its file in the layout section")]
+    Design,
+    /// A set whose redundancy was not made by this program, but is not what it would be here.
+    #[error(
+        "{level} is not what RAIDframe makes of it, and no component tells that this program made this set and was the last to use it"
+    )]
+    Foreign {
+        /// The level.
+        level: Level,
+    },
+    /// Stripe units of a parity unit on a level whose mapping depends on them.
+    #[error("{level} needs 1 stripe unit per parity unit, not {found}")]
+    ParityUnit {
+        /// The level.
+        level: Level,
+        /// What was asked for.
+        found: u32,
     },
     /// A journal for a level that has no write hole.
     #[error("{level} has no write hole, so it needs no journal")]
@@ -161,8 +195,30 @@ fn stored_map(
     Ok(Some(bits))
 }
 
+/// Whether a declustered set can be what its components say it is.
+fn check_design(
+    parameters: &Parameters,
+    best: Option<&Extension>,
+    force: bool,
+) -> Result<(), ConfigureError> {
+    let level = parameters.level;
+    let Some(design) = level.design() else { return Ok(()) };
+    if parameters.units_per_parity_unit != 1 {
+        return Err(ConfigureError::ParityUnit { level, found: parameters.units_per_parity_unit });
+    }
+    match best.and_then(|best| best.known.design) {
+        _ if force => Ok(()),
+        Some(other) if other != design => Err(ConfigureError::Design),
+        None if matches!(level, Level::DeclusteredPq(_)) => Err(ConfigureError::Foreign { level }),
+        _ => Ok(()),
+    }
+}
+
+/// What a device says of itself.
+type Look = (Option<Label>, Option<Extension>);
+
 /// The label of a device, with sizes that can be, and its extension area. A device that cannot be read has neither.
-fn look(device: &dyn BlockDevice) -> Result<(Option<Label>, Option<Extension>), DeviceError> {
+fn look(device: &dyn BlockDevice) -> Result<Look, DeviceError> {
     let sector = u64::from(device.info().logical_sector.max(1));
     let sectors = device.size()? / sector;
     let label =
@@ -177,14 +233,16 @@ struct Plan {
     room: u64,
     parameters: Parameters,
     columns: Vec<Component>,
-    spares: Vec<Component>,
-    spare_of: Vec<Option<usize>>,
-    rebuild: Option<(KnownRebuild, Arc<dyn BlockDevice>)>,
+    resumed: Resumed,
     serial_number: i32,
     mod_counter: i32,
     parity_good: bool,
     /// Whether labels, and with them the parity map, can be relied upon.
     trusted: bool,
+    /// Whether labels say how large the set is.
+    sized: bool,
+    /// The parity was good, and whatever was written since went through the journal.
+    sealed: bool,
     /// N of raidN for the labels, if not `unit`.
     last_unit: Option<u32>,
     /// What is believed of the extension areas or of what is remembered.
@@ -251,29 +309,37 @@ impl RaidSet {
         let (force, room) = (force.is_some(), force.unwrap_or(0));
         let present = columns.iter().filter_map(|slot| Some((slot.name.as_str(), slot.device.as_ref()?)));
         common_sector_size(present)?;
-        let looked: Vec<_> =
-            columns.iter().map(|slot| slot.device.as_ref().map(|device| look(&**device))).collect();
-        let mut labels: Vec<Option<Label>> =
-            looked.iter().map(|looked| looked.as_ref()?.as_ref().ok()?.0.clone()).collect();
-        let extensions: Vec<Option<Extension>> =
-            looked.iter().map(|looked| looked.as_ref()?.as_ref().ok()?.1.clone()).collect();
+        let looks = |slots: &[Slot]| -> Vec<_> {
+            slots.iter().map(|slot| slot.device.as_ref().and_then(|device| look(&**device).ok())).collect()
+        };
+        let (looked, spares_looked) = (looks(&columns), looks(&spares));
+        let of = |looked: &[Option<Look>]| -> (Vec<Option<Label>>, Vec<Option<Extension>>) {
+            looked.iter().map(|looked| looked.clone().unwrap_or_default()).unzip()
+        };
+        let ((mut labels, mut extensions), (mut spare_labels, more)) = (of(&looked), of(&spares_looked));
+        let mut in_spare = vec![None; columns.len()];
         if !force {
-            complete(labels.iter_mut().flatten(), &extensions);
+            extensions.extend(more);
+            complete(labels.iter_mut().chain(&mut spare_labels).flatten(), &extensions);
+            in_spare = in_spares(&labels, &spare_labels, &extensions);
         }
         let found: Vec<Found> = looked
             .iter()
-            .zip(&labels)
-            .map(|(looked, label)| match (looked, label) {
-                (None | Some(Err(_)), _) => Found::Absent,
-                (Some(Ok(_)), Some(label)) => Found::Labelled(Box::new(label.clone())),
-                (Some(Ok(_)), None) => Found::Unlabelled,
+            .zip(labels.iter().zip(&in_spare))
+            .map(|(looked, (label, spare))| {
+                let label = spare.and_then(|spare: usize| spare_labels[spare].as_ref()).or(label.as_ref());
+                match (looked, label) {
+                    (_, Some(label)) => Found::Labelled(Box::new(label.clone())),
+                    (Some(_), None) => Found::Unlabelled,
+                    (None, None) => Found::Absent,
+                }
             })
             .collect();
-        let verdict = check(parameters.level, &found, force);
+        let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);
         if !force && !verdict.refusals.is_empty() {
             return Err(ConfigureError::Refused { refusals: verdict.refusals });
         }
-        let components: Vec<Component> = columns
+        let mut components: Vec<Component> = columns
             .into_iter()
             .zip(labels)
             .zip(&verdict.failed)
@@ -286,30 +352,47 @@ impl RaidSet {
             })
             .collect();
         let best = Extension::best(extensions.iter().flatten(), verdict.serial_number, verdict.mod_counter);
-        let known = match best {
-            Some(best) if !force => Known { rebuild: None, ..best.known.clone() },
-            _ => Known::default(),
-        };
+        check_design(&parameters, best, force)?;
+        // By force, labels count as far as they would have without it.
+        let trusted = !force || verdict.refusals.is_empty() && !disagree(&found);
+        let mut resumed = Resumed::nothing(components.len());
+        let (mut known, mut sealed, mut dropped_journal) = (Known::default(), false, false);
+        match best {
+            Some(best) if trusted => {
+                known = Known { rebuild: None, ..best.known.clone() };
+                sealed = best.seals();
+                if !force {
+                    resumed = Resumed::of_columns(best, &mut components, &spares, &in_spare);
+                }
+            }
+            Some(best) => dropped_journal = best.known.journal_sectors > 0,
+            None => {}
+        }
         let set = Self::build(Plan {
             unit,
             parameters,
             room,
-            spare_of: vec![None; components.len()],
             columns: components,
-            spares: Vec::new(),
-            rebuild: None,
+            resumed,
             serial_number: verdict.serial_number,
             mod_counter: verdict.mod_counter,
             parity_good: !verdict.parity_dirty,
-            trusted: !force || verdict.refusals.is_empty(),
+            trusted,
+            sized: room == 0 && (!force || verdict.refusals.is_empty()),
+            sealed,
             last_unit: None,
             known,
             sequence: greatest(&extensions),
             runner,
         })?;
+        set.dropped_journal.store(dropped_journal, Ordering::Relaxed);
+        let order: Vec<String> = spares.iter().map(|spare| spare.name.clone()).collect();
         for spare in spares {
-            set.add_spare_or_note(spare);
+            if set.members().spares.iter().all(|other| other.name != spare.name) {
+                set.add_spare_or_note(spare);
+            }
         }
+        set.order_spares(&order);
         set.open();
         Ok(set)
     }
@@ -332,14 +415,23 @@ impl RaidSet {
         };
         let label = &first.label;
         let letter = label.letter().unwrap_or('?');
+        let of = |member: usize| candidates.get(member).zip(devices.get(member));
+        let extensions: Vec<Option<Extension>> = found
+            .members
+            .iter()
+            .filter_map(|&member| of(member))
+            .map(|(_, device)| Extension::read(&**device).unwrap_or(None))
+            .collect();
+        let serial = label.serial_number;
+        let best = Extension::best(extensions.iter().flatten(), serial, found.mod_counter);
+        let design = best.and_then(|best| best.known.design);
         let parameters = Parameters {
-            level: label.level().ok_or(ConfigureError::Level { letter })?,
+            level: Level::with_design(letter, design).ok_or(ConfigureError::Level { letter })?,
             sectors_per_unit: label.sectors_per_unit,
             units_per_parity_unit: label.units_per_parity_unit,
             units_per_recon_unit: label.units_per_recon_unit,
             queue_length: label.max_outstanding,
         };
-        let of = |member: usize| candidates.get(member).zip(devices.get(member));
         let component = |(column, member): (usize, &Member)| {
             let (at, status) = match member {
                 Member::Current(at) => (of(*at), Status::Optimal),
@@ -362,80 +454,24 @@ impl RaidSet {
             }
         };
         let mut columns: Vec<Component> = found.columns.iter().enumerate().map(component).collect();
-        let extensions: Vec<Option<Extension>> = found
-            .members
-            .iter()
-            .filter_map(|&member| of(member))
-            .map(|(_, device)| Extension::read(&**device).unwrap_or(None))
-            .collect();
-        let serial = label.serial_number;
-        let best = Extension::best(extensions.iter().flatten(), serial, found.mod_counter);
-        let (mut spares, mut rebuild) = (Vec::new(), None);
-        let mut spare_of = vec![None; columns.len()];
-        let free = best.map_or(&[][..], |best| &best.known.spares);
-        // Devices of this set that have no label: spares that wait, and targets of a rebuild.
-        let ours: Vec<(&Slot, Extension)> = others
-            .iter()
-            .filter_map(|slot| Some((slot, Extension::read(&**slot.device.as_ref()?).ok()??)))
-            .filter(|(_, extension)| extension.serial_number == serial)
-            .collect();
-        for (index, _) in free.iter().enumerate().filter(|(_, spare)| spare.status == Status::Spare) {
-            let slot = ours.iter().find(|(_, extension)| extension.role == Role::Spare(index as u8));
-            if let Some((slot, _)) = slot {
-                spares.push(Component {
-                    name: slot.name.clone(),
-                    device: slot.device.clone(),
-                    status: Status::Spare,
-                    label: None,
-                });
+        let resumed = match best {
+            Some(best) => {
+                Resumed::of_found(best, &mut columns, found.members.iter().filter_map(|&at| of(at)), others)
             }
-        }
-        if let Some(best) = best
-            && let Some(known) = best.known.rebuild.filter(|known| known.kind == RebuildKind::Reconstruction)
-            && columns.get(known.column).is_some_and(|column| column.status == Status::Failed)
-        {
-            let is_target = |extension: &Extension| {
-                extension.role == Role::Column(known.column as u8)
-                    && extension.mod_counter == best.mod_counter
-            };
-            // A target that was a component before is among the stale ones, of which a column may have several.
-            let stale =
-                found.members.iter().filter_map(|&member| of(member)).find_map(|(candidate, device)| {
-                    let extension = Extension::read(&**device).ok()??;
-                    is_target(&extension).then(|| (candidate.name.clone(), device.clone(), extension))
-                });
-            let fresh = || {
-                let (slot, extension) = ours.iter().find(|(_, extension)| is_target(extension))?;
-                Some((slot.name.clone(), slot.device.clone()?, extension.clone()))
-            };
-            if let Some((name, device, extension)) = stale.or_else(fresh) {
-                let rows = extension.known.rebuild.map_or(0, |known| known.rows);
-                let mut known = KnownRebuild { rows, ..known };
-                columns[known.column].status = Status::Reconstructing;
-                if known.spare.is_some() {
-                    let status = Status::UsedSpare;
-                    spares.push(Component { name, device: Some(device.clone()), status, label: None });
-                    known.spare = Some(spares.len() - 1);
-                    spare_of[known.column] = known.spare;
-                } else {
-                    columns[known.column].name = name;
-                    columns[known.column].device = Some(device.clone());
-                }
-                rebuild = Some((known, device));
-            }
-        }
+            None => Resumed::nothing(columns.len()),
+        };
         let set = Self::build(Plan {
             unit,
             room: 0,
             parameters,
             columns,
-            spares,
-            spare_of,
-            rebuild,
+            resumed,
             serial_number: serial,
             mod_counter: found.mod_counter,
             parity_good: !found.parity_dirty,
             trusted: true,
+            sized: true,
+            sealed: best.is_some_and(Extension::seals),
             last_unit: None,
             known: best.map_or_else(Known::default, |best| best.known.clone()),
             sequence: greatest(&extensions),
@@ -579,13 +615,13 @@ impl RaidSet {
             room: 0,
             parameters,
             columns: components,
-            spares: spare_components,
-            spare_of,
-            rebuild,
+            resumed: Resumed { spares: spare_components, spare_of, rebuild },
             serial_number,
             mod_counter,
             parity_good,
             trusted: true,
+            sized: true,
+            sealed: best.is_some_and(Extension::seals),
             last_unit,
             known: known.clone(),
             sequence: greatest(&extensions),
@@ -595,8 +631,8 @@ impl RaidSet {
 
     /// Builds the set once it is known who belongs to it. Nothing is written.
     fn build(plan: Plan) -> Result<Self, ConfigureError> {
-        let Plan { unit, parameters, columns, spares, spare_of, trusted, parity_good, runner, known, .. } =
-            plan;
+        let Plan { unit, parameters, columns, trusted, parity_good, runner, known, .. } = plan;
+        let Resumed { spares, spare_of, rebuild } = plan.resumed;
         let whole = |column: usize| match (columns[column].status, spare_of[column]) {
             (Status::Optimal, _) => Some(&columns[column]),
             (Status::Spared, Some(spare)) => spares.get(spare),
@@ -615,7 +651,7 @@ impl RaidSet {
         // A set has the size that its labels say: a lost component may have been the smallest. Forced, labels say nothing.
         let mut usable =
             sectors.saturating_sub(PROTECTED_SECTORS).saturating_sub(known.journal_sectors.max(plan.room));
-        if let Some(label) = model.as_ref().filter(|label| trusted && label.num_blocks <= usable) {
+        if let Some(label) = model.as_ref().filter(|label| plan.sized && label.num_blocks <= usable) {
             usable = label.num_blocks;
         }
         let count = u16::try_from(columns.len()).unwrap_or(u16::MAX);
@@ -670,7 +706,7 @@ impl RaidSet {
         let labels = live.iter().filter_map(|live| live.label.as_ref());
         let clean = labels.clone().count() > 0 && labels.clone().all(|label| label.clean);
         let degraded = (0..columns.len()).any(lost);
-        let rebuild = plan.rebuild.map(|(known, target)| {
+        let rebuild = rebuild.map(|(known, target)| {
             Arc::new(Rebuild {
                 kind: known.kind,
                 column: known.column,
@@ -704,10 +740,17 @@ impl RaidSet {
             repairs: AtomicU64::new(0),
             scratch: Mutex::default(),
             journal: Journal::default(),
+            dropped_journal: AtomicBool::new(false),
         };
-        set.start_journal();
-        if !clean {
+        if set.start_journal() && !clean {
             set.replay()?;
+            if plan.sealed {
+                // Stripes hold all of a write or nothing of it.
+                set.parity_good.store(true, Ordering::Release);
+                if let Some(map) = &set.map {
+                    *lock(map) = ParityMap::new(&set.layout, map_parameters, Bits::clean());
+                }
+            }
         }
         Ok(set)
     }

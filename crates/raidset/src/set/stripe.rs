@@ -189,22 +189,6 @@ impl RaidSet {
         self.reconstruct(stripe, &present, &mut wanted)
     }
 
-    /// Lengths and numbers of columns come from the layout, so the parity code has nothing to object to.
-    pub(super) fn impossible(
-        &self,
-        operation: Operation,
-        stripe: &Stripe,
-        error: &parity::ParityError,
-    ) -> DeviceError {
-        let mut told = self.error(operation, stripe, None);
-        told.kind = DeviceErrorKind::Io(error.to_string());
-        told
-    }
-
-    pub(super) fn mirrored(&self) -> bool {
-        self.layout().level().mirrored()
-    }
-
     /// The unit to read in place of a data unit: on mirrors any copy, but only where they are known to be equal.
     pub(super) fn copy_to_read(&self, stripe: &Stripe, unit: usize) -> usize {
         if self.mirrored() && self.parity_good() {
@@ -243,9 +227,10 @@ impl RaidSet {
         {
             return Ok(());
         }
-        let mut lanes = vec![vec![0; out.len()]; stripe.width()];
+        let span = self.whole_span(span);
+        let mut lanes = vec![vec![0; span.len()]; stripe.width()];
         self.read_all(&mut units, stripe, &span, &mut lanes)?;
-        out.copy_from_slice(&lanes[unit]);
+        out.copy_from_slice(&lanes[unit][within - span.start..][..out.len()]);
         self.heal(&members, stripe, &units, &span, &lanes);
         Ok(())
     }
@@ -288,14 +273,9 @@ impl RaidSet {
             self.heal(members, stripe, &units, &span, &lanes);
         }
         let mut right = lanes[count..].to_vec();
-        if self.mirrored() {
-            right.iter_mut().for_each(|lane| lane.copy_from_slice(&lanes[0]));
-        } else if !right.is_empty() {
-            let columns: Vec<&[u8]> = lanes[..count].iter().map(Vec::as_slice).collect();
-            let mut outputs: Vec<&mut [u8]> = right.iter_mut().map(Vec::as_mut_slice).collect();
-            parity::generate(&columns, &mut outputs)
-                .map_err(|error| self.impossible(Operation::Read, stripe, &error))?;
-        }
+        let columns: Vec<&[u8]> = lanes[..count].iter().map(Vec::as_slice).collect();
+        let mut outputs: Vec<&mut [u8]> = right.iter_mut().map(Vec::as_mut_slice).collect();
+        self.generate(Operation::Read, stripe, &columns, &mut outputs)?;
         let wrong: Vec<_> = (count..)
             .zip(right.iter().zip(&lanes[count..]))
             .filter(|(unit, (right, found))| right != found || units.unreadable[*unit])

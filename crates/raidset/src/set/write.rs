@@ -190,7 +190,7 @@ impl RaidSet {
 
         let start = written.iter().map(|&unit| part(unit).0).min().unwrap_or(0);
         let end = written.iter().map(|&unit| part(unit).0 + part(unit).1.len()).max().unwrap_or(0);
-        let span = start..end;
+        let span = self.whole_span(start..end);
         let whole = |unit: usize| part(unit).1.len() == span.len();
         let mut lanes: Vec<Vec<u8>> = vec![Vec::new(); stripe.width()];
         let plan = loop {
@@ -213,8 +213,7 @@ impl RaidSet {
             let deltas: Vec<&[u8]> =
                 lanes.iter().map(|lane| if lane.is_empty() { &zeros[..] } else { &lane[..] }).collect();
             let mut outputs: Vec<&mut [u8]> = sums.iter_mut().map(Vec::as_mut_slice).collect();
-            parity::generate(&deltas, &mut outputs)
-                .map_err(|error| self.impossible(Operation::Write, stripe, &error))?;
+            self.generate(Operation::Write, stripe, &deltas, &mut outputs)?;
             parity_lanes.iter_mut().zip(&sums).for_each(|(lane, sum)| xor(lane, sum));
         } else {
             for &unit in written.iter().filter(|&&unit| !whole(unit)) {
@@ -224,8 +223,7 @@ impl RaidSet {
             let columns: Vec<&[u8]> =
                 (0..count).map(|unit| if whole(unit) { part(unit).1 } else { &lanes[unit][..] }).collect();
             let mut outputs: Vec<&mut [u8]> = parity_lanes.iter_mut().map(Vec::as_mut_slice).collect();
-            parity::generate(&columns, &mut outputs)
-                .map_err(|error| self.impossible(Operation::Write, stripe, &error))?;
+            self.generate(Operation::Write, stripe, &columns, &mut outputs)?;
         }
         if plan == Plan::All {
             // A unit that could not be read is now known whole.
@@ -263,12 +261,12 @@ impl RaidSet {
             let (from, to) = match plan {
                 Plan::Modify if unit < count && !bytes.is_empty() => (at, at + bytes.len()),
                 Plan::Modify if unit >= count && units.devices[unit].is_some() => (span.start, span.end),
-                // What is missing lies on one side only: the first unit is written to its end, the last from its start.
+                // What is missing mostly lies on one side only: the first unit is written to its end, the last from its start.
                 Plan::Reconstruct if unit < count && !whole(unit) => {
-                    match (bytes.is_empty(), at == span.start) {
-                        (true, _) => (span.start, span.end),
-                        (false, true) => (at + bytes.len(), span.end),
-                        (false, false) => (span.start, at),
+                    match (at == span.start, at + bytes.len() == span.end) {
+                        (true, false) if !bytes.is_empty() => (at + bytes.len(), span.end),
+                        (false, true) if !bytes.is_empty() => (span.start, at),
+                        _ => (span.start, span.end),
                     }
                 }
                 _ => continue,

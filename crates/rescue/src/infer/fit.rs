@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use geometry::md::{Copies, FarSets, Geometry, Place, Rotation5, Rotation6, Shape, ZoneOrder};
+use geometry::md::{Copies, FarSets, Geometry, Holds, Place, Rotation5, Rotation6, Shape, Spot, ZoneOrder};
 
 use super::gather::Witness;
 
@@ -14,6 +14,8 @@ pub(super) struct Fit {
     pub(super) chunk: u64,
     /// The image in each slot, and where its data begins.
     pub(super) slots: Vec<Option<(usize, u64)>>,
+    /// How much of each member it uses, bytes, if that is known.
+    pub(super) used: Option<u64>,
     /// Addresses of witnesses that it explains.
     pub(super) explained: usize,
 }
@@ -23,6 +25,11 @@ type Vote = ((usize, usize, u64), BTreeSet<u64>);
 
 /// Offsets that are tried for all members alike.
 const OFFSETS_ALIKE: usize = 2;
+
+/// Most witnesses that are asked about each order of members.
+const ASKED_MAX: usize = 1000;
+/// Most geometries whose members are moved to explain more.
+const CLIMBED_MAX: usize = 200;
 
 /// What may be looked for.
 fn shapes() -> Vec<Shape> {
@@ -35,8 +42,8 @@ fn shapes() -> Vec<Shape> {
 }
 
 /// All geometries that explain nearly as many witnesses as the best one does, best first. `sizes` are those of the images;
-/// `chunk` is what the file system was told, if anything.
-pub(super) fn fit(witnesses: &[Witness], sizes: &[u64]) -> Vec<Fit> {
+/// `far` are the distances of far copies that were found.
+pub(super) fn fit(witnesses: &[Witness], sizes: &[u64], far: &[u64]) -> Vec<Fit> {
     let count = sizes.len();
     let size = sizes.iter().copied().min().unwrap_or(0);
     let mut fits: Vec<Fit> = Vec::new();
@@ -49,8 +56,28 @@ pub(super) fn fit(witnesses: &[Witness], sizes: &[u64]) -> Vec<Fit> {
                 if (shape == Shape::Raid1 || members == 1) && chunk > 1 << 10 {
                     continue;
                 }
-                fits.extend(vote(shape, chunk, members, witnesses, size, count));
+                fits.extend(vote(shape, chunk, members, witnesses, size, count, None));
+                let is_far = matches!(shape, Shape::Raid10(Copies { far: 2, offset: false, .. }));
+                for used in far.iter().filter(|far| is_far && far.is_multiple_of(chunk)).map(|far| far * 2) {
+                    fits.extend(vote(shape, chunk, members, witnesses, size, count, Some(used)));
+                }
             }
+        }
+    }
+    // A part of them tells as much.
+    let step = witnesses.len().div_ceil(ASKED_MAX).max(1);
+    let asked: Vec<Witness> = witnesses.iter().copied().step_by(step).collect();
+    for fit in &mut fits {
+        fit.explained = explained(fit, &asked, size);
+    }
+    fits.sort_by_key(|fit| std::cmp::Reverse(fit.explained));
+    let best = fits.first().map_or(0, |fit| fit.explained);
+    for fit in fits.iter_mut().take(CLIMBED_MAX).filter(|fit| fit.explained * 4 >= best * 3) {
+        climb(fit, &asked, size);
+    }
+    if step > 1 {
+        for fit in &mut fits {
+            fit.explained = explained(fit, witnesses, size);
         }
     }
     let best = fits.iter().map(|fit| fit.explained).max().unwrap_or(0);
@@ -66,6 +93,55 @@ pub(super) fn fit(witnesses: &[Witness], sizes: &[u64]) -> Vec<Fit> {
     different
 }
 
+/// How many addresses of witnesses are where a fit has them, or where it has parity that is a copy of them because the rest
+/// of the row is empty. `size` is that of the members if the fit does not know.
+pub(super) fn explained(fit: &Fit, witnesses: &[Witness], size: u64) -> usize {
+    let used = fit.used.unwrap_or(size) / fit.chunk * fit.chunk;
+    let Ok(geometry) = Geometry::new(fit.shape, fit.chunk, &vec![used; fit.slots.len()]) else { return 0 };
+    let explains = |witness: &&Witness| {
+        let mut slots = (0..).zip(&fit.slots);
+        let place = slots.find_map(|(slot, place)| {
+            place.filter(|(image, _)| *image == witness.image).map(|(_, start)| (slot, start))
+        });
+        let Some((member, start)) = place else { return false };
+        let Some(offset) = witness.at.checked_sub(start) else { return false };
+        let copied = |stripe: u64, q: bool| {
+            let Some(row) = geometry.row(stripe) else { return false };
+            let width = row.data.len() as u64 * fit.chunk;
+            let index = (witness.address % width / fit.chunk) as usize;
+            // Q is a copy only of what it counts once.
+            let plain = !q || row.data.get(index).is_some_and(|member| row.column(index, *member) == 0);
+            plain && witness.address / width == stripe && witness.address % fit.chunk == offset % fit.chunk
+        };
+        match geometry.holds(Spot { member, offset }) {
+            Holds::Data(address) => address == witness.address,
+            Holds::P(stripe) => copied(stripe, false),
+            Holds::Q(stripe) => copied(stripe, true),
+            Holds::Nothing => false,
+        }
+    };
+    witnesses.iter().filter(explains).map(|witness| witness.address).collect::<BTreeSet<_>>().len()
+}
+
+/// Swaps members, or puts them into empty slots, as long as that explains more.
+fn climb(fit: &mut Fit, witnesses: &[Witness], size: u64) {
+    let count = fit.slots.len();
+    let pairs = || (0..count).flat_map(|from| (from + 1..count).map(move |to| (from, to)));
+    for _ in 0..count {
+        let mut better = None;
+        for (from, to) in pairs().filter(|(from, to)| fit.slots[*from] != fit.slots[*to]) {
+            let mut other = fit.clone();
+            other.slots.swap(from, to);
+            other.explained = explained(&other, witnesses, size);
+            if other.explained > better.as_ref().map_or(fit.explained, |better: &Fit| better.explained) {
+                better = Some(other);
+            }
+        }
+        let Some(better) = better else { return };
+        *fit = better;
+    }
+}
+
 /// The best places of the members under one geometry.
 fn vote(
     shape: Shape,
@@ -74,9 +150,11 @@ fn vote(
     witnesses: &[Witness],
     size: u64,
     count: usize,
+    used: Option<u64>,
 ) -> Vec<Fit> {
     // Only far copies depend on how long members are; they are cut to whole chunks.
-    let Ok(geometry) = Geometry::new(shape, chunk, &vec![size / chunk * chunk; members]) else {
+    let Ok(geometry) = Geometry::new(shape, chunk, &vec![used.unwrap_or(size) / chunk * chunk; members])
+    else {
         return Vec::new();
     };
     // For each image: how often which slot with which offset. An address that is found several times in one place of the
@@ -114,7 +192,7 @@ fn vote(
     let common = favoured.first().map_or(0, |(offset, _)| *offset);
     std::iter::once(None)
         .chain(alike)
-        .map(|only| place(shape, chunk, members, &ranked, only, common, count))
+        .map(|only| Fit { used, ..place(shape, chunk, members, &ranked, only, common, count) })
         .collect()
 }
 
@@ -144,5 +222,5 @@ fn place(
     if let ([slot], [image]) = (&free[..], &waiting[..]) {
         slots[*slot] = Some((*image, only.unwrap_or(common)));
     }
-    Fit { shape, chunk, slots, explained: explained.len() }
+    Fit { shape, chunk, slots, used: None, explained: explained.len() }
 }

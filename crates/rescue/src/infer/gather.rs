@@ -81,7 +81,7 @@ fn parts(size: u64) -> impl Iterator<Item = Range<u64>> {
 }
 
 /// Reads what can be read of a part; what can't is zeros, in which nothing is found.
-fn read(device: &dyn BlockDevice, range: &Range<u64>) -> Vec<u8> {
+pub(super) fn read(device: &dyn BlockDevice, range: &Range<u64>) -> Vec<u8> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     for lost in crate::read_around_losses(device, range.start, &mut bytes) {
         bytes[(lost.start - range.start) as usize..(lost.end - range.start) as usize].fill(0);

@@ -8,6 +8,7 @@
 //!
 //! No orders of members are tried, except where some hold no witness at all.
 
+mod far;
 mod fit;
 mod gather;
 
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use device::BlockDevice;
 use geometry::md::Shape;
 
-use crate::{Candidate, Image, LeftOut, Slot, content, raid6, score};
+use crate::{Candidate, Image, LeftOut, content, raid6, score};
 use fit::Fit;
 use gather::Gathered;
 
@@ -37,13 +38,15 @@ const PROPOSED_MAX: usize = 6;
 const STRUCTURES_LEAST: i64 = 16;
 /// Tenths of the witnesses that an answer must explain to be sure.
 const EXPLAINED_LEAST: usize = 7;
+/// From this score on what parity alone tells needs no other witnesses.
+pub(crate) const SOLVED: u8 = 90;
 /// The score of candidates that can't be told apart.
-const TIED: u8 = 50;
+pub(crate) const TIED: u8 = 50;
 
 /// Fits by each criterion whose orders are improved.
 const SEEDS_MAX: usize = 8;
 /// Most orders that are tried to improve fits.
-const TRIES_MAX: usize = 1500;
+const TRIES_MAX: usize = 2000;
 
 /// Answers that differ by no more structures than this are not told apart.
 const NEAR: i64 = 2;
@@ -65,7 +68,7 @@ type Key = (i64, i64, usize, bool);
 /// Candidates for the arrays that these images are members of, as far as file systems on them tell.
 pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
     let mut proposed = Vec::new();
-    let mut taken: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut taken: BTreeSet<(PathBuf, u64)> = BTreeSet::new();
     if images.is_empty() {
         return proposed;
     }
@@ -77,14 +80,17 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
         counts.into_iter().filter(|(_, count)| *count > 1).map(|(image, _)| image).collect::<Vec<_>>()
     };
     let of_any: BTreeSet<usize> = all.iter().flat_map(members_of).collect();
+    let size = |image: usize| images[image].device.size().unwrap_or(0);
     for gathered in all.iter().take(SYSTEMS_MAX) {
-        let is_free = |image: &usize| !taken.contains(&images[*image].path);
+        let is_free = |image: &usize| {
+            let Image { path, start, .. } = images[*image];
+            !taken.iter().any(|(other, at)| other == path && (*start..start + size(*image)).contains(at))
+        };
         let own: Vec<usize> = members_of(gathered).into_iter().filter(is_free).collect();
         if gathered.witnesses.len() < WITNESSES_LEAST || own.is_empty() {
             continue;
         }
         // Whoever says nothing may be a member as well, if it is of the right size.
-        let size = |image: usize| images[image].device.size().unwrap_or(0);
         let silent = (0..images.len()).filter(|image| {
             !of_any.contains(image) && is_free(image) && own.iter().any(|own| size(*own) == size(*image))
         });
@@ -96,7 +102,7 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
             }
             let members: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
             let mut found = raid6::infer(&members);
-            if found.iter().all(|candidate| candidate.score < 90) {
+            if found.iter().all(|candidate| candidate.score < SOLVED) {
                 found.extend(of_system(images, pile, gathered));
             }
             found.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
@@ -106,7 +112,7 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
             }
         }
         if let Some(best) = candidates.first().filter(|best| best.score > TIED) {
-            taken.extend(best.slots.iter().flatten().map(|slot| slot.path.clone()));
+            taken.extend(best.slots.iter().flatten().map(|slot| (slot.path.clone(), slot.data_offset)));
         }
         proposed.extend(candidates);
     }
@@ -126,7 +132,11 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
     let pile: Vec<&Image> = numbers.iter().map(|number| images[*number]).collect();
     let sizes: Vec<u64> = pile.iter().map(|image| image.device.size().unwrap_or(0)).collect();
     let addresses = witnesses.iter().map(|witness| witness.address).collect::<BTreeSet<_>>().len();
-    let fits = fit::fit(&witnesses, &sizes);
+    let even = is_even(&pile, &sizes);
+    let mut fits = fit::fit(&witnesses, &sizes, &far::distances(&pile));
+    if even {
+        fits.retain(|fit| can_be_even(fit, pile.len()));
+    }
     let mut ranked: Vec<Ranked> = fits
         .iter()
         .filter(|fit| fit.explained >= WITNESSES_LEAST)
@@ -134,9 +144,16 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         .take(FITS_MAX)
         .filter_map(|fit| rank(&pile, &sizes, &fit, addresses, gathered))
         .collect();
+    let size = sizes.iter().copied().min().unwrap_or(0);
     let mut tries = TRIES_MAX;
     for seed in seeds(&ranked) {
-        let better = improve(&seed, &mut tries, |fit| rank(&pile, &sizes, fit, addresses, gathered));
+        let better = improve(&seed, &mut tries, |fit| {
+            let mut fit = fit.clone();
+            fit.explained = fit::explained(&fit, &witnesses, size);
+            // What explains so much less is not looked at more closely.
+            let hopeful = fit.explained * 2 >= seed.explained;
+            hopeful.then(|| rank(&pile, &sizes, &fit, addresses, gathered))?
+        });
         ranked.extend(better);
     }
     ranked.sort_by_key(|ranked| std::cmp::Reverse(ranked.key));
@@ -149,7 +166,7 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
     let Some(best) = kept.first().map(|best| best.key) else { return Vec::new() };
     let ties = kept.iter().filter(|ranked| is_near(&best, &ranked.key)).count();
     let scored = kept.into_iter().take(PROPOSED_MAX.max(ties.min(24))).map(|ranked| {
-        let mut candidate = score::scored(ranked.candidate, false);
+        let mut candidate = score::scored(ranked.candidate, false, &pile);
         if !is_near(&best, &ranked.key) {
             candidate.score = candidate.score.min(TIED - 5);
             candidate.reasons.push("another geometry fits better".to_owned());
@@ -166,6 +183,42 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         candidate
     });
     scored.collect()
+}
+
+/// Whether the members add up to zero everywhere: then they are all members of a RAID 5, or pairs of copies.
+fn is_even(pile: &[&Image], sizes: &[u64]) -> bool {
+    const BLOCK: u64 = 4096;
+    const PLACES: u64 = 512;
+    let blocks = sizes.iter().copied().min().unwrap_or(0) / BLOCK;
+    let (mut even, mut odd) = (0_u64, 0_u64);
+    for place in (0..blocks).step_by((blocks / PLACES).max(1) as usize) {
+        let mut sum = vec![0; BLOCK as usize];
+        let mut filled = 0;
+        for image in pile {
+            let Some(bytes) = content::read(&*image.device, place * BLOCK, BLOCK as usize) else { break };
+            filled += usize::from(bytes.iter().any(|byte| *byte != 0));
+            sum.iter_mut().zip(&bytes).for_each(|(sum, byte)| *sum ^= byte);
+        }
+        if filled > 1 {
+            let zero = sum.iter().all(|byte| *byte == 0);
+            (even, odd) = (even + u64::from(zero), odd + u64::from(!zero));
+        }
+    }
+    even >= 16 && even >= odd * 19
+}
+
+/// Whether all rows of a geometry over so many members add up to zero.
+fn can_be_even(fit: &Fit, members: usize) -> bool {
+    let even = match fit.shape {
+        Shape::Raid1 => members.is_multiple_of(2),
+        Shape::Raid10(copies) => {
+            copies.far == 1 && copies.near.is_multiple_of(2) && members.is_multiple_of(copies.near.into())
+        }
+        Shape::Raid4 | Shape::Raid5(_) => true,
+        _ => false,
+    };
+    let offsets: BTreeSet<u64> = fit.slots.iter().flatten().map(|(_, offset)| *offset).collect();
+    even && offsets.len() == 1 && fit.slots.len() == members
 }
 
 /// The fits that are worth improving: the best by what the file system says, by witnesses, and by what it was told.
@@ -186,6 +239,9 @@ fn seeds(ranked: &[Ranked]) -> Vec<Fit> {
         }
     };
     best(&|ranked| (ranked.key.0, ranked.key.1, ranked.key.2));
+    // However many members are missing.
+    best(&|ranked| (ranked.key.2.cast_signed() as i64, ranked.key.1, 0));
+    best(&|ranked| (i64::from(ranked.key.3), ranked.key.2.cast_signed() as i64, 0));
     best(&|ranked| (i64::from(ranked.key.3), ranked.key.1, ranked.key.2));
     best(&|ranked| (ranked.key.1.min(0), ranked.key.2.cast_signed() as i64, 0));
     seeds
@@ -198,8 +254,9 @@ fn improve(seed: &Fit, tries: &mut usize, rank: impl Fn(&Fit) -> Option<Ranked>)
     let count = seed.slots.len();
     let mut near: Vec<Ranked> = Vec::new();
     let mut attempt = |fit: Fit, best: &mut Ranked| {
-        *tries = tries.saturating_sub(1);
-        match rank(&fit).filter(|_| *tries > 0) {
+        let ranked = if *tries > 0 { rank(&fit) } else { None };
+        *tries = tries.saturating_sub(usize::from(ranked.is_some()));
+        match ranked {
             Some(ranked) if ranked.key > best.key => {
                 near.push(std::mem::replace(best, ranked));
                 true
@@ -301,18 +358,12 @@ fn completions(fit: &Fit, images: usize) -> Vec<Fit> {
 fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &Gathered) -> Option<Ranked> {
     let size =
         fit.slots.iter().flatten().filter_map(|(image, offset)| sizes[*image].checked_sub(*offset)).min()?;
+    let size = fit.used.filter(|used| *used <= size).unwrap_or(size);
     let (level, layout) = fit.shape.codes();
     let slot = |place: &Option<(usize, u64)>| {
         let (image, data_offset) = (*place)?;
-        Some(Slot {
-            path: pile[image].path.clone(),
-            map: pile[image].map.clone(),
-            data_offset,
-            size: if matches!(fit.shape, Shape::Raid0(_)) { sizes[image] - data_offset } else { size },
-            valid: None,
-            new_data_offset: None,
-            clean_by: None,
-        })
+        let all = sizes[image] - data_offset;
+        Some(pile[image].slot(data_offset, if matches!(fit.shape, Shape::Raid0(_)) { all } else { size }))
     };
     let placed: BTreeSet<usize> = fit.slots.iter().flatten().map(|(image, _)| *image).collect();
     let out = (0..pile.len()).filter(|image| !placed.contains(image));
@@ -353,7 +404,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
         left_out,
         reshape: None,
     };
-    let array = candidate.open().ok()?;
+    let array = candidate.open_among(pile).ok()?;
     if array.size().ok()? < gathered.system.size() {
         return None;
     }
@@ -407,7 +458,8 @@ fn same_map(one: &Candidate, other: &Candidate) -> bool {
     // Layouts repeat after as many rows as there are members.
     let mut address = 0;
     let period = a.geometry().chunk().max(4096) * (one.slots.len() * one.slots.len() * 2) as u64;
-    while address < period {
+    let end = period.min(a.geometry().size()).min(b.geometry().size());
+    while address < end {
         let (Some((left, run)), Some((right, _))) = (place(one, &a, address), place(other, &b, address))
         else {
             return false;

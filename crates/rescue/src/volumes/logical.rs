@@ -1,181 +1,227 @@
-//! Logical volumes of LVM2 as devices, from what the newest text of their group says.
+//! Logical volumes of LVM2 as devices, from the maps that `formats::lvm` makes of their groups.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use device::{BlockDevice, SliceDevice};
-use formats::lvm::{Area, PhysicalVolume, Segment, SegmentKind, VolumeGroup};
-use geometry::md::{Copies, FarSets, Geometry, Rotation5, Rotation6, Shape, ZoneOrder};
+use formats::lvm::{Extent, Group, Lvm, Mapping, PvScan, RaidMeta, RaidSet, VolumeSegment};
+use geometry::md::{Geometry, Shape, ZoneOrder};
 
-use super::mapped::{MappedDevice, Run};
-use super::{snapshot, thin};
+use super::mapped::{From, MappedDevice, Run};
+use super::snapshot::{Thin, snapshot};
+use crate::scan::EVENTS_BEHIND;
 use crate::{ArrayDevice, Section, Source};
 
 /// Volumes within volumes within volumes: no real group goes deeper.
 const DEPTH_MAX: usize = 8;
-/// Most runs of one striped segment that are made; one with more is refused.
-const RUNS_MAX: u64 = 1 << 22;
+/// Most volumes that one is made of, all in all.
+const PARTS_MAX: usize = 4096;
 
-/// A volume group and those of its physical volumes that are there, by id.
-#[derive(Debug)]
-pub(super) struct Group {
-    pub(super) text: VolumeGroup,
-    pub(super) present: BTreeMap<String, Arc<dyn BlockDevice>>,
+/// The physical volumes that were found, and what LVM left on them.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) scans: Vec<PvScan>,
+    pub(super) devices: Vec<Arc<dyn BlockDevice>>,
 }
 
-/// The groups that these physical volumes make, each by its newest text.
-pub(super) fn groups(volumes: &[(PhysicalVolume, Arc<dyn BlockDevice>)]) -> Vec<Group> {
-    let mut newest: BTreeMap<String, VolumeGroup> = BTreeMap::new();
-    for (volume, device) in volumes {
-        let mut texts: Vec<String> = volume.current.iter().cloned().collect();
-        if texts.is_empty() {
-            // The header is damaged, or says that there is no group any more: the ring may still hold one.
-            texts = formats::lvm::older_texts(&**device, volume).unwrap_or_default();
-        }
-        for group in texts.iter().filter_map(|text| VolumeGroup::parse(text)) {
-            if newest.get(&group.id).is_none_or(|known| known.seqno < group.seqno) {
-                newest.insert(group.id.clone(), group);
-            }
+impl Found {
+    /// Adds a device, if LVM left anything on it.
+    pub(super) fn look(&mut self, device: &Arc<dyn BlockDevice>) {
+        let Ok(Some(scan)) = PvScan::read(&**device) else { return };
+        if scan.label.is_some() || scan.areas.iter().any(|area| !area.generations.is_empty()) {
+            self.scans.push(scan);
+            self.devices.push(Arc::clone(device));
         }
     }
-    let present: BTreeMap<String, Arc<dyn BlockDevice>> =
-        volumes.iter().map(|(volume, device)| (volume.id.clone(), Arc::clone(device))).collect();
-    newest.into_values().map(|text| Group { text, present: present.clone() }).collect()
+
+    /// The groups that they make.
+    pub(super) fn groups(&self) -> Vec<Group> {
+        Lvm::assemble(&self.scans).groups
+    }
 }
 
-impl Group {
-    /// Ids of the physical volumes that are missing.
-    pub(super) fn missing(&self) -> usize {
-        self.text.physical.values().filter(|(id, _)| !self.present.contains_key(id)).count()
-    }
+/// A device and where on it something begins, or why it is not there.
+type Place = Result<(Arc<dyn BlockDevice>, u64), String>;
 
-    /// A logical volume as a device.
-    ///
-    /// # Errors
-    /// Why it can't be made, in words.
-    pub(super) fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>, String> {
-        self.open_at(name, 0)
-    }
+/// Whether people use this volume by itself.
+pub(super) fn shown(group: &Group, lv: usize) -> bool {
+    let volume = &group.volumes.logical[lv];
+    let hidden = |segment: &VolumeSegment| {
+        matches!(
+            segment.mapping,
+            Mapping::ThinPool { .. } | Mapping::CachePool { .. } | Mapping::Snapshot { .. }
+        )
+    };
+    volume.visible && !volume.segments.iter().any(hidden)
+}
 
-    fn open_at(&self, name: &str, depth: usize) -> Result<Arc<dyn BlockDevice>, String> {
-        let Some((origin, store, chunk)) = self.snapshot_of(name) else { return self.plain(name, depth) };
-        let origin = self.plain(origin, depth + 1)?;
-        let store = self.plain(store, depth + 1)?;
-        snapshot::open(format!("{}/{name}", self.text.name), &origin, &store, chunk)
+/// A logical volume as a device.
+///
+/// # Errors
+/// Why it can't be made, in words.
+pub(super) fn open(group: &Group, found: &Found, lv: usize) -> Result<Arc<dyn BlockDevice>, String> {
+    let opening = Opening { group, found, parts: Cell::new(PARTS_MAX) };
+    let Some(shot) = group.snapshot(lv) else { return opening.plain(lv, 0) };
+    let origin = opening.plain(shot.origin, 1)?;
+    let store = opening.plain(shot.store, 1)?;
+    snapshot(opening.name(lv), &origin, &store, shot.chunk)
+}
+
+/// A volume that is being put together.
+struct Opening<'a> {
+    group: &'a Group,
+    found: &'a Found,
+    /// How many more volumes it may be made of.
+    parts: Cell<usize>,
+}
+
+impl Opening<'_> {
+    fn name(&self, lv: usize) -> String {
+        let volumes = &self.group.volumes;
+        format!("{}/{}", volumes.name, volumes.logical.get(lv).map_or("nothing", |volume| &volume.name))
     }
 
     /// A volume as its segments make it, even if people see it as a snapshot.
-    fn plain(&self, name: &str, depth: usize) -> Result<Arc<dyn BlockDevice>, String> {
-        if depth > DEPTH_MAX {
-            return Err(format!("{name} is made of volumes that are made of it"));
-        }
-        let volume =
-            self.text.volume(name).ok_or_else(|| format!("there is no volume {name} in the text"))?;
+    fn plain(&self, lv: usize, depth: usize) -> Result<Arc<dyn BlockDevice>, String> {
+        let name = self.name(lv);
+        let left = self.parts.get().checked_sub(1).filter(|_| depth <= DEPTH_MAX);
+        self.parts.set(left.ok_or_else(|| format!("{name} is made of too many volumes, or of itself"))?);
+        let volume = self.group.volumes.logical.get(lv).ok_or("it is made of a volume that is not there")?;
         let mut runs = Vec::new();
         let mut end = 0;
         for segment in &volume.segments {
-            if segment.start != end {
-                return Err(format!("the segments of {name} overlap or leave a gap at {end}"));
+            if segment.start > end {
+                let from = From::Nowhere("the group's metadata say nothing of this part".into());
+                runs.push(Run { length: segment.start - end, from });
             }
-            end = segment.start.checked_add(segment.size).ok_or("a segment is too long")?;
-            runs.extend(self.segment(segment, depth).map_err(|why| format!("{name}: {why}"))?);
+            runs.extend(self.segment(segment, depth).map_err(|why| format!("{}: {why}", volume.name))?);
+            end = segment.start + segment.length;
         }
-        Ok(Arc::new(MappedDevice::new(format!("{}/{name}", self.text.name), runs)))
+        Ok(Arc::new(MappedDevice::new(name, runs)))
     }
 
-    /// Whether a volume is the store of a snapshot that people see under its name, and of what.
-    fn snapshot_of(&self, name: &str) -> Option<(&str, &str, u64)> {
-        let visible = self.text.volume(name)?.visible;
-        self.text.logical.iter().flat_map(|volume| &volume.segments).find_map(|segment| match &segment.kind {
-            SegmentKind::Snapshot { origin, store, chunk } if visible && store == name && origin != name => {
-                Some((origin.as_str(), store.as_str(), *chunk))
+    /// Where an extent lies: the device, if it is there, and the byte there.
+    fn extent(&self, extent: &Extent, depth: usize) -> Result<Place, String> {
+        match extent {
+            Extent::Physical { pv, offset } => {
+                let member = self.group.members.get(*pv).copied().flatten();
+                let device = member.and_then(|member| self.found.devices.get(member));
+                let missing = || {
+                    let id = self.group.volumes.physical.get(*pv).map_or("?", |entry| &entry.uuid);
+                    format!("physical volume {id}, which holds this part, is missing")
+                };
+                Ok(device.map(|device| (Arc::clone(device), *offset)).ok_or_else(missing))
             }
-            _ => None,
-        })
-    }
-
-    /// Where an area lies: the device, if it is there, and the byte there.
-    fn area(
-        &self,
-        (name, extent): &Area,
-        depth: usize,
-    ) -> Result<(Option<Arc<dyn BlockDevice>>, u64), String> {
-        let bytes = extent.checked_mul(self.text.extent).ok_or("an extent is beyond any device")?;
-        match self.text.physical.get(name) {
-            Some((id, start)) => {
-                Ok((self.present.get(id).cloned(), start.checked_add(bytes).ok_or("an extent is too far")?))
-            }
-            None => Ok((Some(self.plain(name, depth + 1)?), bytes)),
+            Extent::Logical { lv, offset } => Ok(Ok((self.plain(*lv, depth + 1)?, *offset))),
+            Extent::Unknown { name } => Ok(Err(format!("{name}, which holds this part, is not there"))),
         }
     }
 
-    fn segment(&self, segment: &Segment, depth: usize) -> Result<Vec<Run>, String> {
-        let whole = |device: Arc<dyn BlockDevice>| {
-            vec![Run { length: segment.size, device: Some(device), offset: 0 }]
+    /// The devices of copies or stripes; those that are missing are told where they are read.
+    fn sources(&self, extents: &[Extent], depth: usize) -> Result<Vec<Option<Source>>, String> {
+        let source = |extent| {
+            let found = self.extent(extent, depth)?.ok();
+            Ok(found.map(|(device, start)| Source::whole(device, start)))
         };
-        match &segment.kind {
-            SegmentKind::Striped { areas, .. } if areas.len() == 1 => {
-                let (device, offset) = self.area(&areas[0], depth)?;
-                Ok(vec![Run { length: segment.size, device, offset }])
+        extents.iter().map(source).collect()
+    }
+
+    fn segment(&self, segment: &VolumeSegment, depth: usize) -> Result<Vec<Run>, String> {
+        let length = segment.length;
+        let run = |from| Ok(vec![Run { length, from }]);
+        let whole = |device| run(From::Device(device, 0));
+        match &segment.mapping {
+            Mapping::Striped { stripes, .. } if stripes.len() == 1 => {
+                run(match self.extent(&stripes[0], depth)? {
+                    Ok((device, offset)) => From::Device(device, offset),
+                    Err(why) => From::Nowhere(why.into()),
+                })
             }
-            SegmentKind::Striped { chunk, areas } => self.striped(segment.size, *chunk, areas, depth),
-            SegmentKind::Mirror { areas } => {
-                let sources = areas.iter().map(|area| {
-                    let (device, start) = self.area(area, depth)?;
-                    Ok(device.map(|device| Source::whole(device, start)))
+            Mapping::Striped { chunk, stripes } => {
+                let each = length / stripes.len() as u64;
+                let sources = self.sources(stripes, depth)?;
+                whole(array(Shape::Raid0(ZoneOrder::Alternate), *chunk, each, sources)?)
+            }
+            Mapping::Mirror { copies, .. } => {
+                whole(array(Shape::Raid1, 0, length, self.sources(copies, depth)?)?)
+            }
+            Mapping::Raid(set) => whole(self.raid(set, depth)?),
+            Mapping::Thin { pool, device, external } => {
+                let segments = self.group.volumes.logical.get(*pool).map_or(&[][..], |pool| &pool.segments);
+                let found = segments.iter().find_map(|segment| match segment.mapping {
+                    Mapping::ThinPool { data, metadata, chunk, .. } => Some((data, metadata, chunk)),
+                    _ => None,
                 });
-                let sources = sources.collect::<Result<Vec<_>, String>>()?;
-                array(Shape::Raid1, 0, segment.size, sources).map(whole)
+                let (data, metadata, chunk) = found.ok_or("its pool is none")?;
+                let thin = Thin {
+                    metadata: self.plain(metadata, depth + 1)?,
+                    data: self.plain(data, depth + 1)?,
+                    chunk,
+                    number: *device,
+                    size: length,
+                    external: external.map(|origin| self.plain(origin, depth + 1)).transpose()?,
+                };
+                thin.runs()
             }
-            SegmentKind::Raid { kind, chunk, members } => {
-                let shape =
-                    raid_shape(kind, members.len()).ok_or_else(|| format!("{kind} is not known here"))?;
-                let mut sources = Vec::new();
-                let mut size = u64::MAX;
-                for (_, image) in members {
-                    let bytes = self.text.volume(image).map_or(0, |volume| volume.size());
-                    size = size.min(bytes);
-                    // An image with a device that is gone fails where it is read, which the others make up for.
-                    let device = self.plain(image, depth + 1).ok();
-                    sources.push(device.map(|device| Source::whole(device, 0)));
-                }
-                array(shape, *chunk, size, sources).map(whole)
+            Mapping::Cached { origin, dirty: false, .. } | Mapping::Integrity { origin } => {
+                whole(self.plain(*origin, depth + 1)?)
             }
-            SegmentKind::Thin { pool, device } => {
-                let (metadata, data, chunk) = self.thin_pool(pool)?;
-                let metadata = self.plain(metadata, depth + 1)?;
-                let data = self.plain(data, depth + 1)?;
-                thin::open(&metadata, &data, chunk, *device, segment.size).map(whole)
-            }
-            SegmentKind::ThinPool { .. } => Err("it is a pool of thin volumes".to_owned()),
-            SegmentKind::Snapshot { .. } => Err("it is the description of a snapshot".to_owned()),
-            SegmentKind::Other(kind) => Err(format!("segments of type {kind} are not known here")),
+            Mapping::Cached { origin, .. } => Err(format!(
+                "what was written last may be in its cache alone, which is not read here; {} is what lies below",
+                self.name(*origin)
+            )),
+            Mapping::Zero => run(From::Zeros),
+            Mapping::Error => run(From::Nowhere("the group's metadata say that nothing is there".into())),
+            Mapping::ThinPool { .. } | Mapping::CachePool { .. } => Err("it is a pool".to_owned()),
+            Mapping::Snapshot { .. } => Err("it is the description of a snapshot".to_owned()),
+            Mapping::Other { name } => Err(format!("segments of type {name} are not known here")),
         }
     }
 
-    fn thin_pool(&self, pool: &str) -> Result<(&str, &str, u64), String> {
-        let segments = self.text.volume(pool).map_or(&[][..], |volume| &volume.segments);
-        let found = segments.iter().find_map(|segment| match &segment.kind {
-            SegmentKind::ThinPool { metadata, data, chunk } => {
-                Some((metadata.as_str(), data.as_str(), *chunk))
-            }
-            _ => None,
-        });
-        found.ok_or_else(|| format!("its pool {pool} is not there"))
-    }
-
-    fn striped(&self, size: u64, chunk: u64, areas: &[Area], depth: usize) -> Result<Vec<Run>, String> {
-        let each = size / areas.len().max(1) as u64;
-        if chunk == 0 || areas.is_empty() || !each.is_multiple_of(chunk) || size / chunk > RUNS_MAX {
-            return Err("its stripes can't be as they are described".to_owned());
+    /// A RAID set, without the members that its own metadata call older than the others.
+    fn raid(&self, set: &RaidSet, depth: usize) -> Result<Arc<dyn BlockDevice>, String> {
+        let shape = Shape::from_codes(set.level, set.layout).map_err(|error| error.to_string())?;
+        // An image whose device is gone fails where it is read, which the others make up for.
+        let metas: Vec<Option<RaidMeta>> = set.members.iter().map(|member| self.meta(member.meta)).collect();
+        if metas.iter().flatten().any(|meta| meta.reshape.is_some()) {
+            return Err(format!("a reshape of this {} was interrupted, which is not read here", set.name));
         }
-        let places = areas.iter().map(|area| self.area(area, depth)).collect::<Result<Vec<_>, String>>()?;
-        let sources = places
-            .into_iter()
-            .map(|(device, start)| device.map(|device| Source::whole(device, start)))
+        let newest = metas.iter().flatten().map(|meta| meta.events).max().unwrap_or(0);
+        let mut sources = Vec::new();
+        let mut size = u64::MAX;
+        for (member, meta) in set.members.iter().zip(&metas) {
+            let start = meta.as_ref().map_or(0, |meta| meta.data_offset);
+            let device = member.data.and_then(|data| self.plain(data, depth + 1).ok());
+            if let Some(bytes) = device.as_ref().and_then(|device| device.size().ok()) {
+                let reserved = start.max(set.reshape_space.min(bytes));
+                size = size.min(bytes - reserved.min(bytes));
+            }
+            let valid = meta.as_ref().and_then(|meta| meta.recovered).unwrap_or(u64::MAX);
+            sources.push(device.map(|device| Source { device, start, valid, clean: None, doubtful: None }));
+        }
+        // Old members are left out, the oldest first, as far as the others do without them.
+        let mut old: Vec<(u64, usize)> = metas
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, meta)| Some((meta.as_ref()?.events, slot)))
+            .filter(|(events, _)| events + EVENTS_BEHIND < newest)
             .collect();
-        let device = array(Shape::Raid0(ZoneOrder::Alternate), chunk, each, sources)?;
-        Ok(vec![Run { length: size, device: Some(device), offset: 0 }])
+        old.sort_unstable();
+        let tolerated = usize::from(shape.tolerates(set.members.len().min(usize::from(u16::MAX)) as u16));
+        for (_, slot) in old {
+            if sources.iter().filter(|source| source.is_none()).count() < tolerated {
+                sources[slot] = None;
+            }
+        }
+        array(shape, set.chunk, size, sources)
+    }
+
+    /// What a metadata image says, if it can be read.
+    fn meta(&self, lv: Option<usize>) -> Option<RaidMeta> {
+        let device = self.plain(lv?, 1).ok()?;
+        let mut bytes = vec![0; RaidMeta::LENGTH];
+        device.read(0, &mut bytes).ok()?;
+        RaidMeta::parse(&bytes, &device.info().name, 0).ok()?
     }
 }
 
@@ -186,34 +232,9 @@ fn array(
     size: u64,
     sources: Vec<Option<Source>>,
 ) -> Result<Arc<dyn BlockDevice>, String> {
-    let sizes = vec![size; sources.len()];
+    let sizes = vec![if size == u64::MAX { 0 } else { size }; sources.len()];
     let geometry = Geometry::new(shape, chunk, &sizes).map_err(|error| error.to_string())?;
     Ok(Arc::new(ArrayDevice::new("logical volume", Section { geometry, sources })))
-}
-
-/// What LVM's names mean. Its raid4 has parity on the first member, its raid10 is near=2.
-fn raid_shape(kind: &str, members: usize) -> Option<Shape> {
-    let near = |near: u8| Shape::Raid10(Copies { near, far: 1, offset: false, sets: FarSets::All });
-    Some(match kind {
-        "raid0" | "raid0_meta" => Shape::Raid0(ZoneOrder::Alternate),
-        "raid1" => Shape::Raid1,
-        "raid4" | "raid5_0" => Shape::Raid5(Rotation5::ParityFirst),
-        "raid5_n" => Shape::Raid5(Rotation5::ParityLast),
-        "raid5" | "raid5_ls" => Shape::Raid5(Rotation5::LeftSymmetric),
-        "raid5_la" => Shape::Raid5(Rotation5::LeftAsymmetric),
-        "raid5_rs" => Shape::Raid5(Rotation5::RightSymmetric),
-        "raid5_ra" => Shape::Raid5(Rotation5::RightAsymmetric),
-        "raid6" | "raid6_zr" => Shape::Raid6(Rotation6::DdfZeroRestart),
-        "raid6_nr" => Shape::Raid6(Rotation6::DdfNRestart),
-        "raid6_nc" => Shape::Raid6(Rotation6::DdfNContinue),
-        "raid6_n_6" => Shape::Raid6(Rotation6::Md(Rotation5::ParityLast)),
-        "raid6_ls_6" => Shape::Raid6(Rotation6::Raid5Q(Rotation5::LeftSymmetric)),
-        "raid6_la_6" => Shape::Raid6(Rotation6::Raid5Q(Rotation5::LeftAsymmetric)),
-        "raid6_rs_6" => Shape::Raid6(Rotation6::Raid5Q(Rotation5::RightSymmetric)),
-        "raid6_ra_6" => Shape::Raid6(Rotation6::Raid5Q(Rotation5::RightAsymmetric)),
-        "raid10" | "raid10_near" if members >= 2 => near(2),
-        _ => return None,
-    })
 }
 
 /// A part of a device under a name of its own.

@@ -1,26 +1,36 @@
 //! A device made of runs of other devices, one after the other.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::sync::Arc;
 
 use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation};
 
-/// A run of another device.
+/// Where the bytes of a run come from.
 #[derive(Clone, Debug)]
-pub(super) struct Run {
-    /// Its size, bytes: not 0.
-    pub(super) length: u64,
-    /// The device; `None` if it is not there.
-    pub(super) device: Option<Arc<dyn BlockDevice>>,
-    /// Where it begins there.
-    pub(super) offset: u64,
+pub(super) enum From {
+    /// A device, from this byte on.
+    Device(Arc<dyn BlockDevice>, u64),
+    /// Nothing was ever written there.
+    Zeros,
+    /// They can't be had, and why.
+    Nowhere(Arc<str>),
 }
 
-/// Runs one after the other. Where one's device is not there, reading fails.
+/// A run of bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    /// Its size, bytes.
+    pub(super) length: u64,
+    /// Where it comes from.
+    pub(super) from: From,
+}
+
+/// Runs one after the other.
 #[derive(Debug)]
 pub(super) struct MappedDevice {
     info: DeviceInfo,
-    /// Where each run begins, and the run; in order.
+    /// Where each run begins, and the run; in order, none empty.
     runs: Vec<(u64, Run)>,
     size: u64,
 }
@@ -49,21 +59,17 @@ impl MappedDevice {
         DeviceError { device: self.info.name.clone(), operation, offset, length, kind }
     }
 
-    /// Does `work` for each piece of the range: device, offset there, piece of the range.
+    /// Does `work` for each piece of the range: the run, how far into it, which part of the range.
     fn pieces(
         &self,
         operation: Operation,
         offset: u64,
         length: u64,
-        mut work: impl FnMut(&dyn BlockDevice, u64, std::ops::Range<usize>) -> Result<(), DeviceError>,
+        mut work: impl FnMut(&From, u64, Range<usize>) -> Result<(), DeviceErrorKind>,
     ) -> Result<(), DeviceError> {
         if offset.checked_add(length).is_none_or(|end| end > self.size) {
-            return Err(self.error(
-                operation,
-                offset,
-                length,
-                DeviceErrorKind::OutOfRange { size: self.size },
-            ));
+            let kind = DeviceErrorKind::OutOfRange { size: self.size };
+            return Err(self.error(operation, offset, length, kind));
         }
         let mut done = 0;
         while done < length {
@@ -71,16 +77,16 @@ impl MappedDevice {
             let index = self.runs.partition_point(|(start, _)| *start <= at) - 1;
             let (start, run) = &self.runs[index];
             let step = (run.length - (at - start)).min(length - done);
-            let Some(device) = &run.device else {
-                let why = "the device that holds this part is missing".to_owned();
-                return Err(self.error(operation, at, step, DeviceErrorKind::Io(why)));
-            };
-            let told = work(&**device, run.offset + (at - start), done as usize..(done + step) as usize);
-            told.map_err(|error| self.error(operation, at, step, error.kind))?;
+            let told = work(&run.from, at - start, done as usize..(done + step) as usize);
+            told.map_err(|kind| self.error(operation, at, step, kind))?;
             done += step;
         }
         Ok(())
     }
+}
+
+fn nowhere(why: &str) -> DeviceErrorKind {
+    DeviceErrorKind::Io(why.to_owned())
 }
 
 impl BlockDevice for MappedDevice {
@@ -96,8 +102,15 @@ impl BlockDevice for MappedDevice {
         let mut at = offset;
         for buffer in buffers {
             let length = buffer.len() as u64;
-            self.pieces(Operation::Read, at, length, |device, from, piece| {
-                device.read(from, &mut buffer[piece])
+            self.pieces(Operation::Read, at, length, |from, skip, piece| match from {
+                From::Device(device, start) => {
+                    device.read(start + skip, &mut buffer[piece]).map_err(|error| error.kind)
+                }
+                From::Zeros => {
+                    buffer[piece].fill(0);
+                    Ok(())
+                }
+                From::Nowhere(why) => Err(nowhere(why)),
             })?;
             at += length;
         }
@@ -108,14 +121,29 @@ impl BlockDevice for MappedDevice {
         let mut at = offset;
         for buffer in buffers {
             let length = buffer.len() as u64;
-            self.pieces(Operation::Write, at, length, |device, to, piece| device.write(to, &buffer[piece]))?;
+            self.pieces(Operation::Write, at, length, |from, skip, piece| match from {
+                From::Device(device, start) => {
+                    device.write(start + skip, &buffer[piece]).map_err(|error| error.kind)
+                }
+                From::Zeros => Err(nowhere("nothing was ever written there, so there is no place for it")),
+                From::Nowhere(why) => Err(nowhere(why)),
+            })?;
             at += length;
         }
         Ok(())
     }
 
     fn flush(&self) -> Result<(), DeviceError> {
-        self.runs.iter().filter_map(|(_, run)| run.device.as_ref()).try_for_each(|device| device.flush())
+        let mut flushed: Vec<&Arc<dyn BlockDevice>> = Vec::new();
+        for (_, run) in &self.runs {
+            if let From::Device(device, _) = &run.from
+                && !flushed.iter().any(|known| Arc::ptr_eq(known, device))
+            {
+                device.flush()?;
+                flushed.push(device);
+            }
+        }
+        Ok(())
     }
 
     fn discard(&self, _: u64, _: u64) -> Result<(), DeviceError> {

@@ -8,10 +8,11 @@
 
 mod logical;
 mod mapped;
+mod nested;
 mod snapshot;
-mod thin;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use device::BlockDevice;
@@ -87,141 +88,175 @@ pub fn volume_name(array: &str, taken: &[String]) -> String {
 
 /// All volumes on these arrays, which have the names that come with them.
 pub fn discover(arrays: &[(String, Arc<dyn BlockDevice>)]) -> Vec<Volume> {
-    let mut volumes = Vec::new();
-    let mut physical = Vec::new();
+    let mut finding = Finding::default();
     for (name, device) in arrays {
-        look(&mut volumes, &mut physical, name, "array", device, 0);
+        finding.look(name, "array", device, 0);
     }
-    // Volume groups may lie on physical volumes of any depth, and hold physical volumes again.
+    // Volume groups and arrays may lie on volumes of any depth, and hold volumes again.
     let mut known = BTreeSet::new();
     for depth in 1..=DEPTH_MAX {
-        let groups = logical::groups(&physical);
-        let before = physical.len();
-        for group in &groups {
-            if !known.insert((group.text.id.clone(), group.missing())) {
-                continue;
-            }
-            volumes.retain(|volume: &Volume| !volume.name.starts_with(&format!("{}/", group.text.name)));
-            let shown = group.text.logical.iter().filter(|volume| {
-                use formats::lvm::SegmentKind::{Snapshot, ThinPool};
-                let hidden = |kind: &_| matches!(kind, ThinPool { .. } | Snapshot { .. });
-                volume.visible && !volume.segments.iter().any(|segment| hidden(&segment.kind))
-            });
-            for volume in shown {
-                let first = volumes.len();
-                let clean = |text: &str| volume_name(text, &[]);
-                let name = format!("{}/{}", clean(&group.text.name), clean(&volume.name));
-                match group.open(&volume.name) {
-                    Ok(device) => {
-                        look(&mut volumes, &mut physical, &name, "logical volume", &device, depth);
-                    }
-                    Err(why) => volumes.push(Volume {
-                        name,
-                        kind: "logical volume",
-                        size: volume.size(),
-                        holds: Vec::new(),
-                        content: None,
-                        health: why,
-                        healthy: false,
-                        device: None,
-                    }),
-                }
-                let missing = group.missing();
-                for volume in volumes.iter_mut().skip(first).filter(|_| missing > 0) {
-                    let gap = format!("; {missing} of the group's physical volumes are missing");
-                    volume.health.push_str(&gap);
-                    volume.healthy = false;
-                }
+        let before = (finding.physical.scans.len(), finding.members.count());
+        for array in finding.members.arrays() {
+            if known.insert((array.uuid.to_vec(), array.found)) {
+                finding.array(array, depth);
             }
         }
-        if physical.len() == before {
+        for group in finding.physical.groups() {
+            let there = group.members.iter().filter(|member| member.is_some()).count();
+            if known.insert((group.volumes.uuid.clone().into_bytes(), there)) {
+                finding.group(&group, depth);
+            }
+        }
+        if (finding.physical.scans.len(), finding.members.count()) == before {
             break;
         }
     }
-    volumes
+    finding.volumes
 }
 
-/// Adds a volume, and the partitions on it.
-fn look(
-    volumes: &mut Vec<Volume>,
-    physical: &mut Vec<(formats::lvm::PhysicalVolume, Arc<dyn BlockDevice>)>,
-    name: &str,
-    kind: &'static str,
-    device: &Arc<dyn BlockDevice>,
-    depth: usize,
-) {
-    if depth > DEPTH_MAX || volumes.len() >= VOLUMES_MAX {
-        return;
+/// What was found until now.
+#[derive(Default)]
+struct Finding {
+    volumes: Vec<Volume>,
+    /// Physical volumes of LVM2.
+    physical: logical::Found,
+    /// Members of arrays.
+    members: nested::Members,
+}
+
+impl Finding {
+    fn absent(&mut self, name: String, kind: &'static str, size: u64, why: String) {
+        self.volumes.push(Volume {
+            name,
+            kind,
+            size,
+            holds: Vec::new(),
+            content: None,
+            health: why,
+            healthy: false,
+            device: None,
+        });
     }
-    let size = device.size().unwrap_or(0);
-    let (mut holds, mut content_name) = (Vec::new(), None);
-    let mut problems = Vec::new();
-    let mut good = Vec::new();
-    match formats::probe_damaged(&**device) {
-        Ok((found, missed)) => {
-            problems.extend(missed.map(|error| format!("a part can't be read: {error}")));
-            holds = found.iter().map(ToString::to_string).collect();
-            if let [one] = &found[..] {
-                content_name = Some(one.kind.name().to_owned());
+
+    /// Adds an array whose members are volumes; of one that was found with fewer members before, nothing is left.
+    fn array(&mut self, array: nested::Nested, depth: usize) {
+        let plain = volume_name(&array.name, &[]);
+        let of_it = |volume: &Volume| {
+            volume.kind == "nested array" && volume.name == plain
+                || volume.name.starts_with(&format!("{plain}-p"))
+        };
+        if self.volumes.iter().any(|volume| volume.kind == "nested array" && of_it(volume)) {
+            self.volumes.retain(|volume| !of_it(volume));
+        }
+        let taken: Vec<String> = self.volumes.iter().map(|volume| volume.name.clone()).collect();
+        let name = volume_name(&array.name, &taken);
+        let first = self.volumes.len();
+        match array.device {
+            Ok(device) => self.look(&name, "nested array", &device, depth),
+            Err(why) => self.absent(name, "nested array", 0, why),
+        }
+        if let Some(volume) = self.volumes.get_mut(first).filter(|_| !array.problems.is_empty()) {
+            let _ = write!(volume.health, "; {}", array.problems.join("; "));
+        }
+    }
+
+    /// Adds the logical volumes of a group, and what is on them.
+    fn group(&mut self, group: &formats::lvm::Group, depth: usize) {
+        let clean = |text: &str| volume_name(text, &[]);
+        let prefix = format!("{}/", clean(&group.volumes.name));
+        self.volumes.retain(|volume: &Volume| !volume.name.starts_with(&prefix));
+        let problems = group.problems.join("; ");
+        for (lv, volume) in group.volumes.logical.iter().enumerate() {
+            if !logical::shown(group, lv) || self.volumes.len() >= VOLUMES_MAX {
+                continue;
             }
-            if found.iter().any(|found| found.damaged) {
-                problems.push("what is on it is damaged".to_owned());
+            let first = self.volumes.len();
+            let name = format!("{prefix}{}", clean(&volume.name));
+            match logical::open(group, &self.physical, lv) {
+                Ok(device) => self.look(&name, "logical volume", &device, depth),
+                Err(why) => self.absent(name, "logical volume", volume.size, why),
             }
-            for longer in found.iter().filter_map(|found| found.size).filter(|said| *said > size) {
-                problems.push(format!(
-                    "what is on it says that it has {longer} bytes, but there are only {size}"
-                ));
-            }
-            if found.iter().any(|found| found.kind == Kind::LvmPv)
-                && let Ok(Some(volume)) = formats::lvm::physical_volume(&**device)
-            {
-                physical.push((volume, Arc::clone(device)));
-            }
-            if found.iter().any(|found| matches!(found.kind, Kind::Luks1 | Kind::Luks2)) {
-                good.push("its header is whole; open it with cryptsetup".to_owned());
+            let whole = group.volumes.physical_of(lv).iter().all(|pv| group.members[*pv].is_some());
+            for volume in self.volumes.iter_mut().skip(first).filter(|_| !problems.is_empty()) {
+                let _ = write!(volume.health, "; of its group: {problems}");
+                volume.healthy &= whole;
             }
         }
-        Err(error) => problems.push(format!("what is on it can't be read: {error}")),
     }
-    let checks = content::check(&**device);
-    if checks.right + checks.wrong > 0 {
-        good.push(format!(
-            "{} of {} structures of its file system fit",
-            checks.right,
-            checks.right + checks.wrong
-        ));
-    }
-    if checks.wrong > 0 {
-        problems.push(format!("{} structures are damaged", checks.wrong));
-    }
-    if checks.unreadable > 0 {
-        problems.push(format!("{} structures can't be read", checks.unreadable));
-    }
-    let table = formats::partitions(&**device).ok().flatten();
-    problems.extend(
-        table.iter().flat_map(|table| table.problems.iter().map(|p| format!("partition table: {p}"))),
-    );
-    let healthy = problems.is_empty();
-    good.extend(problems);
-    let health = if good.is_empty() { "nothing to check".to_owned() } else { good.join("; ") };
-    volumes.push(Volume {
-        name: name.to_owned(),
-        kind,
-        size,
-        holds,
-        content: content_name,
-        health,
-        healthy,
-        device: Some(Arc::clone(device)),
-    });
-    // Boot sectors of file systems may look like partition tables.
-    let file_system = volumes.last().is_some_and(|volume| {
-        volume.content.as_deref().is_some_and(|kind| !matches!(kind, "gpt" | "mbr" | "bsd-disklabel"))
-    });
-    for partition in table.into_iter().filter(|_| !file_system).flat_map(|table| table.partitions) {
-        let name = format!("{name}-p{}", partition.number);
-        if let Ok(device) = logical::slice(&name, device, partition.start, partition.size) {
-            look(volumes, physical, &name, "partition", &device, depth + 1);
+
+    /// Adds a volume, and the partitions on it.
+    fn look(&mut self, name: &str, kind: &'static str, device: &Arc<dyn BlockDevice>, depth: usize) {
+        if depth > DEPTH_MAX || self.volumes.len() >= VOLUMES_MAX {
+            return;
+        }
+        let size = device.size().unwrap_or(0);
+        let (mut holds, mut content_name) = (Vec::new(), None);
+        let mut problems = Vec::new();
+        let mut good = Vec::new();
+        match formats::probe_damaged(&**device) {
+            Ok((found, missed)) => {
+                problems.extend(missed.map(|error| format!("a part can't be read: {error}")));
+                holds = found.iter().map(ToString::to_string).collect();
+                if let [one] = &found[..] {
+                    content_name = Some(one.kind.name().to_owned());
+                }
+                if found.iter().any(|found| found.damaged) {
+                    problems.push("what is on it is damaged".to_owned());
+                }
+                for longer in found.iter().filter_map(|found| found.size).filter(|said| *said > size) {
+                    problems.push(format!(
+                        "what is on it says that it has {longer} bytes, but there are only {size}"
+                    ));
+                }
+                // A label may be gone, and the text of the group behind it be there.
+                if found.is_empty() || found.iter().any(|found| found.kind == Kind::LvmPv) {
+                    self.physical.look(device);
+                }
+                if found.iter().any(|found| matches!(found.kind, Kind::Md(_))) {
+                    self.members.look(name, device);
+                }
+                if found.iter().any(|found| matches!(found.kind, Kind::Luks1 | Kind::Luks2)) {
+                    good.push("its header is whole; open it with cryptsetup".to_owned());
+                }
+            }
+            Err(error) => problems.push(format!("what is on it can't be read: {error}")),
+        }
+        let checks = content::check(&**device);
+        let all = checks.right + checks.wrong;
+        if all > 0 {
+            good.push(format!("{} of {all} structures of its file system fit", checks.right));
+        }
+        if checks.wrong > 0 {
+            problems.push(format!("{} structures are damaged", checks.wrong));
+        }
+        if checks.unreadable > 0 {
+            problems.push(format!("{} structures can't be read", checks.unreadable));
+        }
+        let table = formats::partitions(&**device).ok().flatten();
+        problems.extend(
+            table.iter().flat_map(|table| table.problems.iter().map(|p| format!("partition table: {p}"))),
+        );
+        let healthy = problems.is_empty();
+        good.extend(problems);
+        let health = if good.is_empty() { "nothing to check".to_owned() } else { good.join("; ") };
+        // Boot sectors of file systems may look like partition tables.
+        let tables = ["gpt", "mbr", "bsd-disklabel"];
+        let file_system = content_name.as_deref().is_some_and(|kind| !tables.contains(&kind));
+        self.volumes.push(Volume {
+            name: name.to_owned(),
+            kind,
+            size,
+            holds,
+            content: content_name,
+            health,
+            healthy,
+            device: Some(Arc::clone(device)),
+        });
+        for partition in table.into_iter().filter(|_| !file_system).flat_map(|table| table.partitions) {
+            let name = format!("{name}-p{}", partition.number);
+            if let Ok(device) = logical::slice(&name, device, partition.start, partition.size) {
+                self.look(&name, "partition", &device, depth + 1);
+            }
         }
     }
 }

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod made;
+mod nesting;
 mod plans;
 mod reading;

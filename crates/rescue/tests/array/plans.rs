@@ -19,7 +19,7 @@ struct Pile {
 }
 
 /// A version 1.2 superblock of the member with this slot, as the kernel would leave it.
-fn superblock(shape: Shape, chunk: u64, disks: u16, slot: u16, events: u64, roles: &[u16]) -> Vec<u8> {
+pub fn superblock(shape: Shape, chunk: u64, disks: u16, slot: u16, events: u64, roles: &[u16]) -> Vec<u8> {
     let (level, layout) = shape.codes();
     let mut block = vec![0; 512];
     let mut put = |at: usize, field: &[u8]| block[at..at + field.len()].copy_from_slice(field);

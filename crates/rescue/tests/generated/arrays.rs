@@ -131,6 +131,7 @@ impl Made {
                 valid: None,
                 new_data_offset: None,
                 clean_by: None,
+                doubtful: Vec::new(),
             })
         };
         Candidate {

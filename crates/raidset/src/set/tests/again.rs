@@ -1,0 +1,144 @@
+//! Sets that are taken into use again: what goes on, what is kept, what is refused.
+
+use super::*;
+
+#[test]
+fn a_rebuild_goes_on_from_its_checkpoint() {
+    let disks = disks(4, 8);
+    let set = new_set(Level::Raid5, &disks);
+    let model = contents(&set);
+    let new = disk("new", 99);
+    set.reconstruct_in_place(2, Some(slot(&new)), 0).unwrap();
+    set.rebuild_step(10).unwrap();
+    let rows = set.rebuild_checkpoint().unwrap();
+    assert_eq!(rows, 10);
+    assert_eq!(set.unconfigure(), Err(SetError::Rebuilding));
+    let mut crashed: Vec<_> = disks.iter().map(|disk| Arc::new(disk.fork())).collect();
+    let new = Arc::new(new.fork());
+    crashed.iter().chain([&new]).for_each(|disk| disk.power_cut(Cut::DropAll));
+    crashed[2] = new.clone();
+    let before = new.counts().bytes_written;
+    // By a file, with nothing remembered.
+    let set = configure(Level::Raid5, &crashed, false).unwrap();
+    assert_eq!(set.status().columns[2].status, Status::Reconstructing);
+    finish_rebuild(&set);
+    // The rows that were left, the parity map, the label and the extension area, both twice.
+    let others = 512 + 2 * 1024 + 2 * 4096;
+    assert_eq!(new.counts().bytes_written - before, (ROWS - rows) * u64::from(UNIT) * SECTOR + others);
+    assert!(contents(&set) == model);
+    set.check_parity(&mut 0, u64::MAX, false).unwrap();
+    assert_eq!(mismatches(&set), 0);
+}
+
+/// A configuration file that still names a spare as a spare finds it in the place of its column, and goes on with copying it back.
+#[test]
+fn a_spare_in_use_is_found_by_a_file_and_a_copyback_goes_on() {
+    let (disks, spare) = (disks(3, 21), disk("spare", 22));
+    let set = new_set(Level::Raid5, &disks);
+    let model = contents(&set);
+    set.add_spare(slot(&spare)).unwrap();
+    set.reconstruct_to_spare(1).unwrap();
+    finish_rebuild(&set);
+    set.unconfigure().unwrap();
+    let by_file = || {
+        let spares = vec![slot(&disk("unused", 1)), slot(&spare)];
+        RaidSet::configure(0, parameters(Level::Raid5), slots(&disks), spares, false, Arc::new(Inline))
+            .unwrap()
+    };
+    let states = |set: &RaidSet| {
+        let status = set.status();
+        let all = status.columns.into_iter().chain(status.spares);
+        all.map(|one| format!("{} {}", one.name, one.status.word())).collect::<Vec<_>>().join(", ")
+    };
+    let set = by_file();
+    assert_eq!(states(&set), "sd0 optimal, sd1 spared, sd2 optimal, unused spare, spare used_spare");
+    set.copyback(1).unwrap();
+    set.rebuild_step(9).unwrap();
+    set.rebuild_checkpoint().unwrap();
+    // As a crash leaves it.
+    drop(set);
+    let set = by_file();
+    let (kind, column, progress) = set.rebuild_progress().unwrap();
+    assert_eq!((kind, column, progress.done), (RebuildKind::Copyback, 1, 9));
+    finish_rebuild(&set);
+    assert_eq!(states(&set), "sd0 optimal, sd1 optimal, sd2 optimal, unused spare, spare spare");
+    assert!(contents(&set) == model && mismatches(&set) == 0);
+}
+
+/// What `-C` makes of a journal: kept and carried out where labels agree, left out and told where they do not.
+#[test]
+fn force_keeps_the_journal_where_labels_agree() {
+    for agree in [true, false] {
+        let size = DISK + (1 << 20);
+        let disks: Vec<_> = (0..4).map(|i| disk_of(&format!("sd{i}"), 50 + i, size)).collect();
+        let new = || {
+            let slots = slots(&disks);
+            RaidSet::configure_with_journal(0, parameters(Level::Raid5), slots, vec![], Arc::new(Inline))
+        };
+        let set = new().unwrap();
+        set.init_labels(7).unwrap();
+        rewrite(&set);
+        set.fail_column(3).unwrap();
+        set.reconstruct_in_place(3, None, 0).unwrap();
+        finish_rebuild(&set);
+        let capacity = set.journal();
+        assert!(capacity.is_some());
+        set.write(0, &[9; 3000]).unwrap();
+        let model = contents(&set);
+        if !agree {
+            let mut label = Label::read(&*disks[2]).unwrap().unwrap();
+            label.mod_counter -= 4;
+            label.write(&*disks[2]).unwrap();
+        }
+        let set = configure(Level::Raid5, &disks, true).unwrap();
+        assert_eq!(set.journal(), capacity.filter(|_| agree));
+        assert_eq!((set.dropped_journal(), set.parity_good()), (!agree, agree));
+        assert!(contents(&set) == model);
+    }
+}
+
+/// Declustered sets: found by scanning with the design that their components hold, and never mixed with another design or, for `Q`,
+/// with what RAIDframe makes of the letter.
+#[test]
+fn block_designs_are_kept_and_not_mixed() {
+    use crate::design::{Design, tests::FIVE};
+    let five = Design::parse(FIVE).unwrap();
+    let other = Design::parse("5 5 4 4 3 norotate 0 1 2 3 0 1 2 4 0 1 3 4 0 2 3 4 1 2 3 4").unwrap();
+    for letter in ['T', 'Q', 'e'] {
+        let level = |design| Level::with_design(letter, Some(design)).unwrap();
+        let mut run = Run::new(level(five), 5, 3);
+        run.write();
+        run.restart();
+        assert_eq!(run.set.layout().level(), level(five));
+        assert!(contents(&run.set) == run.model);
+        run.set.unconfigure().unwrap();
+        let mixed = configure(level(other), &run.all, false).map(drop);
+        assert_eq!(mixed, Err(ConfigureError::Design));
+        let units = Parameters { units_per_parity_unit: 2, ..parameters(level(five)) };
+        let made = RaidSet::configure(0, units, slots(&run.all), vec![], true, Arc::new(Inline));
+        assert!(matches!(made, Err(ConfigureError::ParityUnit { .. })));
+        // Another program has used it since.
+        for disk in &run.all {
+            let mut label = Label::read(&**disk).unwrap().unwrap();
+            label.mod_counter += 2;
+            label.write(&**disk).unwrap();
+        }
+        let again = configure(level(five), &run.all, false).map(|set| contents(&set) == run.model);
+        let foreign = Err(ConfigureError::Foreign { level: level(five) });
+        assert_eq!(again, if letter == 'Q' { foreign } else { Ok(true) });
+    }
+}
+
+/// A file whose level or stripe unit is another than the labels say is refused.
+#[test]
+fn another_shape_is_refused() {
+    let disks = disks(4, 77);
+    new_set(Level::Raid5, &disks).unconfigure().unwrap();
+    let before: Vec<_> = disks.iter().map(|disk| disk.counts().bytes_written).collect();
+    for (level, unit) in [(Level::Raid4, UNIT), (Level::Raid5, 2 * UNIT), (Level::Raid0, UNIT)] {
+        let parameters = Parameters { sectors_per_unit: unit, ..parameters(level) };
+        let made = RaidSet::configure(0, parameters, slots(&disks), vec![], false, Arc::new(Inline));
+        assert!(matches!(made, Err(ConfigureError::Refused { .. })), "{level} {unit}");
+    }
+    assert!(before == disks.iter().map(|disk| disk.counts().bytes_written).collect::<Vec<_>>());
+}
