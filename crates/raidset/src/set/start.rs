@@ -15,7 +15,9 @@ use super::resume::{Resumed, in_spares};
 use crate::config::Config;
 use crate::design::Design;
 use crate::extension::Extension;
-use crate::judge::{Candidate, Found, FoundSet, Member, Refusal, complete, disagree, judge};
+use crate::judge::{
+    Candidate, Found, FoundSet, Member, Refusal, complete, disagree, judge, tell, tell_failed,
+};
 use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_flags, map_offset};
 use crate::layout::{Layout, LayoutError, Level};
 use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, Parameters as MapParameters, ParityMap};
@@ -101,11 +103,12 @@ pub enum ConfigureError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// The labels stand against it; nothing has been written.
-    #[error("the labels do not belong to this set: {}; force it only if you know why",
-        .refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("the labels do not belong to this set: {}. Force it only if you know why", .told.join("; "))]
     Refused {
         /// Why.
         refusals: Vec<Refusal>,
+        /// The same for people, with the names of components.
+        told: Vec<String>,
     },
     /// Too many components are missing or stale.
     #[error("the set cannot do without all of {}", .names.join(", "))]
@@ -335,9 +338,11 @@ impl RaidSet {
                 }
             })
             .collect();
+        let names: Vec<String> = columns.iter().map(|slot| slot.name.clone()).collect();
         let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);
         if !force && !verdict.refusals.is_empty() {
-            return Err(ConfigureError::Refused { refusals: verdict.refusals });
+            let told = tell(&verdict.refusals, &names, &found);
+            return Err(ConfigureError::Refused { refusals: verdict.refusals, told });
         }
         let mut components: Vec<Component> = columns
             .into_iter()
@@ -356,7 +361,8 @@ impl RaidSet {
         // By force, labels count as far as they would have without it.
         let trusted = !force || verdict.refusals.is_empty() && !disagree(&found);
         let mut resumed = Resumed::nothing(components.len());
-        let (mut known, mut sealed, mut dropped_journal) = (Known::default(), false, false);
+        let mut notes = tell_failed(&verdict, &names, &found);
+        let (mut known, mut sealed) = (Known::default(), false);
         match best {
             Some(best) if trusted => {
                 known = Known { rebuild: None, ..best.known.clone() };
@@ -365,8 +371,11 @@ impl RaidSet {
                     resumed = Resumed::of_columns(best, &mut components, &spares, &in_spare);
                 }
             }
-            Some(best) => dropped_journal = best.known.journal_sectors > 0,
-            None => {}
+            Some(best) if best.known.journal_sectors > 0 => notes.push(
+                "the components have a journal, which is left out since their labels disagree; it can be made anew"
+                    .to_owned(),
+            ),
+            _ => {}
         }
         let set = Self::build(Plan {
             unit,
@@ -376,7 +385,7 @@ impl RaidSet {
             resumed,
             serial_number: verdict.serial_number,
             mod_counter: verdict.mod_counter,
-            parity_good: !verdict.parity_dirty,
+            parity_good: !(verdict.parity_dirty || force && disagree(&found)),
             trusted,
             sized: room == 0 && (!force || verdict.refusals.is_empty()),
             sealed,
@@ -385,7 +394,7 @@ impl RaidSet {
             sequence: greatest(&extensions),
             runner,
         })?;
-        set.dropped_journal.store(dropped_journal, Ordering::Relaxed);
+        *lock(&set.notes) = notes;
         let order: Vec<String> = spares.iter().map(|spare| spare.name.clone()).collect();
         for spare in spares {
             if set.members().spares.iter().all(|other| other.name != spare.name) {
@@ -740,7 +749,7 @@ impl RaidSet {
             repairs: AtomicU64::new(0),
             scratch: Mutex::default(),
             journal: Journal::default(),
-            dropped_journal: AtomicBool::new(false),
+            notes: Mutex::default(),
         };
         if set.start_journal() && !clean {
             set.replay()?;
