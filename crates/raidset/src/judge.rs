@@ -4,7 +4,7 @@
 //! the components that a configuration file names. Both follow RAIDframe; nothing in here does I/O.
 
 use crate::extension::Extension;
-use crate::label::{Label, Version};
+use crate::label::{Label, PROTECTED_SECTORS, Version};
 use crate::layout::{Layout, Level};
 
 /// A component with a label, found by scanning.
@@ -134,6 +134,20 @@ pub enum Found {
     Unlabelled,
     /// It is not there.
     Absent,
+    /// It is there, but cannot be used, whatever its label says: why, behind its name.
+    Unfit(String),
+}
+
+impl Found {
+    /// What a column's device is, from its size and label; with `force` it may be smaller than its label says.
+    pub fn of(sectors: u64, label: Option<Label>, force: bool) -> Self {
+        let Some(label) = label else { return Self::Unlabelled };
+        let needed = label.num_blocks.saturating_add(PROTECTED_SECTORS);
+        if !force && needed > sectors {
+            return Self::Unfit(format!("has {sectors} sectors, but its label needs {needed}"));
+        }
+        Self::Labelled(Box::new(label))
+    }
 }
 
 /// Why a set must not be configured without force.
@@ -240,7 +254,7 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
         .map(|found| match found {
             Found::Labelled(_) => false,
             Found::Unlabelled => !force,
-            Found::Absent => true,
+            Found::Absent | Found::Unfit(_) => true,
         })
         .collect();
     let labels = || {
@@ -374,6 +388,7 @@ pub fn tell(refusals: &[Refusal], names: &[String], columns: &[Found]) -> Vec<St
             let what = match columns.get(*column) {
                 Some(Found::Absent) => "is not there",
                 Some(Found::Unlabelled) => "has no component label",
+                Some(Found::Unfit(why)) => why,
                 _ => "does not belong to the others",
             };
             format!("{} {what}, and the set cannot do without it", name(*column))
@@ -387,6 +402,7 @@ pub fn tell_failed(verdict: &Verdict, names: &[String], columns: &[Found]) -> Ve
     let failed = verdict.failed.iter().zip(names.iter().zip(columns)).filter(|(failed, _)| **failed);
     let told = failed.filter_map(|(_, (name, found))| match found {
         Found::Absent => None,
+        Found::Unfit(why) => Some(format!("{name} counts as failed: it {why}")),
         Found::Unlabelled => Some(format!("{name} counts as failed: it has no component label")),
         Found::Labelled(label) => Some(format!(
             "{name} counts as failed: its label has serial number {} and modification counter {}, those of the set are {} and {}",

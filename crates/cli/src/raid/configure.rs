@@ -192,10 +192,13 @@ fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force:
     use raidset::judge::{Found, judge, tell};
     let found: Vec<Found> = columns
         .iter()
-        .map(|slot| match slot.device.as_ref().map(|device| Label::read(&**device)) {
-            Some(Ok(Ok(label))) => Found::Labelled(Box::new(label)),
-            Some(Ok(Err(_))) => Found::Unlabelled,
-            _ => Found::Absent,
+        .map(|slot| {
+            let Some(device) = &slot.device else { return Found::Absent };
+            let sectors = device.size().unwrap_or(0) / u64::from(device.info().logical_sector.max(1));
+            match Label::read(&**device) {
+                Ok(label) => Found::of(sectors, label.ok(), force),
+                Err(error) => Found::Unfit(format!("fails: {error}")),
+            }
         })
         .collect();
     let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);

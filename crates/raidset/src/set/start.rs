@@ -312,13 +312,14 @@ impl RaidSet {
         let (force, room) = (force.is_some(), force.unwrap_or(0));
         let present = columns.iter().filter_map(|slot| Some((slot.name.as_str(), slot.device.as_ref()?)));
         common_sector_size(present)?;
-        let looks = |slots: &[Slot]| -> Vec<_> {
-            slots.iter().map(|slot| slot.device.as_ref().and_then(|device| look(&**device).ok())).collect()
+        let looks = |slots: &[Slot]| -> Vec<Option<Result<Look, DeviceError>>> {
+            slots.iter().map(|slot| slot.device.as_ref().map(|device| look(&**device))).collect()
         };
         let (looked, spares_looked) = (looks(&columns), looks(&spares));
-        let of = |looked: &[Option<Look>]| -> (Vec<Option<Label>>, Vec<Option<Extension>>) {
-            looked.iter().map(|looked| looked.clone().unwrap_or_default()).unzip()
-        };
+        let of =
+            |looked: &[Option<Result<Look, DeviceError>>]| -> (Vec<Option<Label>>, Vec<Option<Extension>>) {
+                looked.iter().map(|looked| looked.clone().and_then(Result::ok).unwrap_or_default()).unzip()
+            };
         let ((mut labels, mut extensions), (mut spare_labels, more)) = (of(&looked), of(&spares_looked));
         let mut in_spare = vec![None; columns.len()];
         if !force {
@@ -326,15 +327,23 @@ impl RaidSet {
             complete(labels.iter_mut().chain(&mut spare_labels).flatten(), &extensions);
             in_spare = in_spares(&labels, &spare_labels, &extensions);
         }
-        let found: Vec<Found> = looked
-            .iter()
-            .zip(labels.iter().zip(&in_spare))
-            .map(|(looked, (label, spare))| {
-                let label = spare.and_then(|spare: usize| spare_labels[spare].as_ref()).or(label.as_ref());
-                match (looked, label) {
-                    (_, Some(label)) => Found::Labelled(Box::new(label.clone())),
-                    (Some(_), None) => Found::Unlabelled,
-                    (None, None) => Found::Absent,
+        let found: Vec<Found> = (0..columns.len())
+            .map(|column| {
+                let (slot, label) = match in_spare[column] {
+                    Some(spare) => (&spares[spare], &spare_labels[spare]),
+                    None => (&columns[column], &labels[column]),
+                };
+                let Some(device) = &slot.device else { return Found::Absent };
+                let sectors = device.size().map(|size| size / u64::from(device.info().logical_sector.max(1)));
+                match (sectors, &looked[column]) {
+                    (Ok(sectors), _) if sectors < PROTECTED_SECTORS => {
+                        Found::Unfit(format!("has {sectors} sectors, fewer than labels take"))
+                    }
+                    (_, Some(Err(error))) if in_spare[column].is_none() => {
+                        Found::Unfit(format!("fails: {error}"))
+                    }
+                    (Err(error), _) => Found::Unfit(format!("fails: {error}")),
+                    (Ok(sectors), _) => Found::of(sectors, label.clone(), force),
                 }
             })
             .collect();

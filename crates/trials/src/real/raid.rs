@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(20);
 /// Size of each set, MiB: xfs wants 300 at least.
 const SET_MIB: u64 = 400;
 /// Most that is stored on each, MiB.
-const MOST_MIB: u64 = 96;
+const MOST_MIB: u64 = 48;
 /// Sectors at the beginning of a component that must be zero for it to count as new.
 const FRESH: usize = 64 * 512;
 /// Four of five columns in all ways.
