@@ -152,7 +152,12 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
             other.layout = 1;
             candidates.push(score::scored(other, unproven, &units));
         }
-        candidates.push(score::scored(base, unproven, &units));
+        let mut base = score::scored(base, unproven, &units);
+        if unproven && tells_by_parity(&base, &units) && base.score < infer::TIED {
+            base.score = infer::TIED;
+            base.reasons.push("P and Q fit, which they would do in no other order of the members".to_owned());
+        }
+        candidates.push(base);
     }
     // Whatever no superblock speaks for that has been in use may be an array without them.
     let spoken_for = |number: usize| {
@@ -177,6 +182,18 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     let alone = alone(&left, &candidates);
     candidates.extend(alone);
     Plan { candidates }
+}
+
+/// Whether parity alone proves the order of all members.
+fn tells_by_parity(candidate: &Candidate, units: &[&Image]) -> bool {
+    const ROWS: u64 = 256;
+    const ROWS_LEAST: u64 = 16;
+    candidate.level == 6
+        && candidate
+            .open_among(units)
+            .ok()
+            .and_then(|array| array.sample_parity(ROWS))
+            .is_some_and(|(right, wrong)| right >= ROWS_LEAST && wrong == 0)
 }
 
 /// Members with the same array UUID together.

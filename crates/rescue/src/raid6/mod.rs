@@ -110,7 +110,7 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
     let ties = candidates.iter().filter(|candidate| candidate.score == best).count();
     for candidate in candidates.iter_mut().filter(|candidate| candidate.score == best) {
         if blind {
-            candidate.score = candidate.score.min(TIED);
+            candidate.score = candidate.score.min(TIED - 5);
             candidate
                 .reasons
                 .push(format!("{all} candidates fit the parity, and nothing on any is recognised"));
