@@ -29,6 +29,7 @@ mod salvage;
 mod scan;
 mod score;
 mod volumes;
+mod whole_rows;
 
 pub use array::{ArrayDevice, Section, Source};
 pub use content::{Checks, check};

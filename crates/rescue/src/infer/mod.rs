@@ -39,7 +39,7 @@ const STRUCTURES_LEAST: i64 = 16;
 /// Tenths of the witnesses that an answer must explain to be sure.
 const EXPLAINED_LEAST: usize = 7;
 /// From this score on what parity alone tells needs no other witnesses.
-pub(crate) const SOLVED: u8 = 90;
+pub(crate) const SOLVED: u8 = 80;
 /// The score of candidates that can't be told apart.
 pub(crate) const TIED: u8 = 50;
 

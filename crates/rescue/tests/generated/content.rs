@@ -59,7 +59,7 @@ fn btrfs(scratch: &Path, rng: &mut Rng, size: u64) -> Option<Vec<u8>> {
     files(&folder, rng, size / 100 * share);
     fs::File::create(&image).and_then(|file| file.set_len(size)).ok()?;
     let mut command = Command::new("mkfs.btrfs");
-    let profiles: &[&str] = *rng.choose(&[&["-M"][..], &["-m", "single"], &["-m", "dup"]]).unwrap();
+    let profiles: &[&str] = rng.choose(&[&["-M"][..], &["-m", "single"], &["-m", "dup"]]).unwrap();
     command.arg("-q").args(profiles).arg("--rootdir").arg(&folder).arg(&image);
     let made = ran(&mut command);
     let _ = fs::remove_dir_all(&folder);
