@@ -159,11 +159,13 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
         }
         candidates.push(base);
     }
+    candidates.extend(scan.sets.iter().flat_map(|set| set.candidates(&scan.units)));
     // Whatever no superblock speaks for that has been in use may be an array without them.
+    let of_sets: Vec<usize> = scan.sets.iter().flat_map(crate::FirmwareSet::units).collect();
     let spoken_for = |number: usize| {
-        scan.superblocks
-            .iter()
-            .any(|(of, superblock)| *of == number && superblock.events > EVENTS_OF_CREATION)
+        let told =
+            |(of, superblock): &(usize, Superblock)| *of == number && superblock.events > EVENTS_OF_CREATION;
+        scan.superblocks.iter().any(told) || of_sets.contains(&number)
     };
     let left = scan.units.iter().enumerate().filter(|(number, unit)| unit.bare && !spoken_for(*number));
     let left: Vec<&Image> = left.map(|(_, unit)| &unit.image).collect();
@@ -279,7 +281,7 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         // A replacement or a half-rebuilt member is worth less than what it stands in for.
         (std::cmp::Reverse(superblock.events), superblock.replacement, superblock.recovered.is_some())
     });
-    let fresh = |superblock: &Superblock| superblock.events + EVENTS_BEHIND >= newest.events;
+    let fresh = |superblock: &Superblock| superblock.events.saturating_add(EVENTS_BEHIND) >= newest.events;
     let bitmap = bitmaps::freshest(images, group, newest);
     let shape = Shape::from_codes(newest.level, newest.layout);
     let tolerated = shape.map_or(0, |shape| shape.tolerates(disks.min(usize::from(u16::MAX)) as u16));

@@ -423,7 +423,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
 }
 
 /// Whether two candidates give the same array, whatever they call it.
-fn same_map(one: &Candidate, other: &Candidate) -> bool {
+pub(crate) fn same_map(one: &Candidate, other: &Candidate) -> bool {
     let (Ok(a), Ok(b)) =
         (one.assemble(&vec![None; one.slots.len()]), other.assemble(&vec![None; other.slots.len()]))
     else {
