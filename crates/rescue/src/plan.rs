@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use device::{BlockDevice, RangeSet};
 use formats::md::{Role, Superblock};
-use geometry::md::{Geometry, MdError, Shape, ZoneOrder};
+use geometry::md::{Geometry, MdError, Rotation5, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
 
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
@@ -336,6 +336,11 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
             slots[role] = Some(slot);
         }
     }
+    if reshape.is_some() && newest.level == 4 && slots.last().is_some_and(Option::is_none) {
+        reasons.push(
+            "it was a RAID 0 that was being grown, for which md makes it a RAID 4 without parity".to_owned(),
+        );
+    }
     if !newest.clean {
         reasons.push("the array was not shut down cleanly: parity may be out of date in places".to_owned());
     }
@@ -514,8 +519,12 @@ impl Candidate {
             Some(bitmaps::at(at).map(Arc::new))
         };
         let clean = self.slots.iter().map(|slot| bitmap(slot).transpose()).collect::<Result<Vec<_>, _>>()?;
+        // A RAID 0 that grows is a RAID 4 without parity for that time: whoever is in the place of parity is a new member.
+        let no_parity = self.reshape.is_some()
+            && matches!(shape, Shape::Raid4 | Shape::Raid5(Rotation5::ParityLast))
+            && self.slots.last().is_some_and(Option::is_none);
         let source = |index: usize| {
-            let slot = slot(index)?;
+            let slot = slot(index).filter(|_| !no_parity || index + 1 != disks)?;
             let device = devices.get(index)?.clone()?;
             let start = slot.new_data_offset.filter(|_| new).unwrap_or(slot.data_offset);
             let clean = clean.get(index).cloned().flatten();

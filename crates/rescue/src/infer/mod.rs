@@ -44,9 +44,9 @@ pub(crate) const SOLVED: u8 = 80;
 pub(crate) const TIED: u8 = 50;
 
 /// Fits by each criterion whose orders are improved.
-const SEEDS_MAX: usize = 8;
+const SEEDS_MAX: usize = 16;
 /// Most orders that are tried to improve fits.
-const TRIES_MAX: usize = 2000;
+const TRIES_MAX: usize = 3000;
 
 /// Answers that differ by no more structures than this are not told apart.
 const NEAR: i64 = 2;
