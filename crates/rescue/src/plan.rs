@@ -497,6 +497,11 @@ impl Candidate {
     ) -> Result<Section, RescueError> {
         let refuse = |source: MdError| RescueError::Geometry { array: self.array.clone(), source };
         let shape = Shape::from_codes(level, layout).map_err(refuse)?;
+        // Before anything is made for each of them.
+        let most = geometry::md::MAX_MEMBERS;
+        if disks > most {
+            return Err(refuse(MdError::Members { shape, found: disks, least: 1, most }));
+        }
         let slot = |index: usize| self.slots.get(index).and_then(Option::as_ref);
         let smallest = self.slots.iter().flatten().map(|slot| slot.size).min();
         // A member that is missing is as long as the others; where each has its own length that won't do.
