@@ -12,11 +12,13 @@
 //! - `unix`, `media`, `windows`: file systems
 //! - `volumes`: what lies between disks and file systems; `zfs` apart
 //! - `raid`: members of RAID sets
+//! - `container`: what controllers and mainboards say about their sets, decoded
 //! - `tables`: partition tables; `partitions`: what is in them
 //! - [`md`]: all that the superblocks of Linux md say, decoded
 //! - [`lvm`]: LVM2 from label to the map of a logical volume, thin pools and snapshots
 //! - `reader`, `fields`, `crc`: what all of these are built of
 
+mod container;
 mod crc;
 mod fields;
 mod found;
@@ -37,6 +39,7 @@ use std::ops::Range;
 
 use device::{BlockDevice, DeviceError};
 
+pub use container::{Container, FirmwareMember, FirmwareVolume, container};
 pub use found::{Found, Kind, MdVersion};
 pub use input::ReadError;
 pub use md::FieldError;

@@ -4,7 +4,7 @@
 //! the components that a configuration file names. Both follow RAIDframe; nothing in here does I/O.
 
 use crate::extension::Extension;
-use crate::label::{Label, Version};
+use crate::label::{Label, PROTECTED_SECTORS, Version};
 use crate::layout::{Layout, Level};
 
 /// A component with a label, found by scanning.
@@ -134,6 +134,20 @@ pub enum Found {
     Unlabelled,
     /// It is not there.
     Absent,
+    /// It is there, but cannot be used, whatever its label says: why, behind its name.
+    Unfit(String),
+}
+
+impl Found {
+    /// What a column's device is, from its size and label; with `force` it may be smaller than its label says.
+    pub fn of(sectors: u64, label: Option<Label>, force: bool) -> Self {
+        let Some(label) = label else { return Self::Unlabelled };
+        let needed = label.num_blocks.saturating_add(PROTECTED_SECTORS);
+        if !force && needed > sectors {
+            return Self::Unfit(format!("has {sectors} sectors, but its label needs {needed}"));
+        }
+        Self::Labelled(Box::new(label))
+    }
 }
 
 /// Why a set must not be configured without force.
@@ -240,7 +254,7 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
         .map(|found| match found {
             Found::Labelled(_) => false,
             Found::Unlabelled => !force,
-            Found::Absent => true,
+            Found::Absent | Found::Unfit(_) => true,
         })
         .collect();
     let labels = || {
@@ -330,6 +344,72 @@ pub fn judge(level: Level, sectors_per_unit: u32, columns: &[Found], force: bool
     }
     verdict.parity_dirty |= !verdict.refusals.is_empty();
     verdict
+}
+
+/// What stands against a set, and what stale components it has, for people: with the names of components and what to do.
+pub fn tell(refusals: &[Refusal], names: &[String], columns: &[Found]) -> Vec<String> {
+    let name = |column: usize| names.get(column).map_or("?", String::as_str);
+    let each = |of: fn(&Label) -> i32| {
+        let values = names.iter().zip(columns).filter_map(|(name, found)| match found {
+            Found::Labelled(label) => Some(format!("{name} {}", of(label))),
+            _ => None,
+        });
+        values.collect::<Vec<_>>().join(", ")
+    };
+    let told = |refusal: &Refusal| match refusal {
+        Refusal::SerialNumbers { .. } => format!(
+            "the components have different serial numbers ({}): name those of one set",
+            each(|label| label.serial_number)
+        ),
+        Refusal::ModCounters { .. } => format!(
+            "the components have different modification counters ({}): the lowest failed first, write \"absent\" for it",
+            each(|label| label.mod_counter)
+        ),
+        Refusal::NoRedundancy => format!(
+            "the labels of a set without redundancy disagree (serial numbers {}; counters {})",
+            each(|label| label.serial_number),
+            each(|label| label.mod_counter)
+        ),
+        Refusal::TwoOdd { serial, counter } => format!(
+            "{} has another serial number and {} another modification counter than the others",
+            name(*serial),
+            name(*counter)
+        ),
+        Refusal::Label { column, field: "column", found, .. } => {
+            format!("{} is named as column {column}, but its label says column {found}", name(*column))
+        }
+        Refusal::Label { column, field, found, wanted } => {
+            format!("{}: its label says {field} {found}, not {wanted}", name(*column))
+        }
+        Refusal::Level { column, found, wanted } => {
+            format!("{}: its label says RAID level {found}, not {wanted}", name(*column))
+        }
+        Refusal::Missing { column } => {
+            let what = match columns.get(*column) {
+                Some(Found::Absent) => "is not there",
+                Some(Found::Unlabelled) => "has no component label",
+                Some(Found::Unfit(why)) => why,
+                _ => "does not belong to the others",
+            };
+            format!("{} {what}, and the set cannot do without it", name(*column))
+        }
+    };
+    refusals.iter().map(told).collect()
+}
+
+/// Why columns that are there count as failed, by name.
+pub fn tell_failed(verdict: &Verdict, names: &[String], columns: &[Found]) -> Vec<String> {
+    let failed = verdict.failed.iter().zip(names.iter().zip(columns)).filter(|(failed, _)| **failed);
+    let told = failed.filter_map(|(_, (name, found))| match found {
+        Found::Absent => None,
+        Found::Unfit(why) => Some(format!("{name} counts as failed: it {why}")),
+        Found::Unlabelled => Some(format!("{name} counts as failed: it has no component label")),
+        Found::Labelled(label) => Some(format!(
+            "{name} counts as failed: its label has serial number {} and modification counter {}, those of the set are {} and {}",
+            label.serial_number, label.mod_counter, verdict.serial_number, verdict.mod_counter
+        )),
+    });
+    told.collect()
 }
 
 /// Whether labels of columns differ in serial number or counter: then some of them missed something.

@@ -8,6 +8,8 @@ use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation, R
 use formats::md::Bitmap;
 use geometry::md::{Geometry, Holds, Place, Row, Shape, Spot};
 
+use crate::whole_rows::WholeRows;
+
 /// The unit in which members are readable or not, bytes.
 const SECTOR: u64 = 512;
 
@@ -36,7 +38,7 @@ impl Source {
 
 /// Which members a read may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Use {
+pub(crate) enum Use {
     /// Those that are up to date.
     Fresh,
     /// Also what is surely unchanged on stale ones.
@@ -62,20 +64,22 @@ pub struct ArrayDevice {
     section: Section,
     /// The geometry of an unfinished reshape: the array addresses that have it already.
     reshaped: Option<(Range<u64>, Section)>,
+    /// Rows that were read as a whole.
+    rows: WholeRows,
 }
 
 impl ArrayDevice {
     /// The array with one geometry.
     pub fn new(name: impl Into<String>, section: Section) -> Self {
         let size = section.geometry.size();
-        Self { info: info(name), size, section, reshaped: None }
+        Self { info: info(name), size, section, reshaped: None, rows: WholeRows::default() }
     }
 
     /// An array whose reshape was interrupted: the addresses in `done` have the geometry of `new`, all others
     /// that of `old`.
     pub fn reshaping(name: impl Into<String>, old: Section, new: Section, done: Range<u64>) -> Self {
         let size = old.geometry.size().min(new.geometry.size());
-        Self { info: info(name), size, section: old, reshaped: Some((done, new)) }
+        Self { info: info(name), size, section: old, reshaped: Some((done, new)), rows: WholeRows::default() }
     }
 
     /// The map; the old one while reshaping.
@@ -108,6 +112,13 @@ impl ArrayDevice {
                 lose(&mut lost, address..offset + length);
                 break;
             };
+            if let Place::Row { row, .. } = &place
+                && section.lacks()
+                && let Some(got) = self.rows.read(section, row, address, most, &mut buffer[done..], length)
+            {
+                done += got;
+                continue;
+            }
             let step = run.min(most).min(length - done as u64) as usize;
             section.recover(&place, 0, address, &mut buffer[done..done + step], &mut lost);
             done += step;
@@ -240,19 +251,30 @@ impl Section {
         self.recover(place, skip + middle, address + middle, right, lost);
     }
 
+    /// Whether a member is missing.
+    fn lacks(&self) -> bool {
+        self.sources.iter().any(Option::is_none)
+    }
+
     /// Fills `buffer` from one member; says whether that worked.
-    fn fetch(&self, spot: Spot, skip: u64, buffer: &mut [u8], using: Use) -> bool {
-        let Some(Some(source)) = self.sources.get(usize::from(spot.member)) else { return false };
-        let offset = spot.offset + skip;
+    pub(crate) fn fetch(&self, spot: Spot, skip: u64, buffer: &mut [u8], using: Use) -> bool {
         let length = buffer.len() as u64;
+        let place = self.place(Spot { offset: spot.offset + skip, ..spot }, length, using);
+        place.is_some_and(|(device, at)| device.read(at, buffer).is_ok())
+    }
+
+    /// The device and the byte there at which so many bytes of a member lie, if they may be used.
+    pub(crate) fn place(&self, spot: Spot, length: u64, using: Use) -> Option<(&dyn BlockDevice, u64)> {
+        let source = self.sources.get(usize::from(spot.member))?.as_ref()?;
         let unchanged = match &source.clean {
             None => true,
-            Some(bitmap) => using >= Use::Unchanged && !self.dirty(bitmap, Spot { offset, ..spot }, length),
+            Some(bitmap) => using >= Use::Unchanged && !self.dirty(bitmap, spot, length),
         };
-        let Some(at) = source.start.checked_add(offset) else { return false };
+        let at = source.start.checked_add(spot.offset)?;
         let listed = |set: &Arc<RangeSet>| set.first_overlap(at..at.saturating_add(length)).is_some();
         let doubted = using < Use::Listed && source.doubtful.as_ref().is_some_and(listed);
-        unchanged && !doubted && offset + length <= source.valid && source.device.read(at, buffer).is_ok()
+        let believed = unchanged && !doubted && spot.offset.checked_add(length)? <= source.valid;
+        believed.then_some((&*source.device, at))
     }
 
     /// Whether a bitmap says that this may have been written since a member was lost. Bitmaps of RAID 10 speak of the array's

@@ -26,7 +26,7 @@ pub(crate) fn freshest(
         let bitmap = read(&*image.device, offset).ok()?;
         let header = bitmap.header;
         // A bitmap is written before the superblock that goes with it.
-        let current = (newest.events..=newest.events + 1).contains(&header.events);
+        let current = (newest.events..=newest.events.saturating_add(1)).contains(&header.events);
         let usable = header.uuid == superblock.array_uuid && current && !header.stale;
         usable.then(|| {
             let at = BitmapAt { path: image.path.clone(), offset: image.start + offset };

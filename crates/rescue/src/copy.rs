@@ -2,14 +2,20 @@
 //!
 //! The map says of every byte whether the copy holds it: it is the state of the work as well as its result.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use device::{BadMap, BlockDevice, DeviceError, Rescue};
 
 use crate::read_around_losses;
 
 /// Bytes copied at a time.
-const STEP: u64 = 4 << 20;
+const STEP: u64 = 8 << 20;
+/// Threads that read ahead, at most.
+const READERS_MAX: usize = 4;
+/// How many pieces they are ahead, at most.
+const AHEAD_MAX: usize = 6;
 /// What is all zeros in a unit of this size is left out of a new file.
 const HOLE: usize = 64 << 10;
 
@@ -47,22 +53,22 @@ pub fn copy_out(
 ) -> Result<CopyProgress, DeviceError> {
     let size = from.size()?;
     let mut progress = CopyProgress { size, ..CopyProgress::default() };
-    let mut buffer = vec![0; STEP.min(size) as usize];
-    let left: Vec<Range<u64>> = map.bad(0..size).map(|(range, _)| range).collect();
-    for range in left {
-        let mut at = range.start;
-        while at < range.end {
-            let end = range.end.min((at / STEP + 1) * STEP);
-            let bytes = &mut buffer[..(end - at) as usize];
-            let lost = read_around_losses(from, at, bytes);
-            let mut good = at;
-            for gap in lost.iter().chain([&(end..end)]) {
-                write_part(
-                    to,
-                    good,
-                    &bytes[(good - at) as usize..(gap.start - at) as usize],
-                    options.sparse,
-                )?;
+    let left = map.bad(0..size).map(|(range, _)| range);
+    let pieces: Vec<Range<u64>> = left.flat_map(pieces).collect();
+    let ahead = Ahead::new(from, &pieces);
+    std::thread::scope(|scope| {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, READERS_MAX);
+        for _ in 0..workers {
+            scope.spawn(|| ahead.work());
+        }
+        // However it ends, the readers are told.
+        let _ended = Ended(&ahead);
+        for (number, range) in pieces.iter().enumerate() {
+            let (bytes, lost) = ahead.take(number);
+            let mut good = range.start;
+            for gap in lost.iter().chain([&(range.end..range.end)]) {
+                let part = &bytes[(good - range.start) as usize..(gap.start - range.start) as usize];
+                write_part(to, good, part, options.sparse)?;
                 map.set(good..gap.start, Rescue::Finished);
                 map.set(gap.clone(), Rescue::BadSector);
                 if options.fill_zero && !gap.is_empty() {
@@ -71,16 +77,104 @@ pub fn copy_out(
                 progress.lost += gap.end - gap.start;
                 good = gap.end;
             }
-            at = end;
-            progress.position = at;
+            ahead.give_back(bytes);
+            progress.position = range.end;
             if !step(map, progress)? {
                 return Ok(progress);
             }
         }
+        progress.position = size;
+        to.flush()?;
+        Ok(progress)
+    })
+}
+
+/// A range in pieces that end at multiples of their size.
+fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let first = range.start / STEP;
+    (first..range.end.div_ceil(STEP))
+        .map(move |piece| range.start.max(piece * STEP)..range.end.min((piece + 1) * STEP))
+}
+
+/// What was read, and the ranges of the device that are lost in it.
+type Piece = (Vec<u8>, Vec<Range<u64>>);
+
+/// Pieces that are read ahead by several threads, and taken in order.
+struct Ahead<'a> {
+    from: &'a dyn BlockDevice,
+    pieces: &'a [Range<u64>],
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The next piece to read, and the next to be taken.
+    next: usize,
+    taken: usize,
+    read: BTreeMap<usize, Piece>,
+    /// Buffers to be used again.
+    spare: Vec<Vec<u8>>,
+    ended: bool,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(from: &'a dyn BlockDevice, pieces: &'a [Range<u64>]) -> Self {
+        Self { from, pieces, state: Mutex::default(), changed: Condvar::new() }
     }
-    progress.position = size;
-    to.flush()?;
-    Ok(progress)
+
+    /// The state. A reader that panicked has left nothing half done in it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads pieces until there are none.
+    fn work(&self) {
+        let mut state = self.state();
+        loop {
+            let Some(range) = self.pieces.get(state.next).filter(|_| !state.ended) else { return };
+            if state.next >= state.taken + AHEAD_MAX {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let number = state.next;
+            state.next += 1;
+            let mut bytes = state.spare.pop().unwrap_or_default();
+            drop(state);
+            bytes.resize((range.end - range.start) as usize, 0);
+            let lost = read_around_losses(self.from, range.start, &mut bytes);
+            state = self.state();
+            state.read.insert(number, (bytes, lost));
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for a piece.
+    fn take(&self, number: usize) -> Piece {
+        let mut state = self.state();
+        loop {
+            if let Some(piece) = state.read.remove(&number) {
+                state.taken = number + 1;
+                self.changed.notify_all();
+                return piece;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn give_back(&self, bytes: Vec<u8>) {
+        self.state().spare.push(bytes);
+    }
+}
+
+/// Tells the readers to end when it is dropped.
+struct Ended<'a>(&'a Ahead<'a>);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.state().ended = true;
+        self.0.changed.notify_all();
+    }
 }
 
 /// Writes bytes, without long runs of zeros if the output has them already.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use device::{BlockDevice, RangeSet};
 use formats::md::{Role, Superblock};
-use geometry::md::{Geometry, MdError, Shape, ZoneOrder};
+use geometry::md::{Geometry, MdError, Rotation5, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
 
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
@@ -152,13 +152,20 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
             other.layout = 1;
             candidates.push(score::scored(other, unproven, &units));
         }
-        candidates.push(score::scored(base, unproven, &units));
+        let mut base = score::scored(base, unproven, &units);
+        if unproven && tells_by_parity(&base, &units) && base.score < infer::TIED {
+            base.score = infer::TIED;
+            base.reasons.push("P and Q fit, which they would do in no other order of the members".to_owned());
+        }
+        candidates.push(base);
     }
+    candidates.extend(scan.sets.iter().flat_map(|set| set.candidates(&scan.units)));
     // Whatever no superblock speaks for that has been in use may be an array without them.
+    let of_sets: Vec<usize> = scan.sets.iter().flat_map(crate::FirmwareSet::units).collect();
     let spoken_for = |number: usize| {
-        scan.superblocks
-            .iter()
-            .any(|(of, superblock)| *of == number && superblock.events > EVENTS_OF_CREATION)
+        let told =
+            |(of, superblock): &(usize, Superblock)| *of == number && superblock.events > EVENTS_OF_CREATION;
+        scan.superblocks.iter().any(told) || of_sets.contains(&number)
     };
     let left = scan.units.iter().enumerate().filter(|(number, unit)| unit.bare && !spoken_for(*number));
     let left: Vec<&Image> = left.map(|(_, unit)| &unit.image).collect();
@@ -177,6 +184,18 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     let alone = alone(&left, &candidates);
     candidates.extend(alone);
     Plan { candidates }
+}
+
+/// Whether parity alone proves the order of all members.
+fn tells_by_parity(candidate: &Candidate, units: &[&Image]) -> bool {
+    const ROWS: u64 = 256;
+    const ROWS_LEAST: u64 = 16;
+    candidate.level == 6
+        && candidate
+            .open_among(units)
+            .ok()
+            .and_then(|array| array.sample_parity(ROWS))
+            .is_some_and(|(right, wrong)| right >= ROWS_LEAST && wrong == 0)
 }
 
 /// Members with the same array UUID together.
@@ -262,7 +281,7 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         // A replacement or a half-rebuilt member is worth less than what it stands in for.
         (std::cmp::Reverse(superblock.events), superblock.replacement, superblock.recovered.is_some())
     });
-    let fresh = |superblock: &Superblock| superblock.events + EVENTS_BEHIND >= newest.events;
+    let fresh = |superblock: &Superblock| superblock.events.saturating_add(EVENTS_BEHIND) >= newest.events;
     let bitmap = bitmaps::freshest(images, group, newest);
     let shape = Shape::from_codes(newest.level, newest.layout);
     let tolerated = shape.map_or(0, |shape| shape.tolerates(disks.min(usize::from(u16::MAX)) as u16));
@@ -316,6 +335,11 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
             }
             slots[role] = Some(slot);
         }
+    }
+    if reshape.is_some() && newest.level == 4 && slots.last().is_some_and(Option::is_none) {
+        reasons.push(
+            "it was a RAID 0 that was being grown, for which md makes it a RAID 4 without parity".to_owned(),
+        );
     }
     if !newest.clean {
         reasons.push("the array was not shut down cleanly: parity may be out of date in places".to_owned());
@@ -473,6 +497,11 @@ impl Candidate {
     ) -> Result<Section, RescueError> {
         let refuse = |source: MdError| RescueError::Geometry { array: self.array.clone(), source };
         let shape = Shape::from_codes(level, layout).map_err(refuse)?;
+        // Before anything is made for each of them.
+        let most = geometry::md::MAX_MEMBERS;
+        if disks > most {
+            return Err(refuse(MdError::Members { shape, found: disks, least: 1, most }));
+        }
         let slot = |index: usize| self.slots.get(index).and_then(Option::as_ref);
         let smallest = self.slots.iter().flatten().map(|slot| slot.size).min();
         // A member that is missing is as long as the others; where each has its own length that won't do.
@@ -495,8 +524,12 @@ impl Candidate {
             Some(bitmaps::at(at).map(Arc::new))
         };
         let clean = self.slots.iter().map(|slot| bitmap(slot).transpose()).collect::<Result<Vec<_>, _>>()?;
+        // A RAID 0 that grows is a RAID 4 without parity for that time: whoever is in the place of parity is a new member.
+        let no_parity = self.reshape.is_some()
+            && matches!(shape, Shape::Raid4 | Shape::Raid5(Rotation5::ParityLast))
+            && self.slots.last().is_some_and(Option::is_none);
         let source = |index: usize| {
-            let slot = slot(index)?;
+            let slot = slot(index).filter(|_| !no_parity || index + 1 != disks)?;
             let device = devices.get(index)?.clone()?;
             let start = slot.new_data_offset.filter(|_| new).unwrap_or(slot.data_offset);
             let clean = clean.get(index).cloned().flatten();

@@ -68,6 +68,9 @@ pub fn render_scan(scan: &Scan) -> String {
                     utc(member.updated)
                 ),
             );
+            for note in &member.notes {
+                line(&mut text, format_args!("        {note}"));
+            }
         }
         for contradiction in &array.contradictions {
             line(&mut text, format_args!("    problem: {contradiction}"));
@@ -76,7 +79,18 @@ pub fn render_scan(scan: &Scan) -> String {
             line(&mut text, format_args!("    slot {slot}: missing"));
         }
     }
-    let next = if scan.arrays.is_empty() {
+    for set in &scan.sets {
+        let kind = if set.kind == "imsm" { "Intel (IMSM)" } else { "DDF" };
+        line(&mut text, format_args!("\n{kind} set {}, state {}", set.id, set.generation));
+        for volume in &set.volumes {
+            line(&mut text, format_args!("    volume {volume}"));
+        }
+        for (path, generation) in &set.disks {
+            let state = if *generation == set.generation { "up to date" } else { "stale" };
+            line(&mut text, format_args!("    {path}, {state}"));
+        }
+    }
+    let next = if scan.arrays.is_empty() && scan.sets.is_empty() {
         "No array says what it was. A plan may still be found from the contents."
     } else {
         "Next: 'coffer rescue plan --save FILE' with the same disks; 'coffer rescue volumes --plan FILE' shows what it gives."

@@ -7,7 +7,7 @@ use formats::MdVersion;
 use formats::md::{RawSuperblock, Role, SUPERBLOCK_LENGTH, Superblock};
 use serde::Serialize;
 
-use crate::Image;
+use crate::{FirmwareSet, Image, firmware};
 
 /// All that was found in a pile of images.
 #[derive(Clone, Debug, Serialize)]
@@ -16,6 +16,8 @@ pub struct Scan {
     pub images: Vec<ImageSummary>,
     /// The arrays, the one with the latest update first.
     pub arrays: Vec<ArraySummary>,
+    /// Sets of controllers and mainboards.
+    pub sets: Vec<FirmwareSet>,
     /// The images and their partitions.
     #[serde(skip)]
     pub(crate) units: Vec<Unit>,
@@ -32,6 +34,8 @@ pub(crate) struct Unit {
     pub(crate) of: usize,
     /// It may be a member that has lost its superblock: no partition of it is, and it is not there twice.
     pub(crate) bare: bool,
+    /// It is not there under another path before.
+    pub(crate) first: bool,
 }
 
 /// What one image is.
@@ -128,12 +132,19 @@ pub struct MemberSummary {
     pub updated: u64,
     /// How up to date it is.
     pub state: MemberState,
+    /// What else its superblock says that matters.
+    pub notes: Vec<String>,
 }
 
 /// Looks at all images, and at the partitions on them. What can't be read or is damaged is noted, and the rest goes on.
 pub fn scan(images: &[Image]) -> Scan {
-    let mut scan =
-        Scan { images: Vec::new(), arrays: Vec::new(), units: Vec::new(), superblocks: Vec::new() };
+    let mut scan = Scan {
+        images: Vec::new(),
+        arrays: Vec::new(),
+        sets: Vec::new(),
+        units: Vec::new(),
+        superblocks: Vec::new(),
+    };
     for (number, image) in images.iter().enumerate() {
         let (summary, units, superblocks) = look(images, number, image);
         scan.images.push(summary);
@@ -155,6 +166,7 @@ pub fn scan(images: &[Image]) -> Scan {
         .collect();
     arrays.sort_by_key(|array| std::cmp::Reverse((array.created, array.updated)));
     scan.arrays = arrays;
+    scan.sets = firmware::sets(&scan.units);
     scan
 }
 
@@ -179,11 +191,11 @@ fn look(
     if let Some(other) = images[..number].iter().find(|other| is_same(other, image)) {
         summary.problems.push(format!("it is the same file or disk as {}", other.path.display()));
         // A second path to the same file adds nothing.
-        let unit = Unit { image: image.clone(), of: number, bare: false };
+        let unit = Unit { image: image.clone(), of: number, bare: false, first: false };
         summary.size = image.device.size().unwrap_or(0);
         return (summary, vec![unit], Vec::new());
     }
-    let mut units = vec![Unit { image: image.clone(), of: number, bare: true }];
+    let mut units = vec![Unit { image: image.clone(), of: number, bare: true, first: true }];
     let size = match image.device.size() {
         Ok(size) => size,
         Err(error) => {
@@ -230,7 +242,7 @@ fn look(
             holds,
             problems,
         });
-        units.push(Unit { image: partition, of: number, bare: inside });
+        units.push(Unit { image: partition, of: number, bare: inside, first: true });
     }
     (summary, units, superblocks)
 }
@@ -312,7 +324,7 @@ fn summarize(units: &[Unit], members: &[&(usize, Superblock)]) -> ArraySummary {
             MemberState::Duplicate
         } else if slot.is_none() {
             MemberState::NoSlot
-        } else if superblock.events + EVENTS_BEHIND >= events {
+        } else if superblock.events.saturating_add(EVENTS_BEHIND) >= events {
             MemberState::Fresh
         } else {
             MemberState::Stale
@@ -327,6 +339,7 @@ fn summarize(units: &[Unit], members: &[&(usize, Superblock)]) -> ArraySummary {
             events: superblock.events,
             updated: superblock.updated,
             state,
+            notes: notes(superblock),
         });
     }
     let raid_disks = newest.map_or(0, |newest| newest.raid_disks);
@@ -349,6 +362,21 @@ fn summarize(units: &[Unit], members: &[&(usize, Superblock)]) -> ArraySummary {
         missing,
         contradictions,
     }
+}
+
+/// What matters of a superblock besides slot and age.
+fn notes(superblock: &Superblock) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |there: bool, text: String| notes.extend(there.then_some(text));
+    let end = superblock.recovered.unwrap_or(0);
+    note(superblock.recovered.is_some(), format!("only its first {end} bytes were rebuilt"));
+    note(superblock.replacement, "it was to replace another member".to_owned());
+    note(superblock.role == Role::Journal, "it is the journal, which is not replayed here".to_owned());
+    note(superblock.ppl.is_some(), "it has a partial parity log, which is not replayed here".to_owned());
+    note(superblock.bad_block_log.is_some(), "its bad-block log is not empty".to_owned());
+    note(superblock.bitmap.is_some(), "it has a write-intent bitmap".to_owned());
+    note(!superblock.clean, "it was not shut down cleanly".to_owned());
+    notes
 }
 
 /// Where members do not agree on what all of them ought to say alike.

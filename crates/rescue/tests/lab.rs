@@ -220,3 +220,62 @@ fn real_arrays() {
     println!("{right} of {} right and first", rows.len());
     assert!(rows.iter().all(|row| row.verdict != "WRONG"), "a wrong answer is called sure");
 }
+
+/// Every layout that a real kernel made (`tests/kernel/layouts`, `COFFER_MD_LAYOUTS=FOLDER`) is read back byte for byte, whole
+/// and without any members that its redundancy makes up for.
+#[test]
+fn layouts_of_the_kernel() {
+    let Some(folder) = std::env::var_os("COFFER_MD_LAYOUTS").map(PathBuf::from) else { return };
+    let pattern = fs::read(folder.join("in/pattern")).unwrap();
+    let mut cases: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|case| case.join("sectors").exists());
+    cases.sort();
+    let mut failed = Vec::new();
+    for case in &cases {
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        let sectors: u64 = fs::read_to_string(case.join("sectors")).unwrap().trim().parse().unwrap();
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(case).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "img"));
+        paths.sort();
+        let images: Vec<Image> = paths.iter().map(|path| Image::open(path).unwrap()).collect();
+        let plan = plan(&images, &scan(&images));
+        // Without a layout in its superblock a RAID 0 has two candidates; the kernel wrote which.
+        let best = plan.candidates.first().unwrap_or_else(|| panic!("{name}: no candidate"));
+        let shape = Shape::from_codes(best.level, best.layout).unwrap();
+        let tolerated = usize::from(shape.tolerates(best.slots.len() as u16)).min(2);
+        let (mut tried, mut wrong) = (0, Vec::new());
+        for first in 0..=best.slots.len() {
+            for second in first..=best.slots.len() {
+                let gone: Vec<usize> =
+                    [first, second].into_iter().filter(|slot| *slot < best.slots.len()).collect();
+                let different = gone.len() < 2 || first != second;
+                if !different || gone.len() > tolerated {
+                    continue;
+                }
+                let mut candidate = best.clone();
+                gone.iter().for_each(|slot| candidate.slots[*slot] = None);
+                let array = candidate.open().unwrap();
+                let mut bytes = vec![0; array.size().unwrap() as usize];
+                let lost = array.read_around_losses(0, &mut bytes).unwrap();
+                tried += 1;
+                let length = bytes.len().min(pattern.len());
+                if bytes.len() as u64 != sectors * 512
+                    || !lost.is_empty()
+                    || bytes[..length] != pattern[..length]
+                {
+                    wrong.push(gone);
+                }
+            }
+        }
+        println!(
+            "{name}: {shape}, {} members, {} wrong of {tried} ways to read it",
+            best.slots.len(),
+            wrong.len()
+        );
+        if !wrong.is_empty() {
+            failed.push((name, wrong));
+        }
+    }
+    assert!(!cases.is_empty() && failed.is_empty(), "of {} cases wrong: {failed:?}", cases.len());
+}

@@ -375,6 +375,8 @@ impl Run {
         roots.retain(|root| root.devices == devices);
         let (back, state) = match rng.choose(&roots).cloned() {
             Some(root) if rng.chance(3, 4) => {
+                // A comment goes back like everything else.
+                self.comments.extend(root.comments);
                 (ImportOptions { txg: Some(root.txg), ..options() }, root.state)
             }
             _ => (ImportOptions { rewind: true, ..options() }, self.model.now().clone()),
@@ -405,8 +407,7 @@ impl Run {
                     return Err(format!("gone back to transaction group {what}: {difference}"));
                 }
                 self.model.acknowledge();
-                // A comment goes back like everything else.
-                self.comments = vec![self.comment()?];
+                self.verify_settings()?;
                 self.verify_sound()
             }
             // Disks that were away then, and others that are away now.

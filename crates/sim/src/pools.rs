@@ -42,6 +42,7 @@ impl Run {
             self.world.supply.cut_after(rng.below(12));
         }
         self.destroy_pool(rng)?;
+        self.world.supply.restore();
         let old = self.world.guid;
         for disk in 0..self.world.disks.len() {
             let device = self.world.disks[disk].device.clone();

@@ -93,6 +93,16 @@ struct Sector {
     before: Vec<u64>,
     /// It was in the write hole.
     anything: bool,
+    /// It was before what was written last, which a power cut may take back.
+    anything_before: bool,
+}
+
+impl Sector {
+    /// What is there is durable.
+    fn settle(&mut self) {
+        self.before.clear();
+        self.anything_before = false;
+    }
 }
 
 /// What a user's machine remembers of the set.
@@ -242,6 +252,15 @@ impl Run {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).event(|| text, &words);
     }
 
+    /// Remembers the set as it is now: the command line does so after each command that changes which devices there
+    /// are; of other changes the last ones may be missing.
+    fn remember(&mut self, anyway: bool) {
+        let now = Remembered::of(&self.set);
+        if self.supply.is_on() && (anyway || !now.known.same_names(&self.remembered.known)) {
+            self.remembered = now;
+        }
+    }
+
     fn new_disk(&mut self) -> Arc<SimDevice> {
         let disk = plug_in(self.disks.len(), self.size, self.seeds.next_u64(), &self.log);
         disk.set_supply(Some(self.supply.clone()));
@@ -259,8 +278,19 @@ impl Run {
     }
 
     fn lost(&self) -> Vec<bool> {
+        self.rows_there().iter().map(Option::is_some).collect()
+    }
+
+    /// For each column that is lost how many of its rows are there all the same: those that were rebuilt.
+    fn rows_there(&self) -> Vec<Option<u64>> {
+        let status = self.set.status();
+        let rebuilt = |column| match &status.rebuild {
+            Some((RebuildKind::Reconstruction, rebuilt, progress)) if *rebuilt == column => progress.done,
+            _ => 0,
+        };
         let is_lost = |status| matches!(status, Status::Failed | Status::Reconstructing);
-        self.set.status().columns.iter().map(|column| is_lost(column.status)).collect()
+        let columns = status.columns.iter().enumerate();
+        columns.map(|(column, found)| is_lost(found.status).then(|| rebuilt(column))).collect()
     }
 
     /// Data in doubtful stripes of a column that is lost is whatever the others make of it.
@@ -276,10 +306,13 @@ impl Run {
         }
     }
 
-    fn note_lost(&mut self, before: &[bool]) {
-        let after = self.lost();
-        for column in (0..after.len()).filter(|&column| after[column] && !before[column]) {
-            self.lose(column);
+    /// Notes what was lost since, rows that had been rebuilt among it.
+    fn note_lost(&mut self, before: &[Option<u64>]) {
+        let after = self.rows_there();
+        for (column, rows) in after.into_iter().enumerate() {
+            if rows.is_some_and(|rows| before[column].is_none_or(|before| rows < before)) {
+                self.lose(column);
+            }
         }
     }
 
@@ -312,12 +345,15 @@ impl Run {
             }
             return Ok(());
         }
-        for at in range {
-            // Written whole: what was in the write hole there is gone.
-            self.model[at].anything &= !self.supply.is_on();
+        for sector in &mut self.model[range] {
+            if sector.anything && self.supply.is_on() {
+                // Written whole: what was in the write hole there is gone.
+                sector.anything = false;
+                sector.anything_before = true;
+            }
             if self.journal {
                 // Acknowledged is durable.
-                self.model[at].before.clear();
+                sector.settle();
             }
         }
         Ok(())
@@ -339,6 +375,7 @@ impl Run {
             // Copies that differ are read one or the other, until they are made equal.
             let either = pin || doubtful;
             let allowed = sector.anything
+                || either && sector.anything_before
                 || tag.is_some_and(|tag| tag == sector.now || either && sector.before.contains(&tag));
             if !allowed {
                 let place = self.set.layout().place(at as u64);
@@ -347,15 +384,20 @@ impl Run {
                     "sector {at} (stripe {stripe}, {place:?}) holds {tag:?}, not {sector:?}; in doubt: {doubt:?}"
                 ));
             }
-            if pin && let Some(tag) = tag {
-                if doubtful && tag != sector.now {
-                    sector.before.push(sector.now);
-                } else if !doubtful {
-                    sector.before.clear();
-                }
-                sector.now = tag;
-                sector.anything &= doubtful;
+            if !pin {
+                continue;
             }
+            let Some(tag) = tag.filter(|tag| *tag == sector.now || sector.before.contains(tag)) else {
+                sector.anything = true;
+                continue;
+            };
+            if doubtful && tag != sector.now {
+                sector.before.push(sector.now);
+            } else if !doubtful {
+                sector.settle();
+            }
+            sector.now = tag;
+            sector.anything &= doubtful;
         }
         Ok(())
     }
@@ -367,7 +409,7 @@ impl Run {
             self.note(|| format!("power will fail after {changes} changes"));
             self.supply.cut_after(changes);
         }
-        let before = self.lost();
+        let before = self.rows_there();
         let done = self.act(&mut rng, &before);
         // A panic or refusal in the dark is none, a wrong sector is.
         if self.supply.is_on() {
@@ -376,9 +418,7 @@ impl Run {
             if self.set.rebuild_progress().is_none() {
                 self.checkpoint = None;
             }
-            if rng.chance(3, 4) {
-                self.remembered = Remembered::of(&self.set);
-            }
+            self.remember(rng.chance(3, 4));
             return Ok(());
         }
         if self.set.rebuild_progress().is_none() {
@@ -387,12 +427,12 @@ impl Run {
         self.crash(&mut rng)
     }
 
-    fn act(&mut self, rng: &mut Rng, before: &[bool]) -> Result<(), Failure> {
+    fn act(&mut self, rng: &mut Rng, before: &[Option<u64>]) -> Result<(), Failure> {
         let status = self.set.status();
         let column = rng.below(before.len() as u64) as usize;
-        let none_lost = !before.contains(&true);
+        let none_lost = before.iter().all(Option::is_none);
         let free = status.rebuild.is_none();
-        let first_lost = before.iter().position(|&lost| lost).unwrap_or(column);
+        let first_lost = before.iter().position(Option::is_some).unwrap_or(column);
         let action = rng.below(47);
         if !matches!(action, 0..=16 | 25..=28 | 44..=46) {
             self.checkpoint = None;
@@ -430,6 +470,7 @@ impl Run {
                 {
                     let spare = slot(&self.new_disk());
                     self.tell("add spare", || spare.name.clone(), |set| set.add_spare(spare.clone()).is_ok());
+                    self.remember(false);
                 }
                 let to_spare = |set: &RaidSet| set.reconstruct_to_spare(first_lost).is_ok();
                 self.tell("reconstruct to a spare", || format!("{first_lost}"), to_spare);
@@ -503,7 +544,7 @@ impl Run {
     }
 
     /// A component fails in the middle of a write or flush, and is back afterwards, stale.
-    fn fault(&mut self, rng: &mut Rng, column: usize, before: &[bool]) -> Result<(), Failure> {
+    fn fault(&mut self, rng: &mut Rng, column: usize, before: &[Option<u64>]) -> Result<(), Failure> {
         let status = self.set.status();
         let Some(found) = status.columns.get(column).filter(|column| column.status == Status::Optimal) else {
             return Ok(());
@@ -563,7 +604,7 @@ impl Run {
         self.unflushed.clear();
         for at in 0..self.model.len() {
             if !self.doubt.contains(&self.stripe_of(at)) {
-                self.model[at].before.clear();
+                self.model[at].settle();
             }
         }
     }
@@ -578,7 +619,7 @@ impl Run {
         self.doubt.clear();
         for at in 0..self.model.len() {
             if !self.unflushed.contains(&self.stripe_of(at)) {
-                self.model[at].before.clear();
+                self.model[at].settle();
             }
         }
         self.verify(false)

@@ -65,6 +65,8 @@ pub struct Outcome {
 pub(crate) struct Root {
     pub(crate) txg: pool::types::Txg,
     pub(crate) state: State,
+    /// Comments that the pool may have had.
+    pub(crate) comments: Vec<String>,
     /// The members of the pool at that time.
     pub(crate) devices: Vec<pool::types::Guid>,
 }
@@ -360,10 +362,10 @@ impl Run {
             self.catch_up(base)?;
         } else if durable {
             self.model.acknowledge();
-            let state = self.model.now().clone();
+            let (state, comments) = (self.model.now().clone(), self.comments.clone());
             let pool = self.pool();
             let devices = pool.device_paths().iter().map(|device| device.guid).collect();
-            let root = Root { txg: pool.last_txg(), state, devices };
+            let root = Root { txg: pool.last_txg(), state, comments, devices };
             self.roots.push(root);
             if self.roots.len() > 4 {
                 self.roots.remove(0);

@@ -162,7 +162,7 @@ impl Run {
     }
 
     /// Name and comment are ones that may be.
-    fn verify_settings(&mut self) -> Result<(), Failure> {
+    pub(crate) fn verify_settings(&mut self) -> Result<(), Failure> {
         let (name, comment) = (self.pool().name().to_owned(), self.comment()?);
         let may_be = [(&name, &mut self.names), (&comment, &mut self.comments)];
         for (found, known) in may_be {

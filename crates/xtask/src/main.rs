@@ -49,9 +49,9 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Put ext4 and xfs on exports of a pool, lose disks under load, and compare everything; qemu-img in and out
+    /// Put ext4 and xfs on exports of a pool and of RAID sets of every level, lose disks under load, and compare everything; qemu-img in and out
     Real {
-        /// `--mib N`, `--from FOLDER`, `--seed S`
+        /// `--mib N`, `--from FOLDER`, `--seed S`, `--only-raid`, `--levels LETTERS`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -66,7 +66,7 @@ enum Task {
 /// What the simulator is asked for by `test`, beside seeds that nobody has tried yet.
 const SIM_SHORT: [&[&str]; 4] = [
     &["--crash-states", "10000", "--jobs", "2"],
-    &["--nth-faults", "3"],
+    &["--nth-faults", "1", "--jobs", "2"],
     &["--erasures", "2"],
     &["--sabotage-all", "--jobs", "2"],
 ];
@@ -114,7 +114,10 @@ fn run(task: Task) -> anyhow::Result<()> {
             launch(command.args(["-rss_limit_mb=1024", "-malloc_limit_mb=256"]).env("RUSTC_BOOTSTRAP", "1"))
         }
         Task::Crash { arguments } => trial("crash", &arguments),
-        Task::Real { arguments } => trial("real", &arguments),
+        Task::Real { arguments } => {
+            trial("real", &arguments)?;
+            linux_md()
+        }
         Task::Demo { arguments } => {
             cargo(&[&["run", "--release", "--bin", "coffer", "--", "demo"][..], &strs(&arguments)].concat())
         }
@@ -125,6 +128,15 @@ fn run(task: Task) -> anyhow::Result<()> {
 fn trial(name: &str, arguments: &[String]) -> anyhow::Result<()> {
     cargo(&["build", "--release", "--bin", "coffer"])?;
     cargo(&[&["run", "--release", "-p", "trials", "--", name][..], &strs(arguments)].concat())
+}
+
+/// Members of arrays that Linux made, where there are any.
+fn linux_md() -> anyhow::Result<()> {
+    if std::env::var_os("COFFER_LAB").is_none() {
+        eprintln!("SKIPPED: members of Linux md arrays: COFFER_LAB names no folder of them");
+        return Ok(());
+    }
+    cargo(&["test", "--release", "-p", "raidset", "--test", "linux_md", "--", "--nocapture"])
 }
 
 fn lint() -> anyhow::Result<()> {
@@ -140,7 +152,8 @@ fn sim(arguments: &[&str]) -> anyhow::Result<()> {
 fn sim_short() -> anyhow::Result<()> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let first = (now.as_secs() * 1000).to_string();
-    sim(&["--seed", &first, "--seeds", "300", "--jobs", "2"])?;
+    sim(&["--seed", &first, "--seeds", "300", "--seconds", "300", "--jobs", "2"])?;
+    sim(&["--raid", "--seed", &first, "--seeds", "300", "--jobs", "2"])?;
     SIM_SHORT.iter().try_for_each(|arguments| sim(arguments))
 }
 

@@ -166,11 +166,8 @@ pub(crate) fn configure(
     if let Some(on) = autospare {
         set.set_autospare(on);
     }
-    if set.dropped_journal() {
-        eprintln!(
-            "{}: the components have a journal, which is left out since their labels disagree: -i, then -o journal for a new one",
-            context.program
-        );
+    for note in set.notes() {
+        eprintln!("{}: {note}", context.program);
     }
     if let Some(on) = journal
         && let Err(error) = set.set_journal(on)
@@ -192,13 +189,16 @@ pub(crate) fn configure(
 
 /// What `-n` says.
 fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force: bool) -> Told {
-    use raidset::judge::{Found, judge};
+    use raidset::judge::{Found, judge, tell};
     let found: Vec<Found> = columns
         .iter()
-        .map(|slot| match slot.device.as_ref().map(|device| Label::read(&**device)) {
-            Some(Ok(Ok(label))) => Found::Labelled(Box::new(label)),
-            Some(Ok(Err(_))) => Found::Unlabelled,
-            _ => Found::Absent,
+        .map(|slot| {
+            let Some(device) = &slot.device else { return Found::Absent };
+            let sectors = device.size().unwrap_or(0) / u64::from(device.info().logical_sector.max(1));
+            match Label::read(&**device) {
+                Ok(label) => Found::of(sectors, label.ok(), force),
+                Err(error) => Found::Unfit(format!("fails: {error}")),
+            }
         })
         .collect();
     let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);
@@ -207,7 +207,8 @@ fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force:
         out += &format!("{:>20}: {}\n", slot.name, if *failed { "failed" } else { "optimal" });
     }
     out += &format!("Parity status: {}\n", if verdict.parity_dirty { "DIRTY" } else { "clean" });
-    let refusals: Vec<String> = verdict.refusals.iter().map(ToString::to_string).collect();
+    let names: Vec<String> = columns.iter().map(|slot| slot.name.clone()).collect();
+    let refusals = tell(&verdict.refusals, &names, &found);
     if refusals.is_empty() || force {
         return Told::text(out);
     }

@@ -46,7 +46,13 @@ pub(crate) fn follow(reach: &mut Reach, told: &Told, invocation: &Invocation) ->
     };
     let mut trouble = None;
     for (title, select) in selected {
-        trouble = wait_for(reach, *select, shown.then_some(*title), &interrupt)?.or(trouble);
+        // What a command has started has its title even if it is done at once.
+        let at_once = shown && wait != Wait::All;
+        if at_once {
+            print_bytes(title.as_bytes())?;
+        }
+        let title = if at_once { "" } else { title };
+        trouble = wait_for(reach, *select, shown.then_some(title), &interrupt)?.or(trouble);
     }
     print_bytes(told.last.as_bytes())?;
     // As RAIDframe's, which starts jobs and does not learn of their end: what fails is told, and the exit code is of the start.

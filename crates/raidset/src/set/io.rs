@@ -32,8 +32,23 @@ pub(super) struct Failure {
     pub(super) error: DeviceError,
 }
 
-pub(super) fn address<B>(piece: &Piece<B>) -> usize {
+fn address<B>(piece: &Piece<B>) -> usize {
     Arc::as_ptr(&piece.device).cast::<()>() as usize
+}
+
+/// Sorts pieces by column, device and offset. Of the devices of a column, which are two at most, the one that comes
+/// first stays first: where they lie in memory must not decide in which order they are asked.
+pub(super) fn sort<B>(pieces: &mut [Piece<B>]) {
+    let mut first: Vec<usize> = Vec::new();
+    for piece in pieces.iter() {
+        if first.len() <= piece.column {
+            first.resize(piece.column + 1, 0);
+        }
+        if first[piece.column] == 0 {
+            first[piece.column] = address(piece);
+        }
+    }
+    pieces.sort_unstable_by_key(|piece| (piece.column, first[piece.column] != address(piece), piece.offset));
 }
 
 fn follows<B: AsRef<[u8]>>(a: &Piece<B>, b: &Piece<B>) -> bool {
@@ -43,7 +58,7 @@ fn follows<B: AsRef<[u8]>>(a: &Piece<B>, b: &Piece<B>) -> bool {
 impl RaidSet {
     /// Writes pieces that do not overlap. Returns the components that failed; their pieces may or may not be written.
     pub(super) fn write_pieces(&self, pieces: &mut [Output<'_>]) -> Vec<Failure> {
-        pieces.sort_unstable_by_key(|piece| (address(piece), piece.offset));
+        sort(pieces);
         let mut firsts = Vec::new();
         let mut requests = Vec::new();
         for run in pieces.chunk_by(follows).flat_map(|run| run.chunks(MAX_BUFFERS)) {
@@ -61,7 +76,7 @@ impl RaidSet {
 
     /// Fills pieces. Returns the tags of those that could not be read, with the reason.
     pub(super) fn read_pieces(&self, pieces: &mut [Piece<&mut [u8]>]) -> Vec<(usize, DeviceError)> {
-        pieces.sort_unstable_by_key(|piece| (address(piece), piece.offset));
+        sort(pieces);
         let mut lengths = Vec::new();
         let mut requests = Vec::new();
         for run in pieces.chunk_by_mut(follows).flat_map(|run| run.chunks_mut(MAX_BUFFERS)) {

@@ -41,7 +41,7 @@ use device::{BlockDevice, DeviceError, Op, Request};
 
 use super::RaidSet;
 use super::admin::SetError;
-use super::io::{Output, address};
+use super::io::{Output, sort};
 use super::locks::lock;
 use super::members::{Members, same};
 use crate::label::PROTECTED_SECTORS;
@@ -290,7 +290,7 @@ impl RaidSet {
         if lock(&self.journal.state).capacity == 0 || pieces.is_empty() {
             return Ok(None);
         }
-        pieces.sort_unstable_by_key(|piece| (piece.column, address(piece), piece.offset));
+        sort(pieces);
         let parts = split(pieces);
         let block = self.journal_block();
         let longest = parts.iter().map(|part| part.bytes.iter().map(|bytes| bytes.len() as u64).sum()).max();

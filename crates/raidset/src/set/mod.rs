@@ -68,8 +68,8 @@ pub struct RaidSet {
     locks: StripeLocks,
     journal: Journal,
     repairs: AtomicU64,
-    /// `-C` could not keep the journal that the components had.
-    dropped_journal: AtomicBool,
+    /// What people should know about how it was configured.
+    notes: Mutex<Vec<String>>,
     /// Memory of jobs, kept from one step to the next.
     scratch: Mutex<Vec<u8>>,
 }
@@ -104,9 +104,10 @@ impl RaidSet {
         self.parity_good.load(Ordering::Acquire)
     }
 
-    /// Whether the components had a journal that was left out because their labels disagree, which only `-C` bears.
-    pub fn dropped_journal(&self) -> bool {
-        self.dropped_journal.load(Ordering::Relaxed)
+    /// What people should know about how it was configured, a sentence each: components that are there and count as failed, a journal
+    /// that was left out.
+    pub fn notes(&self) -> Vec<String> {
+        lock(&self.notes).clone()
     }
 
     /// Notes whether the parity is good. With a journal it is kept on the components too: see [`Extension::seals`](crate::extension::Extension::seals).

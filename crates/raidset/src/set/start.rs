@@ -15,7 +15,9 @@ use super::resume::{Resumed, in_spares};
 use crate::config::Config;
 use crate::design::Design;
 use crate::extension::Extension;
-use crate::judge::{Candidate, Found, FoundSet, Member, Refusal, complete, disagree, judge};
+use crate::judge::{
+    Candidate, Found, FoundSet, Member, Refusal, complete, disagree, judge, tell, tell_failed,
+};
 use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_flags, map_offset};
 use crate::layout::{Layout, LayoutError, Level};
 use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, Parameters as MapParameters, ParityMap};
@@ -101,11 +103,12 @@ pub enum ConfigureError {
     #[error(transparent)]
     Layout(#[from] LayoutError),
     /// The labels stand against it; nothing has been written.
-    #[error("the labels do not belong to this set: {}; force it only if you know why",
-        .refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("the labels do not belong to this set: {}. Force it only if you know why", .told.join("; "))]
     Refused {
         /// Why.
         refusals: Vec<Refusal>,
+        /// The same for people, with the names of components.
+        told: Vec<String>,
     },
     /// Too many components are missing or stale.
     #[error("the set cannot do without all of {}", .names.join(", "))]
@@ -309,13 +312,14 @@ impl RaidSet {
         let (force, room) = (force.is_some(), force.unwrap_or(0));
         let present = columns.iter().filter_map(|slot| Some((slot.name.as_str(), slot.device.as_ref()?)));
         common_sector_size(present)?;
-        let looks = |slots: &[Slot]| -> Vec<_> {
-            slots.iter().map(|slot| slot.device.as_ref().and_then(|device| look(&**device).ok())).collect()
+        let looks = |slots: &[Slot]| -> Vec<Option<Result<Look, DeviceError>>> {
+            slots.iter().map(|slot| slot.device.as_ref().map(|device| look(&**device))).collect()
         };
         let (looked, spares_looked) = (looks(&columns), looks(&spares));
-        let of = |looked: &[Option<Look>]| -> (Vec<Option<Label>>, Vec<Option<Extension>>) {
-            looked.iter().map(|looked| looked.clone().unwrap_or_default()).unzip()
-        };
+        let of =
+            |looked: &[Option<Result<Look, DeviceError>>]| -> (Vec<Option<Label>>, Vec<Option<Extension>>) {
+                looked.iter().map(|looked| looked.clone().and_then(Result::ok).unwrap_or_default()).unzip()
+            };
         let ((mut labels, mut extensions), (mut spare_labels, more)) = (of(&looked), of(&spares_looked));
         let mut in_spare = vec![None; columns.len()];
         if !force {
@@ -323,21 +327,31 @@ impl RaidSet {
             complete(labels.iter_mut().chain(&mut spare_labels).flatten(), &extensions);
             in_spare = in_spares(&labels, &spare_labels, &extensions);
         }
-        let found: Vec<Found> = looked
-            .iter()
-            .zip(labels.iter().zip(&in_spare))
-            .map(|(looked, (label, spare))| {
-                let label = spare.and_then(|spare: usize| spare_labels[spare].as_ref()).or(label.as_ref());
-                match (looked, label) {
-                    (_, Some(label)) => Found::Labelled(Box::new(label.clone())),
-                    (Some(_), None) => Found::Unlabelled,
-                    (None, None) => Found::Absent,
+        let found: Vec<Found> = (0..columns.len())
+            .map(|column| {
+                let (slot, label) = match in_spare[column] {
+                    Some(spare) => (&spares[spare], &spare_labels[spare]),
+                    None => (&columns[column], &labels[column]),
+                };
+                let Some(device) = &slot.device else { return Found::Absent };
+                let sectors = device.size().map(|size| size / u64::from(device.info().logical_sector.max(1)));
+                match (sectors, &looked[column]) {
+                    (Ok(sectors), _) if sectors < PROTECTED_SECTORS => {
+                        Found::Unfit(format!("has {sectors} sectors, fewer than labels take"))
+                    }
+                    (_, Some(Err(error))) if in_spare[column].is_none() => {
+                        Found::Unfit(format!("fails: {error}"))
+                    }
+                    (Err(error), _) => Found::Unfit(format!("fails: {error}")),
+                    (Ok(sectors), _) => Found::of(sectors, label.clone(), force),
                 }
             })
             .collect();
+        let names: Vec<String> = columns.iter().map(|slot| slot.name.clone()).collect();
         let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);
         if !force && !verdict.refusals.is_empty() {
-            return Err(ConfigureError::Refused { refusals: verdict.refusals });
+            let told = tell(&verdict.refusals, &names, &found);
+            return Err(ConfigureError::Refused { refusals: verdict.refusals, told });
         }
         let mut components: Vec<Component> = columns
             .into_iter()
@@ -356,7 +370,8 @@ impl RaidSet {
         // By force, labels count as far as they would have without it.
         let trusted = !force || verdict.refusals.is_empty() && !disagree(&found);
         let mut resumed = Resumed::nothing(components.len());
-        let (mut known, mut sealed, mut dropped_journal) = (Known::default(), false, false);
+        let mut notes = tell_failed(&verdict, &names, &found);
+        let (mut known, mut sealed) = (Known::default(), false);
         match best {
             Some(best) if trusted => {
                 known = Known { rebuild: None, ..best.known.clone() };
@@ -365,8 +380,11 @@ impl RaidSet {
                     resumed = Resumed::of_columns(best, &mut components, &spares, &in_spare);
                 }
             }
-            Some(best) => dropped_journal = best.known.journal_sectors > 0,
-            None => {}
+            Some(best) if best.known.journal_sectors > 0 => notes.push(
+                "the components have a journal, which is left out since their labels disagree; it can be made anew"
+                    .to_owned(),
+            ),
+            _ => {}
         }
         let set = Self::build(Plan {
             unit,
@@ -376,7 +394,7 @@ impl RaidSet {
             resumed,
             serial_number: verdict.serial_number,
             mod_counter: verdict.mod_counter,
-            parity_good: !verdict.parity_dirty,
+            parity_good: !(verdict.parity_dirty || force && disagree(&found)),
             trusted,
             sized: room == 0 && (!force || verdict.refusals.is_empty()),
             sealed,
@@ -385,7 +403,7 @@ impl RaidSet {
             sequence: greatest(&extensions),
             runner,
         })?;
-        set.dropped_journal.store(dropped_journal, Ordering::Relaxed);
+        *lock(&set.notes) = notes;
         let order: Vec<String> = spares.iter().map(|spare| spare.name.clone()).collect();
         for spare in spares {
             if set.members().spares.iter().all(|other| other.name != spare.name) {
@@ -740,7 +758,7 @@ impl RaidSet {
             repairs: AtomicU64::new(0),
             scratch: Mutex::default(),
             journal: Journal::default(),
-            dropped_journal: AtomicBool::new(false),
+            notes: Mutex::default(),
         };
         if set.start_journal() && !clean {
             set.replay()?;

@@ -2,9 +2,11 @@
 //!
 //! In an array that is put together wrongly the first superblock may be in its place; these are not.
 
+pub(crate) mod btrfs;
 pub(crate) mod bytes;
 pub(crate) mod ext;
 mod ext_files;
+pub(crate) mod ntfs;
 mod tails;
 pub(crate) mod xfs;
 mod xfs_files;
@@ -47,6 +49,14 @@ pub fn check(device: &dyn BlockDevice) -> Checks {
         && let Some(ext) = ext::Ext::parse(&head[1024..2048])
     {
         ext.check(device, &mut checks);
+    } else if read[0]
+        && let Some(ntfs) = ntfs::Ntfs::parse(&head)
+    {
+        ntfs.check(device, &mut checks);
+    } else if let Some(btrfs) =
+        self::read(device, 64 << 10, 4096).and_then(|block| btrfs::Btrfs::parse(&block))
+    {
+        btrfs.check(device, &mut checks);
     }
     checks
 }

@@ -42,9 +42,15 @@ pub struct LostFile {
 pub enum FilesError {
     /// No reader for what is there.
     #[error(
-        "files of {0} can't be copied out here; serve the volume and mount it: mount -o ro,loop DIR/VOLUME /mnt"
+        "files of {found} can't be copied out here; serve the volume with --fuse DIR and mount it: \
+         mount -o {options} DIR/VOLUME /mnt"
     )]
-    NoReader(String),
+    NoReader {
+        /// What is there.
+        found: String,
+        /// How to mount it without changing it.
+        options: &'static str,
+    },
     /// The file system can't be opened.
     #[error(
         "the file system can't be opened: {0}; serve the volume with --overlay and try its own repair tool"
@@ -76,7 +82,13 @@ pub fn copy_files(
     if !found.iter().any(|found| ext(found.kind)) {
         let names: Vec<String> = found.iter().map(ToString::to_string).collect();
         let names = if names.is_empty() { "something unknown".to_owned() } else { names.join(" and ") };
-        return Err(FilesError::NoReader(names));
+        // Without replaying a log, which would need writing.
+        let options = match found.first().map(|found| found.kind) {
+            Some(formats::Kind::Xfs) => "ro,norecovery,loop",
+            Some(formats::Kind::Btrfs) => "ro,rescue=nologreplay,loop",
+            _ => "ro,loop",
+        };
+        return Err(FilesError::NoReader { found: names, options });
     }
     make_folder(to)?;
     ext::copy(device, to, fill_zero, &mut step)

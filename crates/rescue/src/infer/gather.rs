@@ -8,7 +8,9 @@ use std::ops::Range;
 use device::BlockDevice;
 
 use crate::Image;
+use crate::content::btrfs::Btrfs;
 use crate::content::ext::{Descriptor, Ext};
+use crate::content::ntfs::Ntfs;
 use crate::content::xfs::Xfs;
 
 /// Bytes read at a time.
@@ -42,6 +44,8 @@ pub(super) struct Witness {
 pub(super) enum System {
     Ext(Ext),
     Xfs(Xfs),
+    Btrfs(Box<Btrfs>),
+    Ntfs(Ntfs),
 }
 
 impl System {
@@ -49,6 +53,8 @@ impl System {
         match (self, other) {
             (Self::Ext(one), Self::Ext(other)) => one.uuid == other.uuid && one.block == other.block,
             (Self::Xfs(one), Self::Xfs(other)) => one.uuid == other.uuid,
+            (Self::Btrfs(one), Self::Btrfs(other)) => one.uuid == other.uuid,
+            (Self::Ntfs(one), Self::Ntfs(other)) => one.serial == other.serial,
             _ => false,
         }
     }
@@ -58,6 +64,8 @@ impl System {
         match self {
             Self::Ext(ext) => ext.blocks.saturating_mul(ext.block),
             Self::Xfs(xfs) => xfs.size(),
+            Self::Btrfs(btrfs) => btrfs.size,
+            Self::Ntfs(ntfs) => ntfs.size,
         }
     }
 
@@ -66,6 +74,7 @@ impl System {
         match self {
             Self::Ext(ext) => ext.hint,
             Self::Xfs(xfs) => xfs.hint,
+            Self::Btrfs(_) | Self::Ntfs(_) => None,
         }
     }
 }
@@ -106,7 +115,9 @@ pub(super) fn gather(images: &[&Image]) -> Vec<Gathered> {
             for at in (0..bytes.len().saturating_sub(1023)).step_by(STEP) {
                 let found = Xfs::parse(&bytes[at..at + 512])
                     .map(System::Xfs)
-                    .or_else(|| Ext::parse(&bytes[at..at + 1024]).map(System::Ext));
+                    .or_else(|| Ext::parse(&bytes[at..at + 1024]).map(System::Ext))
+                    .or_else(|| Ntfs::parse(&bytes[at..at + 512]).map(System::Ntfs))
+                    .or_else(|| Btrfs::parse(&bytes[at..]).map(|found| System::Btrfs(Box::new(found))));
                 let Some(found) = found else { continue };
                 let place = (number, part.start + at as u64);
                 if let Some((_, places)) = systems.iter_mut().find(|(system, _)| system.is(&found)) {
@@ -121,6 +132,8 @@ pub(super) fn gather(images: &[&Image]) -> Vec<Gathered> {
         let mut witnesses = match &system {
             System::Ext(ext) => of_ext(images, ext, &places),
             System::Xfs(xfs) => of_xfs(images, xfs),
+            System::Btrfs(btrfs) => of_btrfs(images, btrfs, &places),
+            System::Ntfs(ntfs) => of_ntfs(images, ntfs, &places),
         };
         witnesses.sort_unstable();
         witnesses.dedup();
@@ -129,6 +142,76 @@ pub(super) fn gather(images: &[&Image]) -> Vec<Gathered> {
     let mut gathered: Vec<Gathered> = systems.into_iter().map(witnesses).collect();
     gathered.sort_by_key(|gathered| std::cmp::Reverse(gathered.witnesses.len()));
     gathered
+}
+
+fn of_btrfs(images: &[&Image], btrfs: &Btrfs, places: &[(usize, u64)]) -> Vec<Witness> {
+    let mut witnesses = Vec::new();
+    for &(image, at) in places {
+        let block = crate::content::read(&*images[image].device, at, 4096);
+        let copy = block.and_then(|block| Btrfs::parse(&block));
+        witnesses.extend(copy.map(|copy| Witness { image, at, address: copy.at }));
+    }
+    // Nodes know their logical address; the newest leaves of one tree say where that is.
+    let mut nodes: Vec<(usize, u64, u64)> = Vec::new();
+    let mut chunks: std::collections::BTreeMap<u64, (u64, (u64, Vec<u64>))> =
+        std::collections::BTreeMap::new();
+    for (image, opened) in images.iter().enumerate() {
+        let before = nodes.len();
+        for part in parts(opened.device.size().unwrap_or(0)) {
+            let bytes = read(&*opened.device, &part);
+            for at in (0..bytes.len()).step_by(STEP) {
+                let Some((logical, generation)) = btrfs.node_in(&bytes[at..]) else { continue };
+                nodes.push((image, part.start + at as u64, logical));
+                // A node may go on in the next piece.
+                let node = crate::content::read(&*opened.device, part.start + at as u64, btrfs.node_size());
+                for (logical, found) in node.map_or_else(Vec::new, |node| btrfs.chunks_in(&node)) {
+                    if chunks.get(&logical).is_none_or(|(known, _)| *known < generation) {
+                        chunks.insert(logical, (generation, found));
+                    }
+                }
+            }
+            if nodes.len() - before > WITNESSES_ENOUGH {
+                break;
+            }
+        }
+    }
+    let mut whole = btrfs.clone();
+    chunks.into_iter().for_each(|(logical, (_, found))| whole.learn(logical, found));
+    // Which of its copies a node is nobody knows: each is a witness.
+    witnesses.extend(nodes.into_iter().flat_map(|(image, at, logical)| {
+        whole.places(logical).into_iter().map(move |address| Witness { image, at, address })
+    }));
+    witnesses
+}
+
+fn of_ntfs(images: &[&Image], ntfs: &Ntfs, places: &[(usize, u64)]) -> Vec<Witness> {
+    // The boot sector is there at the beginning and behind the end.
+    let boots = places.iter().flat_map(|&(image, at)| {
+        [0, ntfs.size].into_iter().map(move |address| Witness { image, at, address })
+    });
+    let mut witnesses: Vec<Witness> = boots.collect();
+    let mut whole = ntfs.clone();
+    let mut known = false;
+    let mut records: Vec<(usize, u64, u32)> = Vec::new();
+    for (image, opened) in images.iter().enumerate() {
+        let before = records.len();
+        for part in parts(opened.device.size().unwrap_or(0)) {
+            let bytes = read(&*opened.device, &part);
+            for at in (0..bytes.len()).step_by(STEP) {
+                let Some(number) = ntfs.number_in(&bytes[at..]) else { continue };
+                records.push((image, part.start + at as u64, number));
+                known = known || number == 0 && whole.learn(&bytes[at..]);
+            }
+            if records.len() - before > WITNESSES_ENOUGH {
+                break;
+            }
+        }
+    }
+    let found = records.into_iter().filter_map(|(image, at, number)| {
+        whole.record_at(number).map(|address| Witness { image, at, address })
+    });
+    witnesses.extend(found.filter(|_| known));
+    witnesses
 }
 
 fn of_xfs(images: &[&Image], xfs: &Xfs) -> Vec<Witness> {

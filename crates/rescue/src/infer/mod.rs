@@ -39,14 +39,14 @@ const STRUCTURES_LEAST: i64 = 16;
 /// Tenths of the witnesses that an answer must explain to be sure.
 const EXPLAINED_LEAST: usize = 7;
 /// From this score on what parity alone tells needs no other witnesses.
-pub(crate) const SOLVED: u8 = 90;
+pub(crate) const SOLVED: u8 = 80;
 /// The score of candidates that can't be told apart.
 pub(crate) const TIED: u8 = 50;
 
 /// Fits by each criterion whose orders are improved.
-const SEEDS_MAX: usize = 8;
+const SEEDS_MAX: usize = 16;
 /// Most orders that are tried to improve fits.
-const TRIES_MAX: usize = 2000;
+const TRIES_MAX: usize = 3000;
 
 /// Answers that differ by no more structures than this are not told apart.
 const NEAR: i64 = 2;
@@ -423,7 +423,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
 }
 
 /// Whether two candidates give the same array, whatever they call it.
-fn same_map(one: &Candidate, other: &Candidate) -> bool {
+pub(crate) fn same_map(one: &Candidate, other: &Candidate) -> bool {
     let (Ok(a), Ok(b)) =
         (one.assemble(&vec![None; one.slots.len()]), other.assemble(&vec![None; other.slots.len()]))
     else {

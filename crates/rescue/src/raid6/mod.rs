@@ -25,6 +25,8 @@ use rows::Roles;
 const SECTOR: usize = 512;
 /// Places looked at.
 const PLACES: u64 = 4096;
+/// Half of them are in so many bytes from the beginning on.
+const HEAD: u64 = 2 << 30;
 /// Solved rows that are enough.
 const ROWS_ENOUGH: usize = 128;
 /// Solved rows without which nothing is said.
@@ -110,7 +112,7 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
     let ties = candidates.iter().filter(|candidate| candidate.score == best).count();
     for candidate in candidates.iter_mut().filter(|candidate| candidate.score == best) {
         if blind {
-            candidate.score = candidate.score.min(TIED);
+            candidate.score = candidate.score.min(TIED - 5);
             candidate
                 .reasons
                 .push(format!("{all} candidates fit the parity, and nothing on any is recognised"));
@@ -133,8 +135,9 @@ fn solved_rows(images: &[&Image], size: u64, lacking: bool) -> Vec<Row> {
     rng.shuffle(&mut order);
     let mut rows = Vec::new();
     for place in order {
-        // One page out of each of `places` equal parts.
-        let part = pages / places;
+        // One page out of each of `places` equal parts, or of as many of the beginning: arrays fill up from there.
+        let span = if rng.chance(1, 2) { pages.min(HEAD / PAGE).max(places) } else { pages };
+        let part = span / places;
         let offset = (place * part + rng.below(part)) * PAGE;
         let read = |image: &&Image| {
             let mut bytes = vec![0; PAGE as usize];

@@ -204,7 +204,7 @@ impl Opening<'_> {
             .iter()
             .enumerate()
             .filter_map(|(slot, meta)| Some((meta.as_ref()?.events, slot)))
-            .filter(|(events, _)| events + EVENTS_BEHIND < newest)
+            .filter(|(events, _)| events.saturating_add(EVENTS_BEHIND) < newest)
             .collect();
         old.sort_unstable();
         let tolerated = usize::from(shape.tolerates(set.members.len().min(usize::from(u16::MAX)) as u16));

@@ -369,6 +369,9 @@ fn edits_are_checked() {
     assert!(said.contains("unknown field `lvl`") && said.contains("line"), "{said}");
     assert!(wrong("\"chunk\": 4096", "\"chunk\": 0").contains("chunk"));
     assert!(wrong("\"chunk\": 4096", "\"chunk\": \"4K\"").contains("line"));
+    let reshape = "\"reshape\": {\"level\": 5, \"layout\": 2, \"chunk\": 4096, \"old_disks\": 3, \"new_disks\": \
+                   1000000000000, \"position\": 0, \"backwards\": false}, \"level\"";
+    assert!(wrong("\"level\"", reshape).contains("1000000000000 members"));
     assert!(wrong("\"level\": 5", "\"level\": 7").contains("level"));
     let far = wrong("\"data_offset\": 65536", "\"data_offset\": 655360000");
     assert!(far.starts_with("slot 0 ") && far.contains("behind the end"), "{far}");

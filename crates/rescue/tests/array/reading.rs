@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use device::{BadMap, BadMapDevice, BlockDevice, DeviceErrorKind, MemoryDevice, OverlayDevice};
-use geometry::md::{Place, Rotation5, Rotation6, Shape, Spot};
+use geometry::md::{Geometry, Place, Rotation5, Rotation6, Shape, Spot};
 use proptest::prelude::*;
 use rescue::{ArrayDevice, Section, Source};
 
@@ -157,4 +157,68 @@ fn sampled_parity_tells_right_from_wrong() {
     assert!(misfits > 5 * fits, "{fits} {misfits}");
     let degraded = section(&made, &[2], &[]);
     assert_eq!(ArrayDevice::new("array", degraded).sample_parity(100), None);
+}
+
+/// A RAID 0 of three that was being grown to four: md makes it a RAID 4 without parity for that time, and the new member is where
+/// parity would be. What can't be read is lost, and not made of what lies there.
+#[test]
+fn a_raid_0_that_was_being_grown() {
+    const CHUNK: u64 = 4096;
+    const SIZE: u64 = 1 << 20;
+    let shape = Shape::from_codes(4, 0).unwrap();
+    let [old, new] = [4, 5].map(|disks| Geometry::new(shape, CHUNK, &vec![SIZE; disks]).unwrap());
+    let contents = crate::made::random(4, old.size() as usize);
+    let position = 120 * CHUNK;
+    let mut members = vec![crate::made::random(9, SIZE as usize); 4];
+    for (at, bytes) in contents.chunks(CHUNK as usize).enumerate() {
+        let address = at as u64 * CHUNK;
+        let geometry = if address < position { &new } else { &old };
+        let Some((Place::Row { spot, .. }, _)) = geometry.locate(address) else { panic!() };
+        members[usize::from(spot.member)][spot.offset as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let slot = |(number, bytes): (usize, &Vec<u8>)| {
+        let path = folder.path().join(number.to_string());
+        std::fs::write(&path, bytes).unwrap();
+        let bad = folder.path().join("bad");
+        std::fs::write(&bad, "0 + 1\n0 0x80000 +\n0x80000 0x1000 -\n0x81000 0x7f000 +\n").unwrap();
+        let map = (number == 0).then_some(bad);
+        Some(rescue::Slot {
+            path,
+            map,
+            data_offset: 0,
+            size: SIZE,
+            valid: None,
+            new_data_offset: None,
+            clean_by: None,
+            doubtful: Vec::new(),
+        })
+    };
+    let candidate = rescue::Candidate {
+        array: "growing".to_owned(),
+        score: 0,
+        reasons: Vec::new(),
+        level: 4,
+        layout: 0,
+        shape: String::new(),
+        chunk: CHUNK,
+        slots: members.iter().enumerate().map(slot).chain([None]).collect(),
+        left_out: Vec::new(),
+        reshape: Some(rescue::Reshaping {
+            level: 4,
+            layout: 0,
+            chunk: CHUNK,
+            old_disks: 4,
+            new_disks: 5,
+            position,
+            backwards: false,
+        }),
+    };
+    let array = candidate.open().unwrap();
+    let mut bytes = vec![0; array.size().unwrap() as usize];
+    let lost = array.read_around_losses(0, &mut bytes).unwrap();
+    assert_eq!(lost.iter().map(|range| range.end - range.start).sum::<u64>(), CHUNK);
+    let range = lost[0].start as usize..lost[0].end as usize;
+    bytes[range.clone()].copy_from_slice(&contents[range]);
+    assert!(bytes == contents[..bytes.len()]);
 }

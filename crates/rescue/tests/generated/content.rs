@@ -37,13 +37,74 @@ fn files(folder: &Path, rng: &mut Rng, total: u64) {
     }
 }
 
-/// An ext4 file system of `size` bytes, told of its stripes if `told`: bytes of a chunk and data members. `None` without
-/// `mke2fs`.
-pub fn ext4(scratch: &Path, rng: &mut Rng, size: u64, told: Option<(u64, u64)>) -> Option<Vec<u8>> {
+/// A file system of `size` bytes with files on it: mostly ext4, some btrfs where it can be made; NTFS if it is asked for, since
+/// of so small a one little is known. `None` without `mke2fs`.
+pub fn any(scratch: &Path, rng: &mut Rng, size: u64, told: Option<(u64, u64)>) -> Option<Vec<u8>> {
+    let wanted = std::env::var("COFFER_RESCUE_CONTENT").unwrap_or_default();
+    let kind = rng.below(8);
+    let other = match wanted.as_str() {
+        "ext4" => None,
+        "btrfs" => btrfs(scratch, rng, size),
+        "ntfs" => ntfs(scratch, rng, size),
+        _ if kind == 0 => btrfs(scratch, rng, size.max(32 << 20)),
+        _ => None,
+    };
+    other.or_else(|| ext4(scratch, rng, size, told))
+}
+
+/// A btrfs file system, if `mkfs.btrfs` is there.
+fn btrfs(scratch: &Path, rng: &mut Rng, size: u64) -> Option<Vec<u8>> {
+    let (folder, image) = fresh(scratch);
+    let share = rng.within(20..50);
+    files(&folder, rng, size / 100 * share);
+    fs::File::create(&image).and_then(|file| file.set_len(size)).ok()?;
+    let mut command = Command::new("mkfs.btrfs");
+    let profiles: &[&str] = rng.choose(&[&["-M"][..], &["-m", "single"], &["-m", "dup"]]).unwrap();
+    command.arg("-q").args(profiles).arg("--rootdir").arg(&folder).arg(&image);
+    let made = ran(&mut command);
+    let _ = fs::remove_dir_all(&folder);
+    if made { fs::read(&image).ok() } else { None }
+}
+
+/// An NTFS file system, if `mkntfs` and `ntfscp` are there.
+fn ntfs(scratch: &Path, rng: &mut Rng, size: u64) -> Option<Vec<u8>> {
+    let (folder, image) = fresh(scratch);
+    let share = rng.within(20..60);
+    files(&folder, rng, size / 100 * share);
+    fs::File::create(&image).and_then(|file| file.set_len(size)).ok()?;
+    let mut command = Command::new("mkntfs");
+    command.args(["-q", "-F", "-Q", "-s", "512", "-p", "0", "-H", "0", "-S", "0"]).arg(&image);
+    let mut made = ran(&mut command);
+    let mut waiting = vec![folder.clone()];
+    let mut number = 0;
+    while let Some(next) = waiting.pop().filter(|_| made) {
+        for entry in fs::read_dir(next).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                waiting.push(entry);
+            } else {
+                number += 1;
+                made &=
+                    ran(Command::new("ntfscp").arg("-f").arg(&image).arg(&entry).arg(format!("/f{number}")));
+            }
+        }
+    }
+    let _ = fs::remove_dir_all(&folder);
+    if made { fs::read(&image).ok() } else { None }
+}
+
+/// Paths for files and an image of them, with nothing there but the empty folder.
+fn fresh(scratch: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     let (folder, image) = (scratch.join("files"), scratch.join("image"));
     let _ = fs::remove_dir_all(&folder);
     let _ = fs::remove_file(&image);
     fs::create_dir_all(&folder).unwrap();
+    (folder, image)
+}
+
+/// An ext4 file system of `size` bytes, told of its stripes if `told`: bytes of a chunk and data members. `None` without
+/// `mke2fs`.
+fn ext4(scratch: &Path, rng: &mut Rng, size: u64, told: Option<(u64, u64)>) -> Option<Vec<u8>> {
+    let (folder, image) = fresh(scratch);
     let share = rng.within(20..80);
     files(&folder, rng, size / 100 * share * 7 / 10);
     let mut command = Command::new("mke2fs");

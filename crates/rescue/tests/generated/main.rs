@@ -1,7 +1,7 @@
 //! Arrays broken at random, and whether the plan for them is right. Needs `mke2fs`, and does nothing without it.
 //!
 //! `COFFER_RESCUE_CASES=N` makes that many cases (60 without), `COFFER_RESCUE_SEED=S` others, `COFFER_RESCUE_DAMAGE=PART` only
-//! one kind and `COFFER_RESCUE_CASE=N` one case, whose files are kept. A table with the rate of each kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
+//! one kind, `COFFER_RESCUE_CONTENT=ext4|btrfs|ntfs` only that file system and `COFFER_RESCUE_CASE=N` one case, whose files are kept. A table with the rate of each kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
 //! by the truth has it, wherever that can be read.
 #![allow(clippy::unwrap_used, dead_code)]
 
@@ -103,7 +103,7 @@ fn make(folder: &Path, rng: &mut Rng, tag: &str, redundant: bool) -> Option<Made
     let most = (contents / (data as u64 * 16)).ilog2().min(19);
     let chunk = 1 << rng.within(12..u64::from(most) + 1);
     let told = rng.chance(2, 3).then_some((chunk, data as u64));
-    let image = content::ext4(folder, rng, contents, told)?;
+    let image = content::any(folder, rng, contents, told)?;
     let mut uuid = [0; 16];
     rng.fill(&mut uuid);
     let made = Made {

@@ -3,10 +3,11 @@
 //! ext4 lives on a FUSE export and xfs on an NBD export of one raidz2, each made by its own mkfs on a loop device and
 //! filled with a part of /usr. Under load one disk is cut to nothing, and two more are taken out. Everything is read
 //! back, replaced, resilvered, checked by fsck and xfs_repair through the *other* kind of export, and once more with
-//! two other disks away. Hashes are sha256sum's.
+//! two other disks away. Hashes are sha256sum's. Then the same kind of thing on RAID sets of every level: `raid`.
 
 mod load;
 mod mounts;
+mod raid;
 mod sample;
 
 use std::fs::{self, File};
@@ -54,6 +55,12 @@ pub struct Options {
     /// Which of its files: drawn from this number
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Leave the pool out: only RAID sets
+    #[arg(long)]
+    only_raid: bool,
+    /// Letters of the RAID levels to try; all unless given
+    #[arg(long)]
+    levels: Option<String>,
 }
 
 /// Runs it.
@@ -62,6 +69,14 @@ pub struct Options {
 /// What is lacking, or the first thing that was not as it should be; the folder with the disks is left then.
 pub fn run(coffer: &Path, parent: &Path, options: &Options) -> Result<()> {
     lacking()?;
+    if !options.only_raid {
+        pool(coffer, parent, options)?;
+    }
+    raid::run(coffer, parent, options)
+}
+
+/// The pool's part.
+fn pool(coffer: &Path, parent: &Path, options: &Options) -> Result<()> {
     let lab = Arc::new(Lab::new(parent, coffer)?.patient(PATIENCE));
     let began = Instant::now();
     match Trial::new(&lab, options).all() {
