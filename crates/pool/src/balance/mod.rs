@@ -431,8 +431,8 @@ impl Pool {
             return Ok(false);
         };
         let step = match chunk.class {
-            Class::Data => self.relocate_extents(&chunk, within, budget)?,
-            Class::Metadata => self.relocate_nodes(&chunk, within, budget)?,
+            Class::Data => self.relocate_extents(&chunk, within, budget, moved.things)?,
+            Class::Metadata => self.relocate_nodes(&chunk, within, budget, moved.things)?,
             Class::System => self.rewrite_chunk_tree(&chunk)?,
         };
         moved.bytes += step.bytes;

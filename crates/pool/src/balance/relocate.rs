@@ -71,10 +71,25 @@ impl Pool {
         if self.dirty_entries() > 0 { self.commit() } else { Ok(()) }
     }
 
-    /// Relocates extents of a data chunk from a byte of it on.
-    pub(super) fn relocate_extents(&mut self, chunk: &Chunk, from: u64, budget: u64) -> Result<Step> {
+    /// How many things, of `most`, the commit can relocate beside `already` others: that it finds nodes is seen to before
+    /// room is taken for anything else.
+    fn relocated_at_once(&mut self, already: u64, most: u64) -> Result<u64> {
+        let counts = std::iter::successors(Some(most), |count| Some(count / 4));
+        let mut counts = counts.take_while(|&count| count > 0);
+        // What writers leave free for deletion is kept for this, too.
+        counts.find(|&count| self.claim_nodes(already + count, 0, count == most)).ok_or(PoolError::NoSpace)
+    }
+
+    /// Relocates extents of a data chunk from a byte of it on, beside `already` things in the same commit.
+    pub(super) fn relocate_extents(
+        &mut self,
+        chunk: &Chunk,
+        from: u64,
+        budget: u64,
+        already: u64,
+    ) -> Result<Step> {
         self.write_dirty()?;
-        let most = self.freed_at_once(THINGS_MAX)? as usize;
+        let most = self.relocated_at_once(already, THINGS_MAX)? as usize;
         let mut found: Vec<Moving> = Vec::new();
         let mut bytes = 0;
         let (first, last) = (Logical(chunk.address.0 + from), Logical(chunk.end().0 - 1));
@@ -152,10 +167,17 @@ impl Pool {
         Ok(())
     }
 
-    /// Relocates nodes of a metadata chunk from a byte of it on.
-    pub(super) fn relocate_nodes(&mut self, chunk: &Chunk, from: u64, budget: u64) -> Result<Step> {
+    /// As [`Pool::relocate_extents`], nodes of a metadata chunk.
+    pub(super) fn relocate_nodes(
+        &mut self,
+        chunk: &Chunk,
+        from: u64,
+        budget: u64,
+        already: u64,
+    ) -> Result<Step> {
         self.write_dirty()?;
-        let most = self.freed_at_once(NODES_MAX.min(budget / NODE_SIZE as u64).max(1))? as usize;
+        let most = NODES_MAX.min(budget / NODE_SIZE as u64).max(1);
+        let most = self.relocated_at_once(already, most)? as usize;
         let Some(space) = self.core.nodes.get(&chunk.address) else {
             return Ok(Step::END);
         };
