@@ -439,6 +439,10 @@ pub(crate) fn same_map(one: &Candidate, other: &Candidate) -> bool {
             geometry::md::Place::Copies(spots) => {
                 spots.iter().map(|spot| of(spot.member, spot.offset)).collect()
             }
+            // Parity of one member's data is a copy of it.
+            geometry::md::Place::Row { spot, row } if row.data.len() == 1 && row.q.is_none() => {
+                vec![of(spot.member, spot.offset), of(row.p, spot.offset)]
+            }
             geometry::md::Place::Row { spot, row } => match (of(spot.member, spot.offset), row.q) {
                 // What is missing is made of all others, wherever they are; only Q needs to know.
                 (None, Some(q)) => {
