@@ -146,7 +146,7 @@ fn from_images_to_contents_and_no_original_changes() {
 #[test]
 fn access_times_stay() {
     let pile = pile(5, 2, 16384, &[Some(20); 4]);
-    let old = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(86400);
+    let old = SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(24);
     for path in pile.paths() {
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.set_times(fs::FileTimes::new().set_accessed(old)).unwrap();
