@@ -285,6 +285,10 @@ impl RaidSet {
         if !self.opened.load(Ordering::Acquire) {
             header.clean = false;
             let members = (*self.members()).clone();
+            if let Some(rebuild) = &members.rebuild {
+                // A power cut may have come between its label and the others'.
+                self.disown(&header, &rebuild.target);
+            }
             self.commit(&mut header, members);
             self.opened.store(true, Ordering::Release);
         }
