@@ -267,6 +267,7 @@ impl RaidSet {
             drop(header);
             return self.give_up(rebuild);
         }
+        let mut freed = None;
         match (rebuild.kind, members.spare_of[column]) {
             (RebuildKind::Reconstruction, Some(spare)) => {
                 members.columns[column].status = Status::Spared;
@@ -278,13 +279,15 @@ impl RaidSet {
                 if let Some(spare) = spare {
                     members.spare_of[column] = None;
                     members.spares[spare].status = Status::Spare;
-                    if let Some(device) = &members.spares[spare].device {
-                        self.disown(&header, device);
-                    }
+                    freed.clone_from(&members.spares[spare].device);
                 }
             }
         }
         self.commit(&mut header, members);
+        // Not before the components know that the column is elsewhere: until then it is found here.
+        if let Some(device) = freed {
+            self.disown(&header, &device);
+        }
     }
 
     /// Checks, and with `repair` corrects, the parity of up to `stripes` stripes from `*cursor` on; the data is taken to be

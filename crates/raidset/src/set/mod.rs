@@ -289,6 +289,10 @@ impl RaidSet {
                 // A power cut may have come between its label and the others'.
                 self.disown(&header, &rebuild.target);
             }
+            let idle = members.spares.iter().filter(|spare| spare.status == Status::Spare);
+            for device in idle.filter_map(|spare| spare.device.as_ref()) {
+                self.disown(&header, device);
+            }
             self.commit(&mut header, members);
             self.opened.store(true, Ordering::Release);
         }
