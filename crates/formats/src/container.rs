@@ -123,7 +123,8 @@ fn imsm(device: &dyn BlockDevice, size: u64) -> Option<Container> {
         let sectors = u64::from(volume.le32(16)?) | u64::from(volume.le32(20)?) << 32;
         let strip = u64::from(map.le16(12)?);
         let start = wide(0, 20)?.checked_mul(SECTOR)?;
-        let used = sectors.div_ceil(data.max(1) as u64).next_multiple_of(strip.max(1)).checked_mul(SECTOR)?;
+        let each = sectors.div_ceil(data.max(1) as u64).checked_next_multiple_of(strip.max(1))?;
+        let used = each.checked_mul(SECTOR)?;
         let member = |slot: usize| {
             let order = map.le32(48 + 4 * slot)?;
             let disk = serial((order & 0xff_ffff) as usize)?;

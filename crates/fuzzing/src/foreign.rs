@@ -43,6 +43,7 @@ pub fn run(data: &[u8]) {
         device.write_any(at, &bytes[..room]);
         rest = tail;
     }
+    let _ = formats::container(&device).expect("a device in memory reads");
     let found = formats::probe(&device).expect("a device in memory reads");
     for found in &found {
         assert!(!found.to_string().is_empty());

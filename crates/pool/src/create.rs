@@ -64,6 +64,7 @@ impl Core {
             potential: RefCell::default(),
             charged: Vec::new(),
             new_marks: Vec::new(),
+            looking_back: false,
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }

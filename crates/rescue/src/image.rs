@@ -107,7 +107,7 @@ impl Image {
         Slot {
             path: self.path.clone(),
             map: self.map.clone(),
-            data_offset: self.start + offset,
+            data_offset: self.start.saturating_add(offset),
             size,
             valid: None,
             new_data_offset: None,

@@ -302,26 +302,9 @@ impl Run {
         }
         self.verify_blame()?;
         self.clear()?;
-        for device in self.pool().device_paths() {
-            if !self.world.supply.is_on() {
-                return Ok(());
-            }
-            let Some(disk) = self.world.by_path(&device.path) else { continue };
-            let new = self.world.new_device(disk);
-            if device.state == State::Offline {
-                let what = format!("online {}", new.path);
-                let done = self.lead_to(&what, Vec::new(), false, true, |pool| {
-                    pool.online(&new.path, Some(&new), false)
-                })?;
-                if !done && self.world.supply.is_on() {
-                    self.replace_lost(&device.path, disk)?;
-                }
-            } else if !device.is_open {
-                let result = self.pool().device_returned(&new);
-                if self.judge(&format!("return d{disk}"), result, false)? == Some(false) {
-                    self.replace_lost(&device.path, disk)?;
-                }
-            }
+        // One that was being replaced by a disk that is lost, too, waits until that one is given up.
+        for _ in 0..2 {
+            self.return_devices()?;
         }
         // One whose handle was dead, which shows when it is used again.
         for disk in 0..self.world.disks.len() {
@@ -355,6 +338,32 @@ impl Run {
         }
         self.tally.add("healed", true);
         if self.world.supply.is_on() && !self.ending { self.verify_bytes() } else { Ok(()) }
+    }
+
+    /// Gives the pool its devices back, or others for those that lost everything.
+    fn return_devices(&mut self) -> Result<(), Failure> {
+        for device in self.pool().device_paths() {
+            if !self.world.supply.is_on() {
+                return Ok(());
+            }
+            let Some(disk) = self.world.by_path(&device.path) else { continue };
+            let new = self.world.new_device(disk);
+            if device.state == State::Offline {
+                let what = format!("online {}", new.path);
+                let done = self.lead_to(&what, Vec::new(), false, true, |pool| {
+                    pool.online(&new.path, Some(&new), false)
+                })?;
+                if !done && self.world.supply.is_on() {
+                    self.replace_lost(&device.path, disk)?;
+                }
+            } else if !device.is_open {
+                let result = self.pool().device_returned(&new);
+                if self.judge(&format!("return d{disk}"), result, false)? == Some(false) {
+                    self.replace_lost(&device.path, disk)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A disk whose labels are gone is no disk of the pool any more.

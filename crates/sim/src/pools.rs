@@ -342,6 +342,7 @@ impl Run {
         }
         let state = self.model.now().clone();
         let comment = self.comment()?;
+        let before = self.pool().last_txg();
         let count = rng.within(1..3);
         self.list_writes(true);
         for _ in 0..count {
@@ -353,7 +354,9 @@ impl Run {
             }
         }
         let written = self.list_writes(false);
-        if !self.world.supply.is_on() || state.difference(&self.observe()?).is_none() {
+        // Where space is short a write takes several commits: `state` may be older than any root that is kept.
+        let is_kept = self.pool().last_txg().0 - before.0 < 3;
+        if !self.world.supply.is_on() || !is_kept || state.difference(&self.observe()?).is_none() {
             return Ok(());
         }
         let lost = self.lose_all(rng, &written);

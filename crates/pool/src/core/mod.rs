@@ -124,6 +124,9 @@ pub(crate) struct Core {
     pub(crate) charged: Vec<(DeviceId, Range<u64>)>,
     /// What the commit under way found out to be stale: (chunk, column, device, region).
     pub(crate) new_marks: Vec<(Logical, u16, DeviceId, u32)>,
+    /// What an older root knows is read: should something else be there by now, nobody is to blame, nothing is lost and
+    /// nothing to be repaired.
+    pub(crate) looking_back: bool,
     /// A defect to be shown to the simulator.
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: Option<String>,

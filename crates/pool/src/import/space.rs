@@ -75,9 +75,11 @@ impl Pool {
         }
         if !self.core.read_only || self.roots.len() > 1 {
             let roots = self.roots.clone();
-            for older in all.iter().filter(|u| u.txg < uberblock.txg && roots.contains(&u.txg)) {
-                self.pin(older, uberblock)?;
-            }
+            self.core.looking_back = true;
+            let mut older = all.iter().filter(|u| u.txg < uberblock.txg && roots.contains(&u.txg));
+            let outcome = older.try_for_each(|older| self.pin(older, uberblock));
+            self.core.looking_back = false;
+            outcome?;
         }
         Ok(())
     }

@@ -66,6 +66,10 @@ impl Core {
             Kind::Parity { parity } => by_parity(&chunk, want, &rows, &versions, parity),
             _ => by_copies(&chunk, want, &rows, &versions),
         };
+        if self.looking_back {
+            let unreadable = PoolError::Unreadable { address: want.address, length: u64::from(want.length) };
+            return found.ok_or(unreadable);
+        }
         let Some(right) = found else {
             let touched = touched_columns(&chunk, offset, u64::from(want.length));
             for version in versions.iter().filter(|v| !v.stale && v.bytes.is_some()) {

@@ -49,7 +49,9 @@ pub(super) fn fit(witnesses: &[Witness], sizes: &[u64], far: &[u64]) -> Vec<Fit>
     let mut fits: Vec<Fit> = Vec::new();
     for shape in shapes() {
         for members in count..=count + usize::from(shape.tolerates(count as u16 + 1)).min(2) {
-            if shape == Shape::Raid1 && members > count {
+            // md makes no RAID 6 of three: that would be a mirror.
+            let none = matches!(shape, Shape::Raid6(_)) && members < 4;
+            if none || shape == Shape::Raid1 && members > count {
                 continue;
             }
             for chunk in (10..=24).map(|shift| 1_u64 << shift).filter(|chunk| *chunk <= size) {

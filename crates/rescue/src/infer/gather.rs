@@ -25,6 +25,8 @@ const WITNESSES_ENOUGH: usize = 4096;
 const FOLDERS_MAX: usize = 65536;
 /// File systems that are told apart.
 const SYSTEMS_MAX: usize = 16;
+/// Groups of ext4 whose descriptors are looked for.
+const GROUPS_MAX: u64 = 4096;
 /// Structures begin at multiples of this, bytes.
 const STEP: usize = 512;
 
@@ -237,6 +239,39 @@ fn of_xfs(images: &[&Image], xfs: &Xfs) -> Vec<Witness> {
     witnesses
 }
 
+/// Looks for blocks of group descriptors that lie in other chunks than the superblocks before them. Several descriptors in a row
+/// with right checksums are no chance.
+fn find_descriptors(
+    images: &[&Image],
+    ext: &Ext,
+    descriptors: &mut std::collections::BTreeMap<u64, Descriptor>,
+) {
+    const IN_A_ROW: u64 = 3;
+    let each = ext.descriptor_size();
+    let count = ext.groups().min(GROUPS_MAX);
+    let per_block = (ext.block / each as u64).max(1);
+    for opened in images {
+        for part in parts(opened.device.size().unwrap_or(0)) {
+            let bytes = read(&*opened.device, &part);
+            for block in bytes.chunks_exact(ext.block as usize) {
+                let of = |base: u64, index: u64| {
+                    ext.descriptor_in(base + index, block.get(index as usize * each..)?.get(..each)?)
+                };
+                for base in (0..count).step_by(per_block as usize) {
+                    let least = IN_A_ROW.min(count - base);
+                    if least < 2 || (0..least).any(|index| of(base, index).is_none()) {
+                        continue;
+                    }
+                    for index in 0..per_block.min(count - base) {
+                        let Some(found) = of(base, index) else { break };
+                        descriptors.entry(base + index).or_insert(found);
+                    }
+                }
+            }
+        }
+    }
+}
+
 fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness> {
     let mut witnesses = Vec::new();
     let mut descriptors: std::collections::BTreeMap<u64, Descriptor> = std::collections::BTreeMap::new();
@@ -254,7 +289,7 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
         let Some(table) = ext.descriptors_at(group) else { continue };
         let Some(start) = (at + table).checked_sub(ext.copy_at(group)) else { continue };
         let each = ext.descriptor_size();
-        for number in 0..ext.groups().min(4096) {
+        for number in 0..ext.groups().min(GROUPS_MAX) {
             let here = number * each as u64;
             let mut bytes = vec![0; each];
             let known = device.read(start + here, &mut bytes).ok();
@@ -263,6 +298,9 @@ fn of_ext(images: &[&Image], ext: &Ext, places: &[(usize, u64)]) -> Vec<Witness>
             witnesses.push(Witness { image, at: start + here, address: table + here });
             descriptors.entry(number).or_insert(descriptor);
         }
+    }
+    if (descriptors.len() as u64) < ext.groups().min(GROUPS_MAX) {
+        find_descriptors(images, ext, &mut descriptors);
     }
     // What the bitmaps' bytes must sum up to.
     let mut bitmaps: std::collections::HashMap<u32, (u64, u64)> = std::collections::HashMap::new();

@@ -132,6 +132,9 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
     let pile: Vec<&Image> = numbers.iter().map(|number| images[*number]).collect();
     let sizes: Vec<u64> = pile.iter().map(|image| image.device.size().unwrap_or(0)).collect();
     let addresses = witnesses.iter().map(|witness| witness.address).collect::<BTreeSet<_>>().len();
+    // Each node of btrfs speaks for all places where its copies may be, so that half of them are wrong.
+    let twofold = matches!(gathered.system, gather::System::Btrfs(_));
+    let explained_least = if twofold { EXPLAINED_LEAST / 2 } else { EXPLAINED_LEAST };
     let even = is_even(&pile, &sizes);
     let mut fits = fit::fit(&witnesses, &sizes, &far::distances(&pile));
     if even {
@@ -176,7 +179,7 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         } else if ranked.key.0 < STRUCTURES_LEAST {
             candidate.score = candidate.score.min(TIED);
             candidate.reasons.push("too few structures of its file system were found to be sure".to_owned());
-        } else if ranked.fit.explained * 10 < addresses * EXPLAINED_LEAST {
+        } else if ranked.fit.explained * 10 < addresses * explained_least {
             candidate.score = candidate.score.min(TIED);
             candidate.reasons.push("too many blocks that know their address are elsewhere".to_owned());
         }
@@ -438,6 +441,10 @@ pub(crate) fn same_map(one: &Candidate, other: &Candidate) -> bool {
         let mut spots = match place {
             geometry::md::Place::Copies(spots) => {
                 spots.iter().map(|spot| of(spot.member, spot.offset)).collect()
+            }
+            // Parity of one member's data is a copy of it.
+            geometry::md::Place::Row { spot, row } if row.data.len() == 1 && row.q.is_none() => {
+                vec![of(spot.member, spot.offset), of(row.p, spot.offset)]
             }
             geometry::md::Place::Row { spot, row } => match (of(spot.member, spot.offset), row.q) {
                 // What is missing is made of all others, wherever they are; only Q needs to know.

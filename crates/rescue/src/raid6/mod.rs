@@ -29,6 +29,8 @@ const PLACES: u64 = 4096;
 const HEAD: u64 = 2 << 30;
 /// Solved rows that are enough.
 const ROWS_ENOUGH: usize = 128;
+/// Full rows of which none can be solved, after which it is no RAID 6.
+const TRIED_MAX: usize = 2048;
 /// Solved rows without which nothing is said.
 const ROWS_LEAST: usize = 12;
 /// Most candidates that are proposed if nothing on them is recognised.
@@ -134,6 +136,7 @@ fn solved_rows(images: &[&Image], size: u64, lacking: bool) -> Vec<Row> {
     let mut order: Vec<u64> = (0..places).collect();
     rng.shuffle(&mut order);
     let mut rows = Vec::new();
+    let mut tried = 0;
     for place in order {
         // One page out of each of `places` equal parts, or of as many of the beginning: arrays fill up from there.
         let span = if rng.chance(1, 2) { pages.min(HEAD / PAGE).max(places) } else { pages };
@@ -150,13 +153,14 @@ fn solved_rows(images: &[&Image], size: u64, lacking: bool) -> Vec<Row> {
             if members.iter().filter(|bytes| bytes.iter().all(|byte| *byte == 0)).count() > 0 {
                 continue;
             }
+            tried += 1;
             let roles = if lacking { field.lacking(&members) } else { field.whole(&members) };
             if !roles.is_empty() {
                 rows.push((offset + at as u64, roles));
                 break;
             }
         }
-        if rows.len() >= ROWS_ENOUGH {
+        if rows.len() >= ROWS_ENOUGH || rows.is_empty() && tried >= TRIED_MAX {
             break;
         }
     }

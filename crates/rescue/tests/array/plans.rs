@@ -142,6 +142,22 @@ fn from_images_to_contents_and_no_original_changes() {
     }
 }
 
+/// Reading leaves no traces, where the system lets whoever owns a file ask for that.
+#[test]
+fn access_times_stay() {
+    let pile = pile(5, 2, 16384, &[Some(20); 4]);
+    let old = SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(24);
+    for path in pile.paths() {
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_times(fs::FileTimes::new().set_accessed(old)).unwrap();
+    }
+    let images = pile.images();
+    let plan = plan(&images, &scan(&images));
+    let array = plan.candidates[0].open().unwrap();
+    array.read(0, &mut vec![0; array.size().unwrap() as usize]).unwrap();
+    assert!(pile.paths().iter().all(|path| fs::metadata(path).unwrap().accessed().unwrap() == old));
+}
+
 #[test]
 fn a_stale_member_is_used_only_where_nothing_else_is_left() {
     let pile = pile(5, 2, 16384, &[Some(20), Some(12), None, Some(20)]);

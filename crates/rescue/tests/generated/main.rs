@@ -72,7 +72,8 @@ enum Verdict {
 fn shape(rng: &mut Rng, redundant: bool) -> (Shape, usize) {
     let rotations = Rotation5::ALL;
     let copies = |near, far, offset| Shape::Raid10(Copies { near, far, offset, sets: FarSets::All });
-    match rng.within(u64::from(redundant)..6) {
+    let sixes: Vec<Rotation6> = Rotation6::all().collect();
+    match rng.within(u64::from(redundant)..9) {
         0 => (Shape::Raid0(ZoneOrder::Alternate), rng.within(2..6) as usize),
         1 | 2 => (Shape::Raid5(*rng.choose(&rotations).unwrap()), rng.within(3..8) as usize),
         3 | 4 => {
@@ -84,6 +85,9 @@ fn shape(rng: &mut Rng, redundant: bool) -> (Shape, usize) {
             ];
             (Shape::Raid6(Rotation6::Md(*rng.choose(&four).unwrap())), rng.within(4..8) as usize)
         }
+        6 => (Shape::Raid1, rng.within(2..4) as usize),
+        7 => (Shape::Raid4, rng.within(3..7) as usize),
+        8 => (Shape::Raid6(*rng.choose(&sixes).unwrap()), rng.within(4..8) as usize),
         _ => {
             let kinds = [copies(2, 1, false), copies(1, 2, true), copies(1, 2, false)];
             (*rng.choose(&kinds).unwrap(), rng.within(4..7) as usize)
