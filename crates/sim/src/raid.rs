@@ -387,7 +387,7 @@ impl Run {
                     "sector {at} (stripe {stripe}, {place:?}) holds {tag:?}, not {sector:?}; in doubt: {doubt:?}"
                 ));
             }
-            if !pin && !(doubtful && self.settles_doubt) {
+            if !(pin || doubtful && self.settles_doubt) {
                 continue;
             }
             let Some(tag) = tag.filter(|tag| *tag == sector.now || sector.before.contains(tag)) else {
