@@ -152,6 +152,8 @@ struct Run {
     unflushed: BTreeSet<u64>,
     /// Stripes that were being written when power failed, and whose parity was not rewritten since.
     doubt: BTreeSet<u64>,
+    /// Of copies that differ the one that is read now is the one from now on.
+    settles_doubt: bool,
     cursor: u64,
     /// Rows of a rebuild that must not have to be done again.
     checkpoint: Option<u64>,
@@ -241,6 +243,7 @@ impl Run {
             next_tag: sectors + 1,
             unflushed: BTreeSet::new(),
             doubt: BTreeSet::new(),
+            settles_doubt: false,
             cursor: 0,
             checkpoint: None,
         })
@@ -384,7 +387,7 @@ impl Run {
                     "sector {at} (stripe {stripe}, {place:?}) holds {tag:?}, not {sector:?}; in doubt: {doubt:?}"
                 ));
             }
-            if !pin {
+            if !(pin || doubtful && self.settles_doubt) {
                 continue;
             }
             let Some(tag) = tag.filter(|tag| *tag == sector.now || sector.before.contains(tag)) else {
@@ -616,6 +619,9 @@ impl Run {
             return Err("the parity was rewritten and is not good".to_owned());
         }
         self.check_parity()?;
+        self.settles_doubt = true;
+        self.verify(false)?;
+        self.settles_doubt = false;
         self.doubt.clear();
         for at in 0..self.model.len() {
             if !self.unflushed.contains(&self.stripe_of(at)) {

@@ -539,10 +539,8 @@ impl RaidSet {
         let serial_number = stamps.first().map_or(0, |stamp| stamp.0);
         let best = Extension::best(extensions.iter().flatten(), serial_number, mod_counter)
             .filter(|_| !stamps.is_empty());
-        let known = match best {
-            Some(best) if best.known.same_names(known) => &best.known,
-            _ => known,
-        };
+        let merged = best.map(|best| known.brought_up_to_date(&best.known));
+        let known = merged.as_ref().unwrap_or(known);
         // A column is what it is known to be, if the label on its device says nothing else.
         let current = |label: &Option<Label>, stamp: Option<(i32, u32)>| match (stamp, label) {
             (None, _) => true,
