@@ -334,7 +334,8 @@ impl RaidSet {
                     None => (&columns[column], &labels[column]),
                 };
                 let Some(device) = &slot.device else { return Found::Absent };
-                let sectors = device.size().map(|size| size / u64::from(device.info().logical_sector.max(1)));
+                let sector_size = device.info().logical_sector;
+                let sectors = device.size().map(|size| size / u64::from(sector_size.max(1)));
                 match (sectors, &looked[column]) {
                     (Ok(sectors), _) if sectors < PROTECTED_SECTORS => {
                         Found::Unfit(format!("has {sectors} sectors, fewer than labels take"))
@@ -343,7 +344,7 @@ impl RaidSet {
                         Found::Unfit(format!("fails: {error}"))
                     }
                     (Err(error), _) => Found::Unfit(format!("fails: {error}")),
-                    (Ok(sectors), _) => Found::of(sectors, label.clone(), force),
+                    (Ok(sectors), _) => Found::of(sectors, sector_size, label.clone(), force),
                 }
             })
             .collect();
