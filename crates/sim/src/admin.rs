@@ -266,7 +266,7 @@ impl Run {
             self.world.supply.cut_after(self.tick_changes.saturating_sub(rng.below(30)));
             self.fuse = Some(rng.below(2));
         }
-        if stale && !self.ending && rng.chance(1, 6) {
+        if stale && !self.ending && !self.healing && rng.chance(1, 6) {
             self.forgetful_target(&mut rng);
         }
         let before = self.world.supply.changes();
