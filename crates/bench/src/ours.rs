@@ -55,7 +55,7 @@ fn host() -> Host {
 /// Opens a file for a pool.
 pub fn open_device(path: &Path) -> Result<NewDevice> {
     let device = FileDevice::open(path, Access::ReadWrite)?;
-    Ok(NewDevice { device: Arc::new(device), path: path.to_string_lossy().into_owned() })
+    Ok(NewDevice::new(Arc::new(device), path.to_string_lossy().into_owned()))
 }
 
 /// A top-level vdev on files.

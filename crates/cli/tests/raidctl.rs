@@ -777,7 +777,7 @@ fn wrong_components_are_refused() {
         );
     };
     try_out([&d[1], &d[0], &d[2]], &["column"]);
-    try_out([&d[0], &other[1], &blank], &["RAIDFRAME_CONFIGURE", "column 2 has no label"]);
+    try_out([&d[0], &other[1], &blank], &["RAIDFRAME_CONFIGURE", "blank has no component label"]);
     try_out([&blank, &blank, &d[2]], &["same device"]);
     try_out([&d[0], &d[1], &d[1]], &["same device"]);
     try_out([&d[0], &small, &bench.path("gone")], &["RAIDFRAME_CONFIGURE"]);

@@ -127,7 +127,8 @@ const TYPOS: &[(&str, i32, &str)] = &[
     // Vdevs and profiles.
     ("create t2 mirrir {2} {3}", 1, "mirrir"),
     ("create t2 mirror {2} {3}x", 1, "No such file"),
-    ("create t2 mirror ./d2 ./d3", 1, "full path"),
+    ("create t2 mirror d2 d3", 1, "full path"),
+    ("create t2 mirror ./d2 ./d3", 1, "No such file"),
     ("create t2 draid {2} {3}", 1, "cannot be made yet"),
     ("create --data raid8 t2 {2}", 2, "raid10"),
     ("create --metadata raid-1 t2 {2} {3}", 2, "raid10"),

@@ -130,10 +130,8 @@ impl Pool {
         for group in &spec.groups {
             pool.add_group(group, spec.data, spec.metadata)?;
         }
-        for device in pool.core.devices.values() {
-            if let Some(handle) = &device.handle {
-                label::clear(&**handle)?;
-            }
+        for new in spec.groups.iter().flat_map(|group| &group.devices) {
+            label::make_blank(new)?;
         }
         pool.start_session()?;
         pool.write_config()?;

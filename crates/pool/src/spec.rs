@@ -1,5 +1,6 @@
 //! What a caller asks for: devices, groups, volumes, options.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use device::BlockDevice;
@@ -13,6 +14,15 @@ pub struct NewDevice {
     pub device: Arc<dyn BlockDevice>,
     /// The path by which to find it again, kept in the configuration.
     pub path: String,
+    /// Bytes to be blanked once it joins, beside its labels: by which it could be taken for what it was before.
+    pub wipe: Vec<Range<u64>>,
+}
+
+impl NewDevice {
+    /// A device on which nothing is to be blanked but where labels are.
+    pub fn new(device: Arc<dyn BlockDevice>, path: String) -> Self {
+        Self { device, path, wipe: Vec::new() }
+    }
 }
 
 /// The kind of a top-level vdev.

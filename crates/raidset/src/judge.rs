@@ -139,9 +139,13 @@ pub enum Found {
 }
 
 impl Found {
-    /// What a column's device is, from its size and label; with `force` it may be smaller than its label says.
-    pub fn of(sectors: u64, label: Option<Label>, force: bool) -> Self {
+    /// What a column's device of `sectors` sectors of `sector_size` bytes is by its label; with `force` these may be others than the label says.
+    pub fn of(sectors: u64, sector_size: u32, label: Option<Label>, force: bool) -> Self {
         let Some(label) = label else { return Self::Unlabelled };
+        if !force && label.block_size != sector_size {
+            let found = label.block_size;
+            return Self::Unfit(format!("has sectors of {sector_size} bytes, but its label says {found}"));
+        }
         let needed = label.num_blocks.saturating_add(PROTECTED_SECTORS);
         if !force && needed > sectors {
             return Self::Unfit(format!("has {sectors} sectors, but its label needs {needed}"));

@@ -1,7 +1,7 @@
 //! Steps that administrators take, and time.
 
-use device::Rng;
-use device::sim::Cut;
+use device::sim::{Cut, Effect};
+use device::{DeviceErrorKind, Operation, Rng};
 use pool::report::State;
 use pool::spec::{GroupKind, GroupSpec, ImportOptions};
 use pool::{PoolError, ReplaceOptions, ScrubAction};
@@ -266,6 +266,9 @@ impl Run {
             self.world.supply.cut_after(self.tick_changes.saturating_sub(rng.below(30)));
             self.fuse = Some(rng.below(2));
         }
+        if stale && !self.ending && !self.healing && rng.chance(1, 6) {
+            self.forgetful_target(&mut rng);
+        }
         let before = self.world.supply.changes();
         let result = self.pool().tick(budget);
         self.tick_changes = self.world.supply.changes() - before;
@@ -275,6 +278,34 @@ impl Run {
             _ => "tick",
         };
         Ok(self.judge(name, result, false)?.unwrap_or(false))
+    }
+
+    /// A disk that is being filled fails to flush, and forgets at the next power cut what it still shows.
+    fn forgetful_target(&mut self, rng: &mut Rng) {
+        let filled: Vec<pool::types::DeviceId> = self
+            .pool()
+            .map()
+            .iter()
+            .flat_map(|chunk| &chunk.placements)
+            .filter(|placement| placement.stale_regions > 0)
+            .map(|placement| placement.device)
+            .collect();
+        let Some(&id) = rng.choose(&filled) else { return };
+        let path = self.pool().device_paths().into_iter().find(|device| device.id == id && device.is_open);
+        let Some(disk) = path.and_then(|device| self.world.by_path(&device.path)) else { return };
+        let Some(mut pool) = self.pool.take() else { return };
+        let tolerable = self.world.may_impair(&mut pool, disk);
+        self.pool = Some(pool);
+        if !tolerable || !self.world.disks[disk].device.is_present() {
+            return;
+        }
+        self.world.impaired.insert(disk);
+        self.world.blamable.insert(disk);
+        let medium = DeviceErrorKind::Io("simulated medium error".to_owned());
+        let nth = rng.within(1..4);
+        self.tally.add("fault Flush fails half done, of a disk being filled", true);
+        self.world.note(|| format!("d{disk}, which is being filled, fails flush {nth} half done"));
+        self.world.disks[disk].device.plan(nth, Some(Operation::Flush), Effect::FailTorn(medium));
     }
 
     /// Background work until none is left.

@@ -286,6 +286,13 @@ impl Run {
 
     /// Ends all faults, brings everything back, and lets the pool repair itself; then nothing may be left to repair.
     pub(crate) fn heal(&mut self) -> Result<(), Failure> {
+        self.healing = true;
+        let outcome = self.end_all_faults();
+        self.healing = false;
+        outcome
+    }
+
+    fn end_all_faults(&mut self) -> Result<(), Failure> {
         self.world.note(|| "all faults end".to_owned());
         for disk in 0..self.world.disks.len() {
             let device = &self.world.disks[disk].device;

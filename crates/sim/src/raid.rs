@@ -6,18 +6,17 @@
 //! write hole, as `docs/raid-sets.md` states it. With a journal there is no hole, and whatever was acknowledged is
 //! there, flushed or not. Nothing else is ever read.
 
+mod restart;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use device::sim::{Cut, Effect, Healing, PowerSupply};
+use device::sim::{Effect, Healing, PowerSupply};
 use device::{BlockDevice, DeviceErrorKind, Inline, Operation, Rng, SimDevice};
-use raidset::extension::Extension;
-use raidset::judge::{Candidate, complete, group};
-use raidset::label::Label;
 use raidset::layout::{Layout, Level};
-use raidset::set::{ConfigureError, Known, Parameters, RaidSet, RebuildKind, Slot, Status};
+use raidset::set::{Known, Parameters, RaidSet, RebuildKind, Slot, Status};
 
 use crate::run::{Failure, Outcome, Tally};
 use crate::world::Log;
@@ -152,6 +151,8 @@ struct Run {
     unflushed: BTreeSet<u64>,
     /// Stripes that were being written when power failed, and whose parity was not rewritten since.
     doubt: BTreeSet<u64>,
+    /// Of copies that differ the one that is read now is the one from now on.
+    settles_doubt: bool,
     cursor: u64,
     /// Rows of a rebuild that must not have to be done again.
     checkpoint: Option<u64>,
@@ -241,6 +242,7 @@ impl Run {
             next_tag: sectors + 1,
             unflushed: BTreeSet::new(),
             doubt: BTreeSet::new(),
+            settles_doubt: false,
             cursor: 0,
             checkpoint: None,
         })
@@ -384,7 +386,7 @@ impl Run {
                     "sector {at} (stripe {stripe}, {place:?}) holds {tag:?}, not {sector:?}; in doubt: {doubt:?}"
                 ));
             }
-            if !pin {
+            if !(pin || doubtful && self.settles_doubt) {
                 continue;
             }
             let Some(tag) = tag.filter(|tag| *tag == sector.now || sector.before.contains(tag)) else {
@@ -616,6 +618,9 @@ impl Run {
             return Err("the parity was rewritten and is not good".to_owned());
         }
         self.check_parity()?;
+        self.settles_doubt = true;
+        self.verify(false)?;
+        self.settles_doubt = false;
         self.doubt.clear();
         for at in 0..self.model.len() {
             if !self.unflushed.contains(&self.stripe_of(at)) {
@@ -632,124 +637,6 @@ impl Run {
             Err(_) if !self.supply.is_on() => Ok(()),
             Err(error) => Err(format!("the parity can't be checked: {error}")),
         }
-    }
-
-    fn restart(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        self.note(|| "restart".to_owned());
-        self.tally.add("raid restart", true);
-        let _ = if rng.chance(1, 2) { self.set.unconfigure() } else { self.set.close() };
-        if self.supply.is_on() {
-            self.flushed();
-            self.remembered = Remembered::of(&self.set);
-            self.reopen(rng)?;
-            self.verify(true)?;
-        }
-        Ok(())
-    }
-
-    /// Power has failed in the middle of something.
-    fn crash(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        self.tally.add("raid power cut", true);
-        let lost = self.lost();
-        let how = rng.next_u64();
-        for (disk, seed) in self.disks.iter().zip(how..) {
-            match seed % 5 {
-                0 => disk.power_cut(Cut::DropAll),
-                1 => disk.power_cut(Cut::KeepAll),
-                _ => disk.power_cut(Cut::Random(seed)),
-            }
-            disk.clear_plans();
-            disk.plug_in();
-            disk.clear_errors(0..u64::MAX);
-        }
-        self.supply.restore();
-        self.note(|| format!("power is back ({how:x}); lost were {lost:?}"));
-        self.doubt.append(&mut self.unflushed);
-        let autospare = self.set.autospare();
-        self.reopen(rng)?;
-        if let Some(rows) = self.checkpoint.take() {
-            let progress = self.set.rebuild_progress();
-            if progress.is_none_or(|(.., progress)| progress.done < rows) {
-                return Err(format!("{rows} rows were rebuilt, but now it is {progress:?}"));
-            }
-            if self.set.autospare() != autospare {
-                return Err("whether spares step in by themselves was forgotten".to_owned());
-            }
-        }
-        // Losses that the cut itself brought about, and those before: a column that was being filled when power failed
-        // and is complete now was made of the others.
-        let now = self.lost();
-        for column in (0..lost.len()).filter(|&column| now[column] || lost[column]) {
-            self.lose(column);
-        }
-        self.verify(true)?;
-        if self.journal && !now.contains(&true) {
-            self.check_parity()?;
-        }
-        Ok(())
-    }
-
-    /// As the command line takes the set up again, or as it is found by its labels.
-    fn reopen(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        self.cursor = 0;
-        let found = rng.chance(1, 3);
-        let opened = if found { self.assemble()? } else { self.attach() };
-        self.set = opened.map_err(|error| format!("the set can't be opened again: {error}"))?;
-        let lost = self.lost();
-        if lost.contains(&true) && !self.set.layout().survives(|column| lost[column]) {
-            return Err("too much is lost".to_owned());
-        }
-        let status = self.set.status();
-        self.note(|| {
-            let words = |all: &[raidset::set::ComponentStatus]| {
-                all.iter().map(|one| format!("{} {}", one.name, one.status.word())).collect::<Vec<_>>()
-            };
-            let (columns, spares) = (words(&status.columns), words(&status.spares));
-            format!(
-                "opened, found {found}: {columns:?}, {spares:?}, {:?}, {}",
-                status.rebuild, status.parity_good
-            )
-        });
-        self.remembered = Remembered::of(&self.set);
-        Ok(())
-    }
-
-    fn attach(&self) -> Result<RaidSet, ConfigureError> {
-        let slots = |names: &[String]| names.iter().map(|name| self.named(name)).collect::<Vec<_>>();
-        let Remembered { columns, spares, known } = &self.remembered;
-        RaidSet::attach(0, self.parameters, &slots(columns), &slots(spares), known, Arc::new(Inline))
-    }
-
-    /// As `-L` finds it.
-    fn assemble(&self) -> Result<Result<RaidSet, ConfigureError>, Failure> {
-        let mut seen = Vec::new();
-        for disk in &self.disks {
-            let label = Label::read(&**disk).map_err(|error| text("label")(&error))?.ok();
-            let extension = Extension::read(&**disk).map_err(|error| text("extension")(&error))?;
-            seen.push((disk.clone(), label, extension));
-        }
-        let extensions: Vec<_> = seen.iter().map(|(.., extension)| extension.clone()).collect();
-        complete(seen.iter_mut().filter_map(|(_, label, _)| label.as_mut()), &extensions);
-        let (mut candidates, mut devices): (Vec<_>, Vec<Arc<dyn BlockDevice>>) = (Vec::new(), Vec::new());
-        for (disk, label, _) in &seen {
-            if let Some(label) = label {
-                let name = disk.info().name.clone();
-                candidates.push(Candidate { name, label: label.clone(), sectors: self.size / SECTOR });
-                devices.push(disk.clone());
-            }
-        }
-        let sets = group(&candidates);
-        let Some(best) = sets.iter().filter(|set| set.enough).max_by_key(|set| set.mod_counter) else {
-            return Err(format!("no set is found: {sets:?}"));
-        };
-        let members: BTreeSet<&str> =
-            best.members.iter().map(|&member| candidates[member].name.as_str()).collect();
-        let others: Vec<Slot> = seen
-            .iter()
-            .filter(|(disk, ..)| !members.contains(disk.info().name.as_str()))
-            .map(|(disk, ..)| slot(disk))
-            .collect();
-        Ok(RaidSet::assemble(0, best, &candidates, &devices, &others, Arc::new(Inline)))
     }
 
     /// Everything is mended in the end, and nothing is in doubt any more.

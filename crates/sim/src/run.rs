@@ -88,6 +88,8 @@ pub struct Run {
     pub(crate) next_name: u64,
     /// Power does not fail any more.
     pub(crate) ending: bool,
+    /// All faults are being ended: no new ones come.
+    pub(crate) healing: bool,
     /// Changes of disks that the last step of background work made.
     pub(crate) tick_changes: u64,
     /// What was acknowledged with the last transaction groups of this import.
@@ -131,6 +133,7 @@ impl Run {
             next_name: 0,
             roots: Vec::new(),
             ending: false,
+            healing: false,
             tick_changes: 0,
             possible: Model::new(),
             keep_possible: false,
@@ -153,6 +156,7 @@ impl Run {
             next_name: next,
             roots: Vec::new(),
             ending: false,
+            healing: false,
             tick_changes: 0,
             possible: Model::new(),
             keep_possible: true,

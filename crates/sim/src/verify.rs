@@ -233,6 +233,12 @@ impl Run {
         }
         self.heal()?;
         self.verify_sound()?;
+        // Everything was flushed: what volatile caches still show must be on the medium.
+        self.flush()?;
+        for disk in &self.world.disks {
+            disk.device.power_cut(Cut::DropAll);
+        }
+        self.pool().drop_caches();
         self.verify_bytes()?;
         let mut rng = Rng::new(self.world.digest());
         self.bear_losses(&mut rng)?;

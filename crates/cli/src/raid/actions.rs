@@ -36,7 +36,7 @@ pub(crate) fn run(unit: &Arc<Unit>, invocation: &Invocation) -> Told {
     let action = &invocation.action;
     match change(unit, invocation) {
         Ok(told) => told,
-        Err(error) => Told::failed(request_name(action), errno(&error), error),
+        Err(error) => Told::failed(request_name(action), errno(action, &error), error),
     }
 }
 
@@ -46,9 +46,11 @@ pub(crate) fn unknown_option(option: &str) -> String {
 }
 
 /// What the driver's error for it would be.
-const fn errno(error: &SetError) -> Errno {
-    match error {
-        SetError::Rebuilding => Errno::Busy,
+const fn errno(action: &Action, error: &SetError) -> Errno {
+    match (action, error) {
+        (Action::ReconstructInPlace(_), SetError::Rebuilding) => Errno::Invalid,
+        (Action::SetUnit(_) | Action::RemoveSpare(_), SetError::Status { .. })
+        | (_, SetError::Rebuilding) => Errno::Busy,
         _ => Errno::Invalid,
     }
 }

@@ -194,9 +194,10 @@ fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force:
         .iter()
         .map(|slot| {
             let Some(device) = &slot.device else { return Found::Absent };
-            let sectors = device.size().unwrap_or(0) / u64::from(device.info().logical_sector.max(1));
+            let sector_size = device.info().logical_sector;
+            let sectors = device.size().unwrap_or(0) / u64::from(sector_size.max(1));
             match Label::read(&**device) {
-                Ok(label) => Found::of(sectors, label.ok(), force),
+                Ok(label) => Found::of(sectors, sector_size, label.ok(), force),
                 Err(error) => Found::Unfit(format!("fails: {error}")),
             }
         })

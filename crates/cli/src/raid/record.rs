@@ -166,8 +166,12 @@ impl Units {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Failure::io(format!("read {}", path.display()))(error)),
         };
-        let damaged =
-            |why: String| Failure::refused(format!("{} is not a record of a unit: {why}", path.display()));
+        let damaged = |why: String| {
+            Failure::refused(format!(
+                "{} is not a record of a unit ({why}): remove it and configure the unit again",
+                path.display()
+            ))
+        };
         let record: Record = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
         if record.version != VERSION || record.unit != unit {
             return Err(damaged("its version or unit is another".to_owned()));

@@ -179,18 +179,16 @@ impl Pool {
                 lost(*offset);
             }
         }
-        if chunk.has_parity() {
-            let rows = if clean {
-                rows
-            } else {
-                self.core.recycle(rows);
-                self.core.read_rows(chunk, run.clone(), &all)
-            };
-            self.scrub_parity(chunk, &rows)?;
-            self.core.recycle(rows);
+        let rows = if clean || !chunk.has_parity() {
+            rows
         } else {
             self.core.recycle(rows);
+            self.core.read_rows(chunk, run.clone(), &all)
+        };
+        if chunk.has_parity() {
+            self.scrub_parity(chunk, &rows)?;
         }
+        self.core.recycle(rows);
         Ok(())
     }
 

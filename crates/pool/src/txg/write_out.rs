@@ -18,7 +18,7 @@ use super::{ROOTS_KEPT, chunk_key, device_key, remap_key};
 use crate::checksum::ChecksumKind;
 use crate::chunk::{Chunk, Class};
 use crate::codec::Writer;
-use crate::core::Core;
+use crate::core::{Core, Relation};
 use crate::error::{PoolError, Result};
 use crate::io::{Part, Piece, WriteLog, WriteOutcome};
 use crate::label::{self, SYSTEM_CHUNKS_MAX, Uberblock};
@@ -318,12 +318,17 @@ impl Pool {
                 self.core.state_changed(id, State::Faulted, "it did not take the newest root");
             }
         }
-        // Those that went away just now are as those that were away before: the pool is degraded, no more.
-        let there = |id: &&DeviceId| self.core.devices.get(id).is_some_and(|device| device.handle.is_some());
+        // Those that went away just now are as those that were away before: the pool is degraded, no more. Nor does a
+        // spare count that waits: nothing is lost with it.
+        let counts = |id: &&DeviceId| {
+            let device = self.core.devices.get(id);
+            device.is_some_and(|device| device.handle.is_some() && device.relation != Relation::Spare)
+        };
         let is_complete = missed.is_empty();
-        let missed = missed.iter().filter(there).count() + *missed_before;
+        let missed = missed.iter().filter(counts).count() + *missed_before;
+        let known = written.iter().filter(counts).count();
         *missed_before = missed;
-        if written.is_empty() || (missed > tolerance && written.len() <= tolerance) {
+        if known == 0 || (missed > tolerance && known <= tolerance) {
             // Some device may hold this root already: its number is used up.
             self.core.txg = self.core.txg.next();
             return Err(PoolError::Suspended);

@@ -14,7 +14,7 @@ use super::locks::lock;
 use super::members::{Component, Members, Status};
 use super::start::Parameters;
 use crate::extension::{Extension, Role};
-use crate::label::{ByteOrder, Label, Version, map_flags};
+use crate::label::{ByteOrder, LABEL_OFFSET, Label, Version, label_area, map_flags};
 use crate::paritymap::{Bits, Parameters as MapParameters};
 
 /// What labels say that is not about their components.
@@ -181,6 +181,22 @@ impl RaidSet {
     pub(super) fn amend(&self, header: &mut Header, members: Members) {
         self.write_extension(header, &members);
         self.publish(members);
+    }
+
+    /// Takes the label away from a device that is about to be filled, or whose column another one has from now on, if that
+    /// label could be taken for the column's after a restart: two devices would be it, and only one is up to date.
+    pub(super) fn disown(&self, header: &Header, device: &Arc<dyn BlockDevice>) {
+        let Ok(Ok(label)) = Label::read(&**device) else { return };
+        let members = self.members();
+        let status = members.columns.get(label.column as usize).map(|component| component.status);
+        let in_use = matches!(status, Some(Status::Optimal | Status::Spared));
+        let behind = header.mod_counter.wrapping_sub(label.mod_counter);
+        // One behind catches up after a power cut, if its column is in use.
+        if label.serial_number == header.serial_number && (behind <= 0 || behind == 1 && in_use) {
+            let nothing = vec![0; label_area(self.sector_size())];
+            // One that can't be written can't be filled either.
+            let _ = device.write(LABEL_OFFSET, &nothing).and_then(|()| device.flush());
+        }
     }
 
     /// Writes the labels of all columns in use that have one. Returns the columns where that failed.

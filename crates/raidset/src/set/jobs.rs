@@ -57,6 +57,7 @@ impl RaidSet {
         let mut members = (*self.members()).clone();
         let spare = free(&members).ok_or(SetError::NoSpare)?;
         let target = members.spares[spare].device.clone().ok_or(SetError::NoSpare)?;
+        self.disown(&header, &target);
         members.spares[spare].status = Status::UsedSpare;
         members.spare_of[column] = Some(spare);
         members.columns[column].status = Status::Reconstructing;
@@ -103,6 +104,7 @@ impl RaidSet {
         members.columns[column].status = Status::Reconstructing;
         let done = rows_done.min(self.layout.rows());
         let partial = self.map.is_some() && header.returned(self, column, &target);
+        self.disown(&header, &target);
         members.rebuild = Some(Arc::new(Rebuild {
             kind: RebuildKind::Reconstruction,
             column,
@@ -136,6 +138,7 @@ impl RaidSet {
         if members.rebuild.is_some() {
             return Err(SetError::Rebuilding);
         }
+        self.disown(&header, &target);
         members.rebuild = Some(Arc::new(Rebuild {
             kind: RebuildKind::Copyback,
             column,
@@ -264,6 +267,7 @@ impl RaidSet {
             drop(header);
             return self.give_up(rebuild);
         }
+        let mut freed = None;
         match (rebuild.kind, members.spare_of[column]) {
             (RebuildKind::Reconstruction, Some(spare)) => {
                 members.columns[column].status = Status::Spared;
@@ -275,10 +279,15 @@ impl RaidSet {
                 if let Some(spare) = spare {
                     members.spare_of[column] = None;
                     members.spares[spare].status = Status::Spare;
+                    freed.clone_from(&members.spares[spare].device);
                 }
             }
         }
         self.commit(&mut header, members);
+        // Not before the components know that the column is elsewhere: until then it is found here.
+        if let Some(device) = freed {
+            self.disown(&header, &device);
+        }
     }
 
     /// Checks, and with `repair` corrects, the parity of up to `stripes` stripes from `*cursor` on; the data is taken to be

@@ -231,6 +231,23 @@ impl Known {
         Some(known)
     }
 
+    /// What is known when the components know `newer`. Where that names other devices (a spare came or went, and a power cut
+    /// before it was remembered) these are kept as they are remembered; but what columns missed since, and which of them are
+    /// whole, is as the components tell: a column that is filled by an older list keeps what is stale.
+    #[must_use]
+    pub(super) fn brought_up_to_date(&self, newer: &Self) -> Self {
+        if newer.same_names(self) {
+            return newer.clone();
+        }
+        let mut known = Self { missed: newer.missed.clone(), ..self.clone() };
+        for (column, now) in known.columns.iter_mut().zip(&newer.columns) {
+            if column.name == now.name && matches!(now.status, Status::Optimal | Status::Failed) {
+                (column.status, column.stamp) = (now.status, now.stamp);
+            }
+        }
+        known
+    }
+
     /// Whether both name the same components and spares in the same order.
     pub fn same_names(&self, other: &Self) -> bool {
         let columns =

@@ -285,6 +285,14 @@ impl RaidSet {
         if !self.opened.load(Ordering::Acquire) {
             header.clean = false;
             let members = (*self.members()).clone();
+            if let Some(rebuild) = &members.rebuild {
+                // A power cut may have come between its label and the others'.
+                self.disown(&header, &rebuild.target);
+            }
+            let idle = members.spares.iter().filter(|spare| spare.status == Status::Spare);
+            for device in idle.filter_map(|spare| spare.device.as_ref()) {
+                self.disown(&header, device);
+            }
             self.commit(&mut header, members);
             self.opened.store(true, Ordering::Release);
         }

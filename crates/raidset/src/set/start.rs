@@ -334,7 +334,8 @@ impl RaidSet {
                     None => (&columns[column], &labels[column]),
                 };
                 let Some(device) = &slot.device else { return Found::Absent };
-                let sectors = device.size().map(|size| size / u64::from(device.info().logical_sector.max(1)));
+                let sector_size = device.info().logical_sector;
+                let sectors = device.size().map(|size| size / u64::from(sector_size.max(1)));
                 match (sectors, &looked[column]) {
                     (Ok(sectors), _) if sectors < PROTECTED_SECTORS => {
                         Found::Unfit(format!("has {sectors} sectors, fewer than labels take"))
@@ -343,7 +344,7 @@ impl RaidSet {
                         Found::Unfit(format!("fails: {error}"))
                     }
                     (Err(error), _) => Found::Unfit(format!("fails: {error}")),
-                    (Ok(sectors), _) => Found::of(sectors, label.clone(), force),
+                    (Ok(sectors), _) => Found::of(sectors, sector_size, label.clone(), force),
                 }
             })
             .collect();
@@ -538,10 +539,8 @@ impl RaidSet {
         let serial_number = stamps.first().map_or(0, |stamp| stamp.0);
         let best = Extension::best(extensions.iter().flatten(), serial_number, mod_counter)
             .filter(|_| !stamps.is_empty());
-        let known = match best {
-            Some(best) if best.known.same_names(known) => &best.known,
-            _ => known,
-        };
+        let merged = best.map(|best| known.brought_up_to_date(&best.known));
+        let known = merged.as_ref().unwrap_or(known);
         // A column is what it is known to be, if the label on its device says nothing else.
         let current = |label: &Option<Label>, stamp: Option<(i32, u32)>| match (stamp, label) {
             (None, _) => true,

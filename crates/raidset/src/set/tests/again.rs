@@ -142,3 +142,32 @@ fn another_shape_is_refused() {
     }
     assert!(before == disks.iter().map(|disk| disk.counts().bytes_written).collect::<Vec<_>>());
 }
+
+/// Labels that tell of other sectors or of more of them than there are: the component is failed and named, and with too many of them the set is
+/// refused.
+#[test]
+fn components_that_are_not_what_their_labels_say() {
+    for (sector, more, why) in [
+        (4096, 0, "has sectors of 512 bytes, but its label says 4096"),
+        (512, 1 << 20, "but its label needs"),
+    ] {
+        let disks = disks(3, 91);
+        new_set(Level::Raid5, &disks).unconfigure().unwrap();
+        let edit = |disk: &Arc<SimDevice>| {
+            let mut label = Label::read(&**disk).unwrap().unwrap();
+            label.block_size = sector;
+            label.num_blocks += more;
+            label.write(&**disk).unwrap();
+        };
+        edit(&disks[1]);
+        let set = configure(Level::Raid5, &disks, false).unwrap();
+        let [note] = &set.notes()[..] else { panic!("{:?}", set.notes()) };
+        assert!(note.starts_with("sd1 counts as failed: it ") && note.contains(why), "{note}");
+        set.unconfigure().unwrap();
+        edit(&disks[2]);
+        let before: Vec<_> = disks.iter().map(|disk| disk.counts().bytes_written).collect();
+        let refused = configure(Level::Raid5, &disks, false).map(drop).unwrap_err();
+        assert!(refused.to_string().contains("sd2 has") && refused.to_string().contains(why), "{refused}");
+        assert!(before == disks.iter().map(|disk| disk.counts().bytes_written).collect::<Vec<_>>());
+    }
+}
