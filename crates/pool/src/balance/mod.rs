@@ -423,7 +423,7 @@ impl Pool {
     /// True when nothing is left to do.
     fn balance_some(&mut self, balance: &mut Balance, budget: u64, moved: &mut Moved) -> Result<bool> {
         let Some((address, within)) = balance.current else {
-            return self.next_chunk(balance);
+            return self.next_chunk(balance, moved.things);
         };
         let Some(chunk) = self.core.map.get(address).cloned() else {
             balance.completed += 1;
@@ -444,8 +444,8 @@ impl Pool {
         Ok(false)
     }
 
-    /// Closes the next chunk that the filters take; true when there is none.
-    fn next_chunk(&mut self, balance: &mut Balance) -> Result<bool> {
+    /// Closes the next chunk that the filters take, after `already` things in the same commit; true when there is none.
+    fn next_chunk(&mut self, balance: &mut Balance, already: u64) -> Result<bool> {
         let next = self.matching(&balance.spec).map(|(chunk, index)| (chunk.address, index));
         let found = next.filter(|(address, _)| (balance.cursor..balance.end).contains(address)).find(
             |&(_, index)| {
@@ -455,13 +455,15 @@ impl Pool {
         );
         let looked_at = balance.cursor..found.map_or(balance.end, |(address, _)| Logical(address.0 + 1));
         let chunks = self.core.map.iter().filter(|chunk| looked_at.contains(&chunk.address));
-        balance.considered += chunks.count() as u64;
-        let Some((address, index)) = found else { return Ok(true) };
-        balance.taken[index] += 1;
-        balance.cursor = Logical(address.0 + 1);
-        balance.current = Some((address, 0));
-        self.close_chunk(address);
-        Ok(false)
+        let considered = chunks.count() as u64;
+        if let Some((address, index)) = found {
+            self.close_chunk(address, already)?;
+            balance.taken[index] += 1;
+            balance.cursor = Logical(address.0 + 1);
+            balance.current = Some((address, 0));
+        }
+        balance.considered += considered;
+        Ok(found.is_none())
     }
 
     pub(crate) fn encode_balance(&self) -> Result<Vec<u8>> {

@@ -52,10 +52,19 @@ struct Moving {
 }
 
 impl Pool {
-    /// Sees to it that nothing is allocated in a chunk any more.
-    pub(super) fn close_chunk(&mut self, address: Logical) {
-        if let Some(chunk) = self.core.map.change(address) {
-            chunk.closed = true;
+    /// Sees to it that nothing is allocated in a chunk any more, after `already` things were relocated in the same commit.
+    ///
+    /// # Errors
+    /// [`PoolError::NoSpace`] when the commit could not do without the nodes that are free in it: it stays open.
+    pub(super) fn close_chunk(&mut self, address: Logical, already: u64) -> Result<()> {
+        self.write_dirty()?;
+        let Some(chunk) = self.core.map.change(address) else { return Ok(()) };
+        chunk.closed = true;
+        if chunk.class != Class::Data && !self.claim_nodes(already, 0, true) {
+            if let Some(chunk) = self.core.map.change(address) {
+                chunk.closed = false;
+            }
+            return Err(PoolError::NoSpace);
         }
         self.core.current_data.retain(|_, current| *current != address);
         self.core.current_nodes.retain(|_, current| *current != address);
@@ -64,6 +73,7 @@ impl Pool {
         }
         self.room_bytes = 0;
         self.changed = true;
+        Ok(())
     }
 
     /// What is dirty gets its room first; from here on nobody else needs any.
