@@ -224,14 +224,13 @@ impl Core {
                         plan.runs[run].offset + plan.runs[run].length == offset
                             && plan.runs[run].buffers < BUFFERS_MAX
                     });
-                    let run = match touching {
-                        Some(run) => run,
-                        None => {
-                            let handle = Arc::clone(self.devices.get(&device)?.open()?);
-                            plan.runs.push(Run { device, handle, offset, length: 0, buffers: 0 });
-                            open.insert(device, plan.runs.len() - 1);
-                            plan.runs.len() - 1
-                        }
+                    let run = if let Some(run) = touching {
+                        run
+                    } else {
+                        let handle = Arc::clone(self.devices.get(&device)?.open()?);
+                        plan.runs.push(Run { device, handle, offset, length: 0, buffers: 0 });
+                        open.insert(device, plan.runs.len() - 1);
+                        plan.runs.len() - 1
                     };
                     plan.runs[run].length += length;
                     plan.runs[run].buffers += 1;
