@@ -689,7 +689,7 @@ impl RaidSet {
             live.iter().map(|live| Component { status: Status::Optimal, ..(*live).clone() }).collect();
         let stored = stored_map(&live_components, map_parameters.regions, sector_size, trusted)?;
         let fallback = if parity_good { Bits::clean() } else { Bits::dirty(map_parameters.regions) };
-        let bits = stored.unwrap_or(fallback);
+        let bits = stored.clone().unwrap_or(fallback);
         let use_map = layout.redundant() && !disabled;
         let on_disk = if use_map { bits.clone() } else { Bits::dirty(MAX_REGIONS) };
         let mut missed = known.missed;
@@ -724,13 +724,15 @@ impl RaidSet {
         let clean = labels.clone().count() > 0 && labels.clone().all(|label| label.clean);
         let degraded = (0..columns.len()).any(lost);
         let rebuild = rebuild.map(|(known, target)| {
-            Arc::new(Rebuild {
-                kind: known.kind,
-                column: known.column,
-                target,
-                partial: known.partial,
-                rows: AtomicU64::new(known.rows.min(layout.rows())),
-                durable: AtomicU64::new(known.rows.min(layout.rows())),
+            let rows = known.rows.min(layout.rows());
+            let rebuild = Rebuild::new(known.kind, known.column, target);
+            let rebuild = Rebuild { partial: known.partial, ..rebuild }.done(rows);
+            // What a crash left of a row is whatever its stripe has now; but a copyback has two devices that may differ.
+            Arc::new(if known.kind == RebuildKind::Copyback && !clean {
+                let doubtful = stored.filter(|_| use_map).unwrap_or_else(|| Bits::dirty(MAX_REGIONS));
+                rebuild.doubting(doubtful, &layout, map_parameters)
+            } else {
+                rebuild
             })
         });
         let members = Members { columns, spares, spare_of, rebuild };
