@@ -166,7 +166,7 @@ impl RaidSet {
     /// The level needs none; there is no room for one behind the data; a component fails.
     pub fn set_journal(&self, on: bool) -> Result<(), SetError> {
         if on && !journalled(self.layout().level()) {
-            return Err(SetError::NoJournal { level: self.layout().level() });
+            return Err(SetError::NoJournal { level: self.layout().level().clone() });
         }
         let sector = u64::from(self.sector_size());
         let mut sectors = 0;
@@ -442,7 +442,7 @@ impl RaidSet {
 }
 
 /// Whether a level has a write hole: those with parity do.
-pub(super) const fn journalled(level: Level) -> bool {
+pub(super) fn journalled(level: &Level) -> bool {
     !matches!(level, Level::Raid0) && !level.mirrored()
 }
 

@@ -183,14 +183,15 @@ fn a_copyback_copies_again_what_a_power_cut_left_in_doubt() {
 #[test]
 fn block_designs_are_kept_and_not_mixed() {
     use crate::design::{Design, tests::FIVE};
-    let five = Design::parse(FIVE).unwrap();
+    let five = &Arc::new(Design::parse(FIVE).unwrap());
     let other = Design::parse("5 5 4 4 3 norotate 0 1 2 3 0 1 2 4 0 1 3 4 0 2 3 4 1 2 3 4").unwrap();
+    let other = &Arc::new(other);
     for letter in ['T', 'Q', 'e'] {
-        let level = |design| Level::with_design(letter, Some(design)).unwrap();
+        let level = |design: &Arc<Design>| Level::with_design(letter, Some(design.clone())).unwrap();
         let mut run = Run::new(level(five), 5, 3);
         run.write();
         run.restart();
-        assert_eq!(run.set.layout().level(), level(five));
+        assert_eq!(*run.set.layout().level(), level(five));
         assert!(contents(&run.set) == run.model);
         run.set.unconfigure().unwrap();
         let mixed = configure(level(other), &run.all, false).map(drop);
@@ -217,7 +218,7 @@ fn another_shape_is_refused() {
     new_set(Level::Raid5, &disks).unconfigure().unwrap();
     let before: Vec<_> = disks.iter().map(|disk| disk.counts().bytes_written).collect();
     for (level, unit) in [(Level::Raid4, UNIT), (Level::Raid5, 2 * UNIT), (Level::Raid0, UNIT)] {
-        let parameters = Parameters { sectors_per_unit: unit, ..parameters(level) };
+        let parameters = Parameters { sectors_per_unit: unit, ..parameters(&level) };
         let made = RaidSet::configure(0, parameters, slots(&disks), vec![], false, Arc::new(Inline));
         assert!(matches!(made, Err(ConfigureError::Refused { .. })), "{level} {unit}");
     }
