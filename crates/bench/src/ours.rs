@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use device::{Access, FileDevice, Inline, Rng, Runner, Threads, best_runner};
-use pool::spec::{CreateSpec, GroupKind, GroupSpec, Host, ImportOptions, NewDevice, VolumeSpec};
+use pool::report::ScanState;
+use pool::spec::{
+    BalanceFilters, BalanceSpec, CreateSpec, GroupKind, GroupSpec, Host, ImportOptions, NewDevice, VolumeSpec,
+};
 use pool::types::{DatasetId, Millis};
 use pool::{Clock, Env, Held, Pool, PoolError, ReplaceOptions, ScrubAction};
 use xxhash_rust::xxh3::Xxh3;
@@ -55,7 +58,7 @@ fn host() -> Host {
 /// Opens a file for a pool.
 pub fn open_device(path: &Path) -> Result<NewDevice> {
     let device = FileDevice::open(path, Access::ReadWrite)?;
-    Ok(NewDevice { device: Arc::new(device), path: path.to_string_lossy().into_owned() })
+    Ok(NewDevice::new(Arc::new(device), path.to_string_lossy().into_owned()))
 }
 
 /// A top-level vdev on files.
@@ -144,6 +147,21 @@ pub fn scrub(pool: &mut Pool) -> Result<()> {
     settle(pool)?;
     let repaired = pool.scan().map_or(0, |scan| scan.repaired);
     ensure!(repaired == 0, "a scrub of a sound pool repaired {repaired} bytes");
+    Ok(())
+}
+
+/// A whole balance of all data into another profile.
+pub fn convert(pool: &mut Pool, profile: geometry::Profile) -> Result<()> {
+    let filters = BalanceFilters { convert: Some(profile), ..BalanceFilters::default() };
+    pool.balance_start(BalanceSpec { data: Some(filters), ..BalanceSpec::default() })?;
+    while pool.tick(TICK_BYTES)? {}
+    let balance = pool.balance().context("no balance was run")?;
+    ensure!(
+        balance.state == ScanState::Finished && balance.errors == 0,
+        "the balance is {:?} with {} errors",
+        balance.state,
+        balance.errors
+    );
     Ok(())
 }
 

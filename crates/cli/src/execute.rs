@@ -4,7 +4,7 @@ use std::path::Path;
 
 use device::Access;
 use pool::report::Plan;
-use pool::spec::VolumeSpec;
+use pool::spec::{BalanceSpec, VolumeSpec};
 use pool::{DevicePath, Pool, PoolError, ReplaceOptions, ScrubAction};
 use protocol::MAX_TRANSFER;
 use protocol::request::{Reply, Request, Scrub};
@@ -49,7 +49,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::Usage => Reply::Usage(Box::new(pool.usage())),
         Request::Row => Reply::Row(pool.pool_row()),
         Request::Datasets => Reply::Datasets(pool.list()?),
-        Request::Map => Reply::Map(pool.map()),
+        Request::Map => Reply::Map { chunks: pool.map(), remapped: pool.relocated() },
         Request::History => Reply::History(pool.history()?),
         Request::Events { after } => Reply::Events(eventlog::since(pool, state, *after)),
         Request::Check => Reply::Check(pool.check()?),
@@ -123,6 +123,13 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             reopen(pool);
             pool.clear(device.as_deref()).map(done)?
         }
+        Request::Balance => Reply::Balance(pool.balance().map(Box::new)),
+        Request::BalanceStart { spec, dry_run: true } => Reply::BalancePlan(pool.plan_balance(spec)?),
+        Request::BalanceStart { spec, dry_run: false } => {
+            pool.balance_start(BalanceSpec::clone(spec))?;
+            Reply::Balance(pool.balance().map(Box::new))
+        }
+        Request::BalanceControl { action } => pool.balance_control(*action).map(done)?,
         Request::Scrub { action } => pool.scrub(scrub_action(*action)).map(done)?,
         Request::Read { .. }
         | Request::Export

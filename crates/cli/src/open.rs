@@ -116,20 +116,20 @@ fn disk_of(path: &Path) -> Option<Identity> {
 fn new_device(path: &Path, force: bool, state: &State) -> Outcome<NewDevice> {
     let name = stable_name(path);
     let device = FileDevice::open(path, Access::ReadWrite)?;
+    let mut wipe = Vec::new();
     if let Some(label) = Pool::examine(&device)? {
         refuse_member(path, &name, &label, force, state)?;
-    } else if !force {
-        let found = formats::probe(&device)?;
-        let other = found.iter().filter(|found| found.kind != formats::Kind::Cofferdam || found.damaged);
-        let all: Vec<String> = other.map(ToString::to_string).collect();
-        if !all.is_empty() {
-            return Err(Failure::refused(format!(
-                "{name} holds {}; use '-f' to overwrite it",
-                all.join(" and ")
-            )));
+    } else {
+        let mut found = if force { formats::probe_damaged(&device)?.0 } else { formats::probe(&device)? };
+        found.retain(|found| found.kind != formats::Kind::Cofferdam || found.damaged);
+        if !found.is_empty() && !force {
+            let all: Vec<String> = found.iter().map(ToString::to_string).collect();
+            let all = all.join(" and ");
+            return Err(Failure::refused(format!("{name} holds {all}; use '-f' to overwrite it")));
         }
+        wipe = formats::signature_ranges(&found);
     }
-    Ok(NewDevice { device: Arc::new(device), path: name })
+    Ok(NewDevice { wipe, ..NewDevice::new(Arc::new(device), name) })
 }
 
 /// Refuses a device that a pool's label says is that pool's.
@@ -210,7 +210,7 @@ fn member_at(path: &Path) -> Option<Member> {
     let identity = identity(&path).ok()?;
     let device = FileDevice::open_with(&path, Access::ReadOnly, Lock::None).ok()?;
     let label = Pool::examine(&device).ok()??;
-    let device = NewDevice { device: Arc::new(device), path: stable_name(&path) };
+    let device = NewDevice::new(Arc::new(device), stable_name(&path));
     Some(Member { path, identity, device, label })
 }
 
@@ -236,7 +236,7 @@ pub(crate) fn member(path: &Path, access: Access) -> Outcome<Option<NewDevice>> 
     match FileDevice::open(path, access) {
         Ok(device) => {
             let name = device.info().name.clone();
-            Ok(Some(NewDevice { device: Arc::new(device), path: name }))
+            Ok(Some(NewDevice::new(Arc::new(device), name)))
         }
         Err(error) if matches!(error.kind, device::DeviceErrorKind::Busy { .. }) => Err(error.into()),
         Err(_) => Ok(None),

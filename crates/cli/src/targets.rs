@@ -184,7 +184,7 @@ mod tests {
 
     fn device(disk: &Arc<Disk>) -> NewDevice {
         let path = disk.path().to_string_lossy().into_owned();
-        NewDevice { device: Arc::clone(disk) as Arc<dyn BlockDevice>, path }
+        NewDevice::new(Arc::clone(disk) as Arc<dyn BlockDevice>, path)
     }
 
     fn bench(failmode: &str) -> Bench {

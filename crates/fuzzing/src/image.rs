@@ -61,7 +61,7 @@ pub fn run(data: &[u8]) {
         host: Host { id: 7, name: "fuzz".into() },
         ..ImportOptions::default()
     };
-    let new = NewDevice { device: device.clone(), path: "/fuzzed".into() };
+    let new = NewDevice::new(device.clone(), "/fuzzed".into());
     let _ = Pool::find_pools(std::slice::from_ref(&new));
     let Ok((mut pool, _)) = Pool::import(&env, guid, vec![new], &options) else { return };
     let _ = use_it(&mut pool, how & 1 != 0);

@@ -87,7 +87,7 @@ impl Pool {
         self.commit()?;
         for group in groups {
             for new in &group.devices {
-                label::clear(&*new.device)?;
+                label::make_blank(new)?;
             }
         }
         for group in groups {
@@ -160,7 +160,7 @@ impl Pool {
             self.core.dirty_devices.remove(&new_id);
             return Err(error);
         }
-        label::clear(&*new.device)?;
+        label::make_blank(new)?;
         if let Some(group) = self.core.groups.get_mut(&group_id) {
             group.kind = GroupKind::Mirror;
             let at = group
@@ -420,7 +420,7 @@ impl Pool {
             self.core.dirty_devices.remove(&new_id);
             return Err(PoolError::refused(format!("cannot replace {old_path} by {}: {error}", new.path)));
         }
-        label::clear(&*new.device)?;
+        label::make_blank(new)?;
         if let Some(old) = self.core.devices.get_mut(&id) {
             old.avoid_reads = options.read_source_last;
         }
@@ -441,13 +441,14 @@ impl Pool {
     fn replace_idle_spare(&mut self, id: DeviceId, new: &NewDevice) -> Result<Plan> {
         let path = self.path_of(id);
         self.commit()?;
-        label::clear(&*new.device)?;
+        label::make_blank(new)?;
         let left = self.core.devices.remove(&id).and_then(|device| device.handle);
         self.core.dirty_devices.insert(id);
         self.add_device(new, Relation::Spare)?;
         self.write_config()?;
         self.commit()?;
         if let Some(handle) = left {
+            // It is no part of the pool any more, whether this succeeds or not.
             let _ = label::clear(&*handle);
         }
         Ok(Plan { steps: vec![format!("replace spare {path} by {}", new.path)], notices: Vec::new() })

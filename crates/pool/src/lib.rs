@@ -21,6 +21,7 @@
 
 mod admin;
 mod alloc;
+mod balance;
 mod check;
 mod checksum;
 mod chunk;
@@ -54,6 +55,7 @@ mod usage;
 
 pub use crate::core::{Clock, Env};
 pub use admin::ReplaceOptions;
+pub use balance::BalanceAction;
 pub use config::{DevicePath, LabelInfo};
 pub use dataset::VolumeInfo;
 pub use error::{PoolError, Result};

@@ -60,10 +60,8 @@ fn number(bytes: &[u8], at: usize) -> u64 {
 #[test]
 fn an_old_image_is_imported_and_read() {
     for read_only in [true, false] {
-        let device = NewDevice {
-            device: Arc::new(MemoryDevice::from_bytes("golden", &image())),
-            path: "/golden".into(),
-        };
+        let memory = Arc::new(MemoryDevice::from_bytes("golden", &image()));
+        let device = NewDevice::new(memory, "/golden".into());
         let info = Pool::examine(&*device.device).unwrap().unwrap();
         assert_eq!((&info.pool_name[..], info.exported, info.damaged_labels), ("tank", true, 0));
         let options = ImportOptions { read_only, host: host(), ..ImportOptions::default() };

@@ -146,8 +146,7 @@ fn a_disk_that_is_cut_short_for_a_moment_is_not_faulted() {
         .iter()
         .map(|disk| Arc::new(Cuttable { disk: disk.clone(), is_short: AtomicBool::new(false) }))
         .collect();
-    let device =
-        |index: usize| NewDevice { device: cuttable[index].clone(), path: format!("/disks/d{index}") };
+    let device = |index: usize| NewDevice::new(cuttable[index].clone(), format!("/disks/d{index}"));
     let group = pool::spec::GroupSpec { kind: GroupKind::Mirror, devices: vec![device(0), device(1)] };
     let mut pool = create(&spec(vec![group]));
     let id = volume(&mut pool, "vol", 8 * MIB);

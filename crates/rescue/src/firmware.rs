@@ -13,6 +13,9 @@ use crate::{Candidate, Image, LeftOut, score};
 /// Most orders of disks that are tried where nobody says which is which.
 const ORDERS_MAX: usize = 720;
 
+/// Most orders that are proposed.
+const PROPOSED_MAX: usize = 24;
+
 /// A set that a controller's firmware or a mainboard made.
 #[derive(Clone, Debug, Serialize)]
 pub struct FirmwareSet {
@@ -148,16 +151,14 @@ impl FirmwareSet {
         }
         let mut found: Vec<Candidate> =
             found.into_iter().map(|candidate| score::scored(candidate, false, images)).collect();
-        let best = found.iter().map(|candidate| candidate.score).max().unwrap_or(0);
-        found.retain(|candidate| candidate.score + 10 >= best);
-        let ties = found.iter().filter(|candidate| candidate.score == best).count();
+        let (_, ties) = score::keep_best(&mut found);
         for candidate in found.iter_mut().filter(|_| ties > 1) {
             candidate.score = candidate.score.min(TIED);
             candidate
                 .reasons
                 .push(format!("{ties} orders of the disks fit equally well and can't be told apart"));
         }
-        found.truncate(24);
+        found.truncate(PROPOSED_MAX);
         found
     }
 }

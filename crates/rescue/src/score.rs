@@ -8,6 +8,16 @@ use crate::{ArrayDevice, Candidate, Image, content};
 /// Rows of one sector whose parity is looked at.
 const SAMPLES: u64 = 512;
 
+/// By how much a candidate may be worse than the best one and still be proposed beside it.
+const NEAR: u8 = 10;
+
+/// Leaves the best candidates and those nearly as good; gives the best score and how many share it.
+pub(crate) fn keep_best(candidates: &mut Vec<Candidate>) -> (u8, usize) {
+    let best = candidates.iter().map(|candidate| candidate.score).max().unwrap_or(0);
+    candidates.retain(|candidate| candidate.score + NEAR >= best);
+    (best, candidates.iter().filter(|candidate| candidate.score == best).count())
+}
+
 /// The candidate, whose members are among `images`, with its score and the reasons for it. `unproven` says that its
 /// superblocks were never used.
 pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]) -> Candidate {

@@ -249,7 +249,7 @@ impl World {
 
     /// A disk as it is given to the pool.
     pub fn new_device(&self, disk: usize) -> NewDevice {
-        NewDevice { device: self.disks[disk].device.clone(), path: self.disks[disk].path.clone() }
+        NewDevice::new(self.disks[disk].device.clone(), self.disks[disk].path.clone())
     }
 
     /// The same machine with copies of the disks (those of `which`), for trying something out.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use device::Access;
 use pool::Pool;
-use pool::report::{DatasetRow, Event, PoolRow, PropertyRow, State as Health, StatusReport};
+use pool::report::{
+    ChunkReport, DatasetRow, Event, PoolRow, PropertyRow, RemappedReport, State as Health, StatusReport,
+};
 use pool::spec::ImportOptions;
 use pool::types::Guid;
 use protocol::request::{Reply, Request};
@@ -183,13 +185,23 @@ pub(super) fn usage(context: &Context, args: &args::Usage) -> Outcome {
     }
 }
 
+/// The JSON of `map`.
+#[derive(Serialize)]
+struct Chunks {
+    chunks: Vec<ChunkReport>,
+    /// What was relocated out of chunks.
+    remapped: Vec<RemappedReport>,
+}
+
 /// `coffer map`.
 ///
 /// # Errors
 /// The pool can't be opened.
 pub(super) fn map(context: &Context, args: &args::OnePool) -> Outcome {
     match context.ask(&names::pool(&args.pool)?, Mode::Look, &Request::Map)? {
-        Reply::Map(chunks) => context.print(&chunks, |chunks| render::map(chunks)),
+        Reply::Map { chunks, remapped } => {
+            context.print(&Chunks { chunks, remapped }, |map| render::map(&map.chunks, &map.remapped))
+        }
         other => mismatch(other),
     }
 }

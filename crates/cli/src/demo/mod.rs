@@ -236,9 +236,9 @@ fn make_disks(smallest: u64, dir: &std::path::Path) -> Outcome<Vec<(Arc<Disk>, u
 
 /// Makes the pool.
 fn make_pool(disks: &[Arc<Disk>]) -> Outcome<(Pool, Plan)> {
-    let device = |disk: &Arc<Disk>| NewDevice {
-        device: Arc::clone(disk) as Arc<dyn BlockDevice>,
-        path: disk.path().to_string_lossy().into_owned(),
+    let device = |disk: &Arc<Disk>| {
+        let path = disk.path().to_string_lossy().into_owned();
+        NewDevice::new(Arc::clone(disk) as Arc<dyn BlockDevice>, path)
     };
     let (data, spare) = disks.split_at(disks.len() - 1);
     let group = |kind, disks: &[Arc<Disk>]| GroupSpec { kind, devices: disks.iter().map(device).collect() };

@@ -44,8 +44,18 @@ impl Core {
     }
 
     /// Reads extents (in rising order of address for the best speed), each with its own outcome.
+    ///
+    /// Their addresses are homes; that of a place where nothing has its home stands for itself.
     pub(crate) fn read_extents(&mut self, wants: &[Want]) -> Vec<Result<Vec<u8>>> {
         self.charged.clear();
+        let placed: Vec<Want>;
+        let wants = if self.remaps.len() == 0 {
+            wants
+        } else {
+            let at_place = |want: &Want| Want { address: self.remaps.place_of(want.address), ..*want };
+            placed = wants.iter().map(at_place).collect();
+            &placed
+        };
         let mut buffers: Vec<Vec<u8>> = wants.iter().map(|want| vec![0; want.length as usize]).collect();
         let mut good = vec![false; wants.len()];
         let mut degraded: BTreeMap<Logical, Vec<usize>> = BTreeMap::new();

@@ -15,6 +15,7 @@ use device::{BlockDevice, DeviceError};
 use twox_hash::XxHash3_128;
 
 use crate::codec::{DecodeError, Reader, Writer};
+use crate::spec::NewDevice;
 use crate::types::{DeviceId, Guid, Txg};
 
 /// Bytes of one label.
@@ -226,13 +227,18 @@ pub(crate) fn write(device: &dyn BlockDevice, label: &Label, which: &[u64]) -> R
     outcome
 }
 
-/// Where btrfs keeps further copies of its superblock, bytes, and the magic number in them
-/// (<https://btrfs.readthedocs.io/en/latest/dev/On-disk-format.html>). They lie where no label does.
-const BTRFS_COPIES: [u64; 2] = [64 << 20, 256 << 30];
-const BTRFS_MAGIC: (usize, &[u8]) = (0x40, b"_BHRfS_M");
+/// Makes a device blank that joins a pool: where labels are, and where its opener says.
+///
+/// # Errors
+/// As [`clear`].
+pub(crate) fn make_blank(new: &NewDevice) -> Result<(), DeviceError> {
+    for range in &new.wipe {
+        new.device.write(range.start, &vec![0; (range.end - range.start) as usize])?;
+    }
+    clear(&*new.device)
+}
 
-/// Makes a device blank where labels are: zeros over all of them, rings included, and over what else would let it be
-/// taken for something that it was before.
+/// Makes a device blank where labels are: zeros over all of them, rings included.
 ///
 /// # Errors
 /// The first write that failed; the other labels are cleared nevertheless.
@@ -250,13 +256,6 @@ pub(crate) fn clear(device: &dyn BlockDevice) -> Result<(), DeviceError> {
     }
     for index in 0..LABELS {
         outcome = outcome.and(device.write(label_at(size, index), &zeros));
-    }
-    let mut block = [0; 4 << 10];
-    for at in BTRFS_COPIES.into_iter().filter(|at| at + (4 << 10) <= size) {
-        // One that can't be read will not be recognised either.
-        if device.read(at, &mut block).is_ok() && block[BTRFS_MAGIC.0..].starts_with(BTRFS_MAGIC.1) {
-            outcome = outcome.and(device.write(at, &zeros[..block.len()]));
-        }
     }
     outcome.and(device.flush())
 }

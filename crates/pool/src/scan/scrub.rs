@@ -179,18 +179,16 @@ impl Pool {
                 lost(*offset);
             }
         }
-        if chunk.has_parity() {
-            let rows = if clean {
-                rows
-            } else {
-                self.core.recycle(rows);
-                self.core.read_rows(chunk, run.clone(), &all)
-            };
-            self.scrub_parity(chunk, &rows)?;
-            self.core.recycle(rows);
+        let rows = if clean || !chunk.has_parity() {
+            rows
         } else {
             self.core.recycle(rows);
+            self.core.read_rows(chunk, run.clone(), &all)
+        };
+        if chunk.has_parity() {
+            self.scrub_parity(chunk, &rows)?;
         }
+        self.core.recycle(rows);
         Ok(())
     }
 
@@ -330,7 +328,7 @@ impl Pool {
         let pool = self.core.guid.0;
         for &at in &live {
             let address = Logical(chunk.address.0 + at);
-            let Some(right) = best_copy(chunk, &rows, at, pool) else {
+            let Some(right) = best_copy(chunk, &rows, at, pool, self.core.remaps.home_of(address)) else {
                 *errors += 1;
                 self.core.data_lost(address);
                 continue;

@@ -43,7 +43,7 @@ impl Disks {
     }
 
     pub fn new_device(&self, index: usize) -> NewDevice {
-        NewDevice { device: self.0[index].clone(), path: format!("/disks/d{index}") }
+        NewDevice::new(self.0[index].clone(), format!("/disks/d{index}"))
     }
 
     pub fn group(&self, kind: GroupKind, which: impl IntoIterator<Item = usize>) -> GroupSpec<NewDevice> {

@@ -20,7 +20,7 @@ impl Sims {
     }
 
     pub fn new_device(&self, index: usize) -> NewDevice {
-        NewDevice { device: self.0[index].clone(), path: format!("/sims/s{index}") }
+        NewDevice::new(self.0[index].clone(), format!("/sims/s{index}"))
     }
 
     pub fn group(&self, kind: GroupKind, which: impl IntoIterator<Item = usize>) -> GroupSpec<NewDevice> {

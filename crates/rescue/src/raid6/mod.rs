@@ -108,10 +108,8 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
     }
     let mut candidates: Vec<Candidate> =
         candidates.into_iter().map(|candidate| score::scored(candidate, false, images)).collect();
-    let best = candidates.iter().map(|candidate| candidate.score).max().unwrap_or(0);
     // The rows alone fix neither the offset nor symmetric against asymmetric: contents do.
-    candidates.retain(|candidate| candidate.score + 10 >= best);
-    let ties = candidates.iter().filter(|candidate| candidate.score == best).count();
+    let (best, ties) = score::keep_best(&mut candidates);
     for candidate in candidates.iter_mut().filter(|candidate| candidate.score == best) {
         if blind {
             candidate.score = candidate.score.min(TIED - 5);
