@@ -52,18 +52,19 @@ fn main() {
     for (level, columns) in [(Level::Raid0, 4), (Level::Raid5, 5), (Level::Raid6, 6), (Level::Raid1, 2)] {
         let devices: Vec<_> = (0..columns).map(|i| open(format!("{}{i}", level.letter()))).collect();
         let parameters = Parameters {
-            level,
+            level: level.clone(),
             sectors_per_unit: UNIT,
             units_per_parity_unit: 1,
             units_per_recon_unit: 1,
             queue_length: 100,
         };
         let set =
-            RaidSet::configure(0, parameters, slots_again(&devices), vec![], true, runner.clone()).unwrap();
+            RaidSet::configure(0, parameters.clone(), slots_again(&devices), vec![], true, runner.clone())
+                .unwrap();
         set.init_labels(1).unwrap();
         let size = set.size().unwrap();
         if only_journal {
-            if set.layout().level() == Level::Raid5 {
+            if *set.layout().level() == Level::Raid5 {
                 journal(&set, slots_again(&devices), parameters, &runner);
             }
             continue;

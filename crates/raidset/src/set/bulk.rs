@@ -58,7 +58,10 @@ impl RaidSet {
         let column = rebuild.column;
         let begin = rebuild.rows.load(Ordering::Acquire);
         let reads = usize::from(self.layout().stripe_data_units());
-        let rows = rows.min(self.layout().rows() - begin).min(self.job_stripes(reads) as u64);
+        let mut rows = rows.min(self.layout().rows() - begin).min(self.job_stripes(reads) as u64);
+        if begin < rebuild.before.rows {
+            rows = rows.min(rebuild.before.rows - begin);
+        }
         let end = begin + rows;
         let mut indices: Vec<u64> =
             (begin..end).filter_map(|row| self.layout().stripe_of(row, column)).collect();
@@ -66,6 +69,13 @@ impl RaidSet {
         let _guard = self.locks.lock_list(&indices);
         if rebuild.partial {
             indices.retain(|&stripe| self.missed(column, stripe));
+        }
+        if begin < rebuild.before.rows {
+            let doubtful = |stripe| {
+                let map = self.map.as_ref().map(lock);
+                map.is_none_or(|map| rebuild.before.doubtful.get(map.region(stripe)))
+            };
+            indices.retain(|&stripe| doubtful(stripe));
         }
         let stripes: Vec<Stripe> = indices.iter().map(|&index| self.layout().stripe(index)).collect();
         let members = self.members();

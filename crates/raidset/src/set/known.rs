@@ -14,6 +14,8 @@
 //! ```
 //! Numbers are little-endian.
 
+use std::sync::Arc;
+
 use super::members::{RebuildKind, Status};
 use crate::config::{MAX_NAME, MAX_SPARES};
 use crate::design::Design;
@@ -89,7 +91,7 @@ pub struct Known {
     /// What lost columns missed.
     pub missed: Vec<Missed>,
     /// The block design of a declustered level.
-    pub design: Option<&'static Design>,
+    pub design: Option<Arc<Design>>,
 }
 
 const STATUSES: [Status; 6] = [
@@ -189,7 +191,7 @@ impl Known {
             bytes.extend(missed.counter.to_le_bytes());
             bytes.extend(missed.regions.encode());
         }
-        bytes.extend(self.design.map(Design::encode).unwrap_or_default());
+        bytes.extend(self.design.as_deref().map(Design::encode).unwrap_or_default());
         bytes
     }
 
@@ -227,7 +229,7 @@ impl Known {
             let regions = Bits::decode(&from.array::<MAP_LENGTH>()?);
             known.missed.push(Missed { column, counter, regions });
         }
-        known.design = Design::decode(from.0);
+        known.design = Design::decode(from.0).map(Arc::new);
         Some(known)
     }
 
@@ -314,7 +316,7 @@ mod tests {
 
         #[test]
         fn a_design_comes_back(known in known()) {
-            let design = Design::parse(crate::design::tests::SEVEN).ok();
+            let design = Design::parse(crate::design::tests::SEVEN).ok().map(Arc::new);
             let known = Known { design, ..known };
             prop_assert_eq!(Known::decode(&known.encode()), Some(known));
         }
