@@ -14,6 +14,10 @@ fio fio
 mkfs.xfs xfsprogs
 mkfs.btrfs btrfs-progs
 mkfs.ext4 e2fsprogs
+mkfs.vfat dosfstools
+mcopy mtools
+mkntfs ntfs-3g
+mkfs.exfat exfatprogs
 fusermount3 fuse3
 losetup mount
 blkid util-linux

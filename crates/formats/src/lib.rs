@@ -45,6 +45,8 @@ pub use input::ReadError;
 pub use md::FieldError;
 pub use partitions::{Partition, PartitionTable, partitions};
 use reader::Reader;
+pub use unix::{BTRFS_MAGIC, BTRFS_SUPERBLOCKS};
+pub use windows::NtfsBoot;
 
 /// A parser of one format: what it found, or nothing.
 type Parser = fn(&Reader<'_>) -> Option<Found>;

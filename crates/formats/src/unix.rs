@@ -94,14 +94,18 @@ pub(crate) fn xfs(reader: &Reader<'_>) -> Option<Found> {
     Some(found)
 }
 
+/// Where the superblocks of btrfs are, bytes; the first is the one that counts.
+pub const BTRFS_SUPERBLOCKS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
+/// What superblocks of btrfs have at byte 64.
+pub const BTRFS_MAGIC: &[u8; 8] = b"_BHRfS_M";
+
 /// btrfs, by any of its superblocks. Only the common checksum is verified: the magic number is long enough.
 pub(crate) fn btrfs(reader: &Reader<'_>) -> Option<Found> {
     const CRC32C: u16 = 0;
-    const PRIMARY: u64 = 64 << 10;
 
-    let copies = [PRIMARY, 64 << 20, 256 << 30].into_iter().filter_map(|at| {
+    let copies = BTRFS_SUPERBLOCKS.into_iter().filter_map(|at| {
         let block = reader.at(at, 4096)?;
-        if !block.holds(0x40, b"_BHRfS_M") || block.le64(0x30)? != at {
+        if !block.holds(0x40, BTRFS_MAGIC) || block.le64(0x30)? != at {
             return None;
         }
         let mut found = Found::new(Kind::Btrfs, at, at + 0x40, 8);
@@ -112,7 +116,7 @@ pub(crate) fn btrfs(reader: &Reader<'_>) -> Option<Found> {
         found.damaged = block.le16(0xc4)? == CRC32C && crc32c::crc32c(block.get(32..)?) != block.le32(0)?;
         Some(found)
     });
-    Found::merge(&[PRIMARY], copies)
+    Found::merge(&BTRFS_SUPERBLOCKS[..1], copies)
 }
 
 /// f2fs, by either of its superblocks.

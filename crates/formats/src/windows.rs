@@ -15,49 +15,82 @@ fn boot_sector(kind: Kind, signature: u64, length: u64) -> Found {
     found
 }
 
+/// What the boot sector of an NTFS says about the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NtfsBoot {
+    /// Bytes of a sector.
+    pub sector: u64,
+    /// Sectors of the volume, without the copy of the boot sector that follows.
+    pub sectors: u64,
+    /// Bytes of a cluster.
+    pub cluster: u64,
+    /// First cluster of the master file table.
+    pub table: u64,
+    /// First cluster of the copy of the table's first records.
+    pub mirror: u64,
+    /// Bytes of a record of the table; `None` if the field can't be.
+    pub record: Option<u64>,
+    /// Serial number of the volume.
+    pub serial: u64,
+    /// The signature at the sector's end is there.
+    pub signed: bool,
+}
+
+impl NtfsBoot {
+    /// The boot sector in these bytes; `None` if they are none, or fewer than 512.
+    pub fn parse(sector: &[u8]) -> Option<Self> {
+        let bytes = u64::from(sector.le16(11)?);
+        // Beyond 128 sectors the field is the negative of a binary logarithm.
+        let cluster = match sector.u8(13)? {
+            log @ 0xf0..=0xff => 1 << log.wrapping_neg(),
+            count => u64::from(count),
+        };
+        let plausible = sector.holds(3, b"NTFS    ")
+            && (256..=4096).contains(&bytes)
+            && bytes.is_power_of_two()
+            && cluster.is_power_of_two()
+            && sector.range(14, 7)? == [0; 7]
+            && sector.le64(0x28)? > 0;
+        let cluster = cluster * bytes;
+        let record = match sector.u8(0x40)?.cast_signed() {
+            log @ -16..=-9 => Some(1 << -log),
+            count @ 1.. => cluster.checked_mul(count.unsigned_abs().into()),
+            _ => None,
+        };
+        let boot = Self {
+            sector: bytes,
+            sectors: sector.le64(0x28)?,
+            cluster,
+            table: sector.le64(0x30)?,
+            mirror: sector.le64(0x38)?,
+            record: record.filter(|record| (512..=64 << 10).contains(record)),
+            serial: sector.le64(0x48)?,
+            signed: sector.holds(510, BOOT),
+        };
+        plausible.then_some(boot)
+    }
+}
+
 /// NTFS. The label is in the third record after the first of the master file table.
 pub(crate) fn ntfs(reader: &Reader<'_>) -> Option<Found> {
-    let sector = reader.at(0, 512)?;
-    let bytes = u64::from(sector.le16(11)?);
-    // Beyond 128 sectors the field is the negative of a binary logarithm.
-    let cluster = match sector.u8(13)? {
-        log @ 0xf0..=0xff => 1 << log.wrapping_neg(),
-        count => u64::from(count),
-    };
-    let plausible = sector.holds(3, b"NTFS    ")
-        && (256..=4096).contains(&bytes)
-        && bytes.is_power_of_two()
-        && cluster.is_power_of_two()
-        && sector.range(14, 7)? == [0; 7]
-        && sector.le64(0x28)? > 0;
-    if !plausible {
-        return None;
-    }
+    let boot = NtfsBoot::parse(&reader.at(0, 512)?)?;
     let mut found = boot_sector(Kind::Ntfs, 3, 8);
-    found.damaged = !sector.holds(510, BOOT);
-    found.uuid = Some(hex(&sector.le64(0x48)?.to_be_bytes()));
+    found.damaged = !boot.signed;
+    found.uuid = Some(hex(&boot.serial.to_be_bytes()));
     // The copy of the boot sector is behind what the field counts.
-    found.size = sector.le64(0x28)?.checked_add(1).and_then(|sectors| sectors.checked_mul(bytes));
-    let cluster = cluster * bytes;
-    found.label = ntfs_label(reader, &sector, cluster);
+    found.size = boot.sectors.checked_add(1).and_then(|sectors| sectors.checked_mul(boot.sector));
+    found.label = ntfs_label(reader, &boot);
     Some(found)
 }
 
-/// The label of an NTFS whose boot sector and bytes in a cluster are given.
-fn ntfs_label(reader: &Reader<'_>, sector: &[u8], cluster: u64) -> Option<String> {
+/// The label of an NTFS.
+fn ntfs_label(reader: &Reader<'_>, boot: &NtfsBoot) -> Option<String> {
     const VOLUME_RECORD: u64 = 3;
     const VOLUME_NAME: u32 = 0x60;
     const END: u32 = 0xffff_ffff;
 
-    let record = match sector.u8(0x40)?.cast_signed() {
-        log @ -16..=-9 => 1 << -log,
-        count @ 1.. => cluster.checked_mul(count.unsigned_abs().into())?,
-        _ => return None,
-    };
-    if record > 64 << 10 {
-        return None;
-    }
-    let at = sector.le64(0x30)?.checked_mul(cluster)?.checked_add(VOLUME_RECORD * record)?;
+    let record = boot.record?;
+    let at = boot.table.checked_mul(boot.cluster)?.checked_add(VOLUME_RECORD * record)?;
     let record = reader.at(at, record as usize)?;
     if !record.holds(0, b"FILE") {
         return None;

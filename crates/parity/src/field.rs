@@ -39,6 +39,54 @@ pub(crate) const fn inverse(a: u8) -> u8 {
     power(a, 254) // the multiplicative group has 255 elements
 }
 
+/// Powers of two and logarithms to the base of two, for those who look elements up one by one.
+static POWERS: [u8; 255] = {
+    let mut powers = [1; 255];
+    let mut exponent = 1;
+    while exponent < 255 {
+        powers[exponent] = double(powers[exponent - 1]);
+        exponent += 1;
+    }
+    powers
+};
+static LOGARITHMS: [u8; 256] = {
+    let mut logarithms = [0; 256];
+    let mut exponent = 0;
+    while exponent < 255 {
+        logarithms[POWERS[exponent as usize] as usize] = exponent;
+        exponent += 1;
+    }
+    logarithms
+};
+
+/// An element of GF(2^8), for linear algebra on single bytes. Whole columns are what [`generate`](crate::generate) and
+/// [`reconstruct`](crate::reconstruct) are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Element(pub u8);
+
+impl Element {
+    /// Which power of two it is, below 255; `None` for 0.
+    pub fn logarithm(self) -> Option<usize> {
+        (self.0 != 0).then(|| usize::from(LOGARITHMS[usize::from(self.0)]))
+    }
+
+    /// `1 / self`; `None` for 0.
+    pub fn inverse(self) -> Option<Self> {
+        self.logarithm().map(|logarithm| Self(POWERS[(255 - logarithm) % 255]))
+    }
+}
+
+impl std::ops::Mul for Element {
+    type Output = Self;
+
+    fn mul(self, other: Self) -> Self {
+        match (self.logarithm(), other.logarithm()) {
+            (Some(one), Some(two)) => Self(POWERS[(one + two) % 255]),
+            _ => Self(0),
+        }
+    }
+}
+
 /// The generator of parity row 0 (P), 1 (Q) or 2 (R).
 pub(crate) const GENERATORS: [u8; 3] = [1, 2, 4];
 
@@ -141,6 +189,17 @@ mod tests {
             assert_eq!(multiply(element, inverse(element)), 1);
         }
         assert!(!seen[0]);
+    }
+
+    #[test]
+    fn tables_agree_with_the_products_bit_by_bit() {
+        for a in 0..=255u8 {
+            assert_eq!(Element(a).inverse(), (a != 0).then(|| Element(inverse(a))));
+            assert_eq!(Element(a).logarithm().map(|exponent| power(2, exponent)), (a != 0).then_some(a));
+            for b in 0..=255u8 {
+                assert_eq!(Element(a) * Element(b), Element(multiply(a, b)));
+            }
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod locate;
 mod reconstruct;
 
 pub use error::ParityError;
+pub use field::Element;
 pub use fused::{Piece, Stores, StreamHasher, copy_checksum_generate};
 pub use generate::{generate, verify};
 pub use locate::{Location, locate};

@@ -157,12 +157,15 @@ pub(super) fn files(context: &Context, args: &Files) -> Outcome {
     let copied = rescue::copy_files(&device, &args.to, args.fill.is_some(), |_| !interrupt.is_set());
     let copied = copied.map_err(|error| Failure::refused(error.to_string()))?;
     context.print(&copied, |copied| {
-        let Copied { files, bytes, folders, links, lost, skipped } = copied;
+        let Copied { files, bytes, folders, links, lost, skipped, notes } = copied;
         let mut text = format!(
             "copied {files} files ({}), {folders} folders and {links} links to {}\n",
             sizes::short(*bytes),
             args.to.display()
         );
+        for note in notes {
+            text += &format!("note: {note}\n");
+        }
         for file in skipped {
             text += &format!("left out: {}: {}\n", file.path, file.why);
         }

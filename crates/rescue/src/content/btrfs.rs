@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use device::BlockDevice;
+use formats::{BTRFS_MAGIC, BTRFS_SUPERBLOCKS};
 
 use super::bytes::{crc, le16, le32, le64};
 use super::{Checks, read};
 
-const MAGIC: &[u8; 8] = b"_BHRfS_M";
-/// Where the copies of the superblock are, bytes.
-const COPIES: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const SUPERBLOCK: usize = 4096;
 const HEADER: usize = 101;
 const ITEM: usize = 25;
@@ -72,7 +70,7 @@ impl Btrfs {
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         const ARRAY_AT: usize = 0x32b;
         let block = bytes.get(..SUPERBLOCK)?;
-        if block[64..72] != *MAGIC {
+        if block[64..72] != *BTRFS_MAGIC {
             return None;
         }
         let plain_sums = le16(block, 0xc4) == 0;
@@ -96,7 +94,7 @@ impl Btrfs {
             plain_sums,
             chunks: BTreeMap::new(),
         };
-        let plausible = COPIES.contains(&this.at)
+        let plausible = BTRFS_SUPERBLOCKS.contains(&this.at)
             && this.sector.is_power_of_two()
             && (4096..=65536).contains(&this.sector)
             && this.node.is_power_of_two()
@@ -214,7 +212,9 @@ impl Btrfs {
 
     /// Looks at everything that the file system says about itself.
     pub(crate) fn check(&self, device: &dyn BlockDevice, checks: &mut Checks) {
-        for at in COPIES.into_iter().filter(|at| at + SUPERBLOCK as u64 <= self.size && *at != self.at) {
+        for at in
+            BTRFS_SUPERBLOCKS.into_iter().filter(|at| at + SUPERBLOCK as u64 <= self.size && *at != self.at)
+        {
             let copy = read(device, at, SUPERBLOCK);
             checks.count(
                 copy.map(|copy| {

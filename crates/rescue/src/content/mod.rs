@@ -54,7 +54,7 @@ pub fn check(device: &dyn BlockDevice) -> Checks {
     {
         ntfs.check(device, &mut checks);
     } else if let Some(btrfs) =
-        self::read(device, 64 << 10, 4096).and_then(|block| btrfs::Btrfs::parse(&block))
+        self::read(device, formats::BTRFS_SUPERBLOCKS[0], 4096).and_then(|block| btrfs::Btrfs::parse(&block))
     {
         btrfs.check(device, &mut checks);
     }

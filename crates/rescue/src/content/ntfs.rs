@@ -1,8 +1,9 @@
 //! NTFS: records of the master file table know their number, and the table's first record says where all of them are.
 
 use device::BlockDevice;
+use formats::NtfsBoot;
 
-use super::bytes::{le16, le32, le64};
+use super::bytes::{le16, le32};
 use super::{Checks, read};
 
 /// Sequence numbers replace the last two bytes of every such unit.
@@ -35,38 +36,18 @@ pub(crate) struct Ntfs {
 impl Ntfs {
     /// The boot sector in these bytes, at least 512, if it is one that can be.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let sector = bytes.get(..SECTOR)?;
-        if sector[3..11] != *b"NTFS    " || sector[510..] != [0x55, 0xaa] {
-            return None;
-        }
-        let bytes_per_sector = u64::from(le16(sector, 11));
-        let clusters = match sector[13] {
-            count @ 1..=128 => u64::from(count),
-            shift => 1 << 256_u64.checked_sub(shift.into()).filter(|shift| *shift <= 16)?,
-        };
-        let cluster = bytes_per_sector * clusters;
-        let record = match i64::from(sector[0x40].cast_signed()) {
-            shift @ -16..=-9 => 1 << -shift,
-            count @ 1..=16 => count.unsigned_abs() * cluster,
-            _ => return None,
-        };
-        let plausible = bytes_per_sector.is_power_of_two()
-            && (512..=4096).contains(&bytes_per_sector)
-            && cluster.is_power_of_two()
-            && (512..=2 << 20).contains(&cluster)
-            && (512..=65536).contains(&record);
-        let size = le64(sector, 0x28).checked_mul(bytes_per_sector).filter(|size| *size <= 1 << 60)?;
-        let place = |at: usize| le64(sector, at).checked_mul(cluster).filter(|place| *place < size);
-        let this = Self {
-            serial: le64(sector, 0x48),
+        let boot = NtfsBoot::parse(bytes).filter(|boot| boot.signed && boot.sector >= SECTOR as u64)?;
+        let size = boot.sectors.checked_mul(boot.sector).filter(|size| *size <= 1 << 60)?;
+        let place = |cluster: u64| cluster.checked_mul(boot.cluster).filter(|place| *place < size);
+        Some(Self {
+            serial: boot.serial,
             size,
-            cluster,
-            table: place(0x30)?,
-            mirror: place(0x38)?,
-            record: record as usize,
+            cluster: boot.cluster,
+            table: place(boot.table)?,
+            mirror: place(boot.mirror)?,
+            record: boot.record? as usize,
             runs: Vec::new(),
-        };
-        plausible.then_some(this)
+        })
     }
 
     /// The record in these bytes, with its sectors' ends put back; `None` if it is none or torn.

@@ -1,180 +1,102 @@
 //! Files of ext2, ext3 and ext4. The journal is replayed in memory.
 
+use std::collections::hash_map::RandomState;
 use std::error::Error;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt, symlink};
-use std::path::Path;
-use std::sync::Arc;
+use std::hash::BuildHasher;
 use std::time::{Duration, SystemTime};
 
-use device::BlockDevice;
-use ext4_view::{DirEntry, Ext4, Ext4Read, PathBuf};
+use device::Rng;
+use ext4_view::{Ext4, Ext4Read, PathBuf};
 
-use super::{Copied, FilesError, LostFile, make_folder, output, plain};
+use super::bytes::{Bytes, SECTOR};
+use super::walk::{About, Entry, FileSystem, Kind, Listing, ReadAt};
 
-/// Bytes read at a time.
-const STEP: usize = 1 << 20;
-/// After an error a file is gone on with from the next multiple of this, bytes.
-const UNIT: u64 = 4096;
-/// Deepest folder that is entered.
-const DEPTH_MAX: usize = 256;
+/// Stands for a sector that can't be read. The reader fetches several blocks for each that it needs, and keeps them: so what is
+/// lost must be told from what is not when it comes out. No structure with all these high bits is a sound one.
+type Mark = [u8; SECTOR];
 
-struct Reader(Arc<dyn BlockDevice>);
+struct Marked(Bytes, Mark);
 
-impl Ext4Read for Reader {
+impl Ext4Read for Marked {
     fn read(&mut self, start: u64, bytes: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync + 'static>> {
-        self.0.read(start, bytes).map_err(Into::into)
+        self.0.fetch_marked(start, bytes, &self.1).map_err(Into::into)
     }
 }
 
-struct Walk<'a> {
+pub(super) struct Ext {
     system: Ext4,
-    fill_zero: bool,
-    copied: Copied,
-    step: &'a mut dyn FnMut(&Copied) -> bool,
+    mark: Mark,
 }
 
-pub(super) fn copy(
-    device: &Arc<dyn BlockDevice>,
-    to: &Path,
-    fill_zero: bool,
-    step: &mut dyn FnMut(&Copied) -> bool,
-) -> Result<Copied, FilesError> {
-    let system = Ext4::load(Box::new(Reader(Arc::clone(device))));
-    let system = system.map_err(|error| FilesError::Unusable(error.to_string()))?;
-    let mut walk = Walk { system, fill_zero, copied: Copied::default(), step };
-    walk.folder(&PathBuf::new("/"), to, 0)?;
-    Ok(walk.copied)
+impl Ext {
+    pub(super) fn open(bytes: &Bytes) -> Result<Self, String> {
+        let mut mark = [0; SECTOR];
+        // Nobody can have written it into a file.
+        Rng::new(RandomState::new().hash_one(0)).fill(&mut mark);
+        mark.iter_mut().for_each(|byte| *byte |= 0xf0);
+        let system = Ext4::load(Box::new(Marked(bytes.clone(), mark)));
+        system.map(|system| Self { system, mark }).map_err(|error| error.to_string())
+    }
 }
 
-impl Walk<'_> {
-    fn lose(&mut self, path: &PathBuf, why: impl std::fmt::Display) {
-        self.copied.lost.push(LostFile { path: path.display().to_string(), why: why.to_string() });
+impl FileSystem for Ext {
+    type Node = PathBuf;
+
+    fn root(&mut self) -> PathBuf {
+        PathBuf::new("/")
     }
 
-    fn skip(&mut self, path: &PathBuf, why: &str) {
-        self.copied.skipped.push(LostFile { path: path.display().to_string(), why: why.to_owned() });
-    }
-
-    /// Copies what is in a folder; says whether to go on.
-    fn folder(&mut self, from: &PathBuf, to: &Path, depth: usize) -> Result<bool, FilesError> {
-        self.copied.folders += 1;
-        let entries = match self.system.read_dir(from) {
-            Ok(entries) => entries,
-            Err(error) => {
-                self.lose(from, format!("the folder can't be read: {error}"));
-                return Ok(true);
-            }
-        };
-        for entry in entries {
+    fn list(&mut self, folder: &PathBuf) -> Result<Listing<PathBuf>, String> {
+        let mut listing = Listing { entries: Vec::new(), cut: None };
+        for entry in self.system.read_dir(folder).map_err(|error| error.to_string())? {
             match entry {
-                Ok(entry) => {
-                    if !self.entry(&entry, to, depth)? {
-                        return Ok(false);
-                    }
-                }
+                Ok(entry) => listing.entries.push(Entry {
+                    name: entry.file_name().as_ref().to_vec(),
+                    node: entry.path(),
+                    id: None,
+                }),
                 Err(error) => {
-                    self.lose(from, format!("a part of the folder can't be read: {error}"));
+                    listing.cut = Some(error.to_string());
                     break;
                 }
             }
         }
-        Ok(true)
+        Ok(listing)
     }
 
-    fn entry(&mut self, entry: &DirEntry, to: &Path, depth: usize) -> Result<bool, FilesError> {
-        let path = entry.path();
-        let name = entry.file_name();
-        if matches!(name.as_ref(), b"." | b"..") {
-            return Ok(true);
-        }
-        let Some(name) = plain(name.as_ref()) else {
-            self.skip(&path, "its name can't be the name of a file");
-            return Ok(true);
-        };
-        let to = to.join(name);
-        let metadata = match self.system.symlink_metadata(&path) {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                self.lose(&path, error);
-                return Ok(true);
-            }
-        };
+    fn about(&mut self, node: &PathBuf) -> Result<About, String> {
+        let metadata = self.system.symlink_metadata(node).map_err(|error| error.to_string())?;
         let kind = metadata.file_type();
-        let modified = SystemTime::UNIX_EPOCH
-            + Duration::from_secs(u64::try_from(metadata.modified().seconds()).unwrap_or(0));
-        if kind.is_dir() && depth < DEPTH_MAX {
-            make_folder(&to)?;
-            return self.folder(&path, &to, depth + 1);
-        }
-        if kind.is_symlink() {
-            match self.system.read_link(&path) {
-                Ok(target) => {
-                    let target = std::ffi::OsStr::from_bytes(target.as_ref());
-                    symlink(target, &to).map_err(output(&to))?;
-                    self.copied.links += 1;
-                }
-                Err(error) => self.lose(&path, error),
-            }
+        let kind = if kind.is_dir() {
+            Kind::Folder
+        } else if kind.is_symlink() {
+            Kind::Link
         } else if kind.is_regular_file() {
-            if let Some(file) = self.file(&path, &to, metadata.len())? {
-                // Times and modes are a courtesy: the contents are there.
-                let _ = file.set_modified(modified);
-                let _ = file.set_permissions(fs::Permissions::from_mode(u32::from(metadata.mode()) & 0o777));
-            }
+            Kind::File(metadata.len())
         } else {
-            self.skip(&path, "it is no file, folder or link");
-        }
-        Ok((self.step)(&self.copied))
+            Kind::Other("it is no file, folder or link")
+        };
+        let seconds = u64::try_from(metadata.modified().seconds()).ok();
+        let modified =
+            seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        Ok(About { kind, modified, mode: Some(metadata.mode().into()) })
     }
 
-    /// Copies a file; returns it, if it was kept.
-    fn file(&mut self, path: &PathBuf, to: &Path, length: u64) -> Result<Option<File>, FilesError> {
-        let mut from = match self.system.open(path) {
-            Ok(from) => from,
-            Err(error) => {
-                self.lose(path, error);
-                return Ok(None);
+    fn link(&mut self, node: &PathBuf) -> Result<Vec<u8>, String> {
+        self.system.read_link(node).map(|target| target.as_ref().to_vec()).map_err(|error| error.to_string())
+    }
+
+    fn open(&mut self, file: &PathBuf, copy: &mut dyn FnMut(&mut ReadAt<'_>)) -> Result<(), String> {
+        let mut file = self.system.open(file).map_err(|error| error.to_string())?;
+        copy(&mut |at, buffer| {
+            if file.position() != at {
+                file.seek_to(at).map_err(|error| error.to_string())?;
             }
-        };
-        let made =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(output(to))?;
-        let mut buffer = vec![0; STEP];
-        let mut at = 0;
-        let mut lost = 0;
-        let mut first = None;
-        while at < length {
-            match from.read_bytes(&mut buffer) {
-                Ok(0) => break,
-                Ok(read) => {
-                    made.write_all_at(&buffer[..read], at).map_err(output(to))?;
-                    at += read as u64;
-                }
-                Err(error) => {
-                    first.get_or_insert_with(|| error.to_string());
-                    let next = ((at / UNIT + 1) * UNIT).min(length);
-                    lost += next - at;
-                    at = next;
-                    if from.seek_to(at).is_err() {
-                        break;
-                    }
-                }
-            }
-        }
-        lost += length - at.min(length);
-        if lost == 0 {
-            self.copied.files += 1;
-            self.copied.bytes += length;
-            return Ok(Some(made));
-        }
-        let why = first.unwrap_or_else(|| "it ends early".to_owned());
-        self.lose(path, format!("{lost} of its {length} bytes are lost: {why}"));
-        if self.fill_zero {
-            made.set_len(length).map_err(output(to))?;
-            return Ok(Some(made));
-        }
-        fs::remove_file(to).map_err(output(to))?;
-        Ok(None)
+            let got = file.read_bytes(buffer).map_err(|error| error.to_string())?;
+            // Sectors of the disk are sectors of the file.
+            let whole = buffer[..got].chunks(SECTOR).all(|sector| sector != &self.mark[..sector.len()]);
+            if whole { Ok(got) } else { Err("a part of it can't be read".to_owned()) }
+        });
+        Ok(())
     }
 }

@@ -1,14 +1,30 @@
 //! Copies files out of a file system without mounting it.
+//!
+//! ```text
+//! device -> bytes (what a call may read, what failed) -> a reader: ext, xfs, btrfs, ntfs, fat
+//!     -> walk: folders, links and files into a folder; what is lost by its name
+//! ```
+//!
+//! The readers are crates that were made for sound file systems: whatever they do with a damaged one is caught and told, in
+//! bounded memory. Where there is none, it is said how to get at the files.
 
+mod btrfs;
+mod bytes;
 mod ext;
+mod fat;
+mod ntfs;
+mod walk;
+mod xfs;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use device::BlockDevice;
+use formats::Kind;
 use serde::Serialize;
+
+use bytes::Bytes;
 
 /// What came of copying files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -25,6 +41,8 @@ pub struct Copied {
     pub lost: Vec<LostFile>,
     /// What was left out, and why: devices, pipes, names that no file may have.
     pub skipped: Vec<LostFile>,
+    /// What else is to be known of all of it.
+    pub notes: Vec<String>,
 }
 
 /// A file that is not there, or not whole.
@@ -41,21 +59,23 @@ pub struct LostFile {
 #[non_exhaustive]
 pub enum FilesError {
     /// No reader for what is there.
-    #[error(
-        "files of {found} can't be copied out here; serve the volume with --fuse DIR and mount it: \
-         mount -o {options} DIR/VOLUME /mnt"
-    )]
+    #[error("files of {found} can't be copied out here; {advice}")]
     NoReader {
         /// What is there.
         found: String,
-        /// How to mount it without changing it.
-        options: &'static str,
+        /// How to get at it without changing it.
+        advice: String,
     },
     /// The file system can't be opened.
     #[error(
-        "the file system can't be opened: {0}; serve the volume with --overlay and try its own repair tool"
+        "the file system can't be opened: {why}; {advice}, or serve it with --overlay and try its own repair tool"
     )]
-    Unusable(String),
+    Unusable {
+        /// What is wrong.
+        why: String,
+        /// How to get at it without changing it.
+        advice: String,
+    },
     /// The folder for the copies can't be written.
     #[error("cannot write {}: {error}", path.display())]
     Output {
@@ -66,8 +86,34 @@ pub enum FilesError {
     },
 }
 
+/// How to get at what lies on a volume by the tools of the system, without changing it.
+fn advice(kind: Option<Kind>) -> String {
+    let mount = |options: &str| {
+        format!("serve the volume with --fuse DIR and mount it: mount -o {options} DIR/VOLUME /mnt")
+    };
+    match kind {
+        // Without replaying a log, which would need writing.
+        Some(Kind::Xfs) => mount("ro,norecovery,loop"),
+        Some(Kind::Ext2 | Kind::Ext3 | Kind::Ext4) => mount("ro,noload,loop"),
+        Some(Kind::Btrfs) => {
+            mount("ro,rescue=nologreplay,loop")
+                + " (of several devices, serve all, give each to losetup -r, and mount any)"
+        }
+        Some(Kind::Luks1 | Kind::Luks2) => {
+            "serve the volume with --fuse DIR, open it with cryptsetup open --readonly DIR/VOLUME NAME, and \
+                             mount -o ro /dev/mapper/NAME /mnt"
+                .to_owned()
+        }
+        Some(Kind::Zfs) => {
+            "serve the volume with --fuse DIR and use zpool import -o readonly=on -d DIR".to_owned()
+        }
+        Some(Kind::Swap) => "there are none".to_owned(),
+        _ => mount("ro,loop"),
+    }
+}
+
 /// Copies all files of the file system on the device into the folder `to`, which is made. With `fill_zero` files with
-/// losses are written with zeros in their places; without, they are only named.
+/// losses are written with zeros in their places; without, they are only named. `step` says whether to go on.
 ///
 /// # Errors
 /// There is no reader for the file system, it can't be opened, or the folder can't be written.
@@ -77,36 +123,51 @@ pub fn copy_files(
     fill_zero: bool,
     mut step: impl FnMut(&Copied) -> bool,
 ) -> Result<Copied, FilesError> {
-    let found = formats::probe_damaged(&**device).map_err(|error| FilesError::Unusable(error.to_string()))?.0;
-    let ext = |kind| matches!(kind, formats::Kind::Ext2 | formats::Kind::Ext3 | formats::Kind::Ext4);
-    if !found.iter().any(|found| ext(found.kind)) {
+    let step = &mut step;
+    let unusable = |kind| move |why| FilesError::Unusable { why, advice: advice(kind) };
+    let found = formats::probe_damaged(&**device).map_err(|error| unusable(None)(error.to_string()))?.0;
+    let bytes = Bytes::new(device).map_err(unusable(None))?;
+    let known = found.iter().find(|found| {
+        use Kind::{Btrfs, Ext2, Ext3, Ext4, Ntfs, Vfat, Xfs};
+        matches!(found.kind, Ext2 | Ext3 | Ext4 | Xfs | Btrfs | Ntfs | Vfat)
+    });
+    let Some(kind) = known.map(|known| known.kind) else {
         let names: Vec<String> = found.iter().map(ToString::to_string).collect();
         let names = if names.is_empty() { "something unknown".to_owned() } else { names.join(" and ") };
-        // Without replaying a log, which would need writing.
-        let options = match found.first().map(|found| found.kind) {
-            Some(formats::Kind::Xfs) => "ro,norecovery,loop",
-            Some(formats::Kind::Btrfs) => "ro,rescue=nologreplay,loop",
-            _ => "ro,loop",
-        };
-        return Err(FilesError::NoReader { found: names, options });
+        return Err(FilesError::NoReader {
+            found: names,
+            advice: advice(found.first().map(|found| found.kind)),
+        });
+    };
+    let failed = unusable(Some(kind));
+    match kind {
+        Kind::Xfs => {
+            let system = bytes.within(|| xfs::Xfs::open(&bytes)).map_err(failed)?;
+            walk::copy(system, bytes, to, fill_zero, step)
+        }
+        Kind::Btrfs => {
+            let system = bytes.within(|| btrfs::Btrfs::open(&bytes)).map_err(failed)?;
+            let left_behind = btrfs::Btrfs::left_behind(&bytes);
+            let mut copied = walk::copy(system, bytes, to, fill_zero, step)?;
+            copied.notes.extend(left_behind);
+            Ok(copied)
+        }
+        Kind::Ntfs => {
+            let system = bytes.within(|| ntfs::Ntfs::open(&bytes)).map_err(failed)?;
+            walk::copy(system, bytes, to, fill_zero, step)
+        }
+        Kind::Vfat => {
+            let reader = bytes.within(|| fat::load(&bytes)).map_err(failed)?;
+            walk::copy(fat::Fat::open(&reader), bytes, to, fill_zero, step)
+        }
+        _ => {
+            let system = bytes.within(|| ext::Ext::open(&bytes)).map_err(failed)?;
+            walk::copy(system, bytes, to, fill_zero, step)
+        }
     }
-    make_folder(to)?;
-    ext::copy(device, to, fill_zero, &mut step)
-}
-
-fn make_folder(path: &Path) -> Result<(), FilesError> {
-    fs::create_dir_all(path).map_err(output(path))
 }
 
 fn output(path: &Path) -> impl FnOnce(io::Error) -> FilesError {
     let path = path.to_owned();
     move |error| FilesError::Output { path, error }
-}
-
-/// A name as one part of a path; `None` if it can't be one.
-fn plain(name: &[u8]) -> Option<&std::ffi::OsStr> {
-    use std::os::unix::ffi::OsStrExt;
-    let usable =
-        !name.is_empty() && name != b"." && name != b".." && !name.contains(&b'/') && !name.contains(&0);
-    usable.then(|| std::ffi::OsStr::from_bytes(name))
 }

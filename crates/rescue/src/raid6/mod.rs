@@ -18,7 +18,6 @@ use device::Rng;
 use geometry::md::{Geometry, Rotation6, Shape};
 
 use crate::{Candidate, Image, infer::TIED, score};
-use field::Field;
 use rows::Roles;
 
 /// Bytes of a row that are solved.
@@ -127,7 +126,6 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
 /// Rows that could be solved, with their offsets, at places all over the members.
 fn solved_rows(images: &[&Image], size: u64, lacking: bool) -> Vec<Row> {
     const PAGE: u64 = 4096;
-    let field = Field::new();
     let mut rng = Rng::new(6);
     let pages = size / PAGE;
     let places = PLACES.min(pages);
@@ -152,7 +150,7 @@ fn solved_rows(images: &[&Image], size: u64, lacking: bool) -> Vec<Row> {
                 continue;
             }
             tried += 1;
-            let roles = if lacking { field.lacking(&members) } else { field.whole(&members) };
+            let roles = if lacking { rows::lacking(&members) } else { rows::whole(&members) };
             if !roles.is_empty() {
                 rows.push((offset + at as u64, roles));
                 break;
