@@ -118,8 +118,8 @@ pub(crate) enum Command {
     Attach(Attach),
     /// Detach a device from a mirror, a replacement or a spare in use
     Detach(Detach),
-    /// Remove spares from a pool
-    Remove(Devices),
+    /// Remove devices or groups from a pool; what is on them goes to the others first
+    Remove(Remove),
     /// Replace a device by another
     Replace(Replace),
     /// Take devices out of use
@@ -348,6 +348,22 @@ pub(crate) struct Devices {
     pub(crate) pool: String,
     /// Devices
     #[arg(required = true, value_parser = device_word)]
+    pub(crate) device: Vec<String>,
+}
+
+/// `remove`.
+#[derive(Args, Debug)]
+pub(crate) struct Remove {
+    /// Say what would be done, and change nothing
+    #[arg(short = 'n')]
+    pub(crate) dry_run: bool,
+    /// Give up the removal that is under way
+    #[arg(short = 's', conflicts_with_all = ["dry_run", "device"])]
+    pub(crate) stop: bool,
+    /// Pool
+    pub(crate) pool: String,
+    /// Devices, and groups such as mirror-1
+    #[arg(required_unless_present = "stop", value_parser = device_word)]
     pub(crate) device: Vec<String>,
 }
 

@@ -103,7 +103,9 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             Reply::Plan(pool.attach(device, &open::new_word(new, *force, state)?)?)
         }
         Request::Detach { device } => Reply::Plan(pool.detach(device)?),
-        Request::Remove { devices } => Reply::Plan(each(devices, |device| Ok(pool.remove(device)?))?),
+        Request::Remove { devices, dry_run } => {
+            Reply::Plan(if *dry_run { pool.plan_remove(devices)? } else { pool.remove(devices)? })
+        }
         Request::Replace { device, new, force, source_last } => {
             let options = ReplaceOptions { read_source_last: *source_last };
             let new = new.clone().or_else(|| path_of(pool, device)).unwrap_or_else(|| device.clone());

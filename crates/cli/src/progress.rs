@@ -51,6 +51,7 @@ impl Bar {
             ScanKind::Scrub => "scrub",
             ScanKind::Resilver => "resilver",
             ScanKind::Balance => "balance",
+            ScanKind::Remove => "removal",
         });
         self.0.set_length(scan.total.max(1));
         self.0.set_position(scan.done.min(scan.total));

@@ -24,7 +24,7 @@ pub struct ReplaceOptions {
 
 impl Pool {
     /// The device of this name.
-    fn device_named(&self, name: &str) -> Result<DeviceId> {
+    pub(crate) fn device_named(&self, name: &str) -> Result<DeviceId> {
         let found: Vec<DeviceId> = self
             .core
             .devices
@@ -350,39 +350,6 @@ impl Pool {
                 }
             }
         }
-    }
-
-    /// Removes a spare that is not in use.
-    ///
-    /// # Errors
-    /// It is no idle spare.
-    pub fn remove(&mut self, name: &str) -> Result<Plan> {
-        self.writable()?;
-        let id = self.device_named(name)?;
-        let Some(device) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
-        let (path, handle) = (device.path.clone(), device.handle.clone());
-        match device.relation {
-            Relation::Spare => {}
-            Relation::For(_, StandIn::Spare) => {
-                return Err(PoolError::refused(format!(
-                    "{path} is a spare in use; 'coffer detach' ends that"
-                )));
-            }
-            _ => {
-                return Err(PoolError::refused(format!(
-                    "cannot remove {path}: only spares can be removed; 'coffer detach' takes a side of a mirror"
-                )));
-            }
-        }
-        self.commit()?;
-        self.core.devices.remove(&id);
-        self.core.dirty_devices.insert(id);
-        self.write_config()?;
-        self.commit()?;
-        if let Some(handle) = handle {
-            let _ = label::clear(&*handle);
-        }
-        Ok(Plan { steps: vec![format!("remove {path}")], notices: Vec::new() })
     }
 
     /// Replaces a device by another one, or (`new` none) by a spare of the pool of that name.

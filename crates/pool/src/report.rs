@@ -94,6 +94,8 @@ pub enum ScanKind {
     Resilver,
     /// Relocate what is in chunks.
     Balance,
+    /// Relocate what is on devices that leave.
+    Remove,
 }
 
 /// Where a scan stands.

@@ -125,6 +125,9 @@ pub struct BalanceSpec {
     /// Balance system chunks on their own, and convert to what protects less.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// Instead of all that: what is on these devices, which leave the pool then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<u32>,
 }
 
 /// A profile by its name.

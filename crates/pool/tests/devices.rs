@@ -175,12 +175,13 @@ fn what_cannot_be_attached_or_detached() {
     );
     assert!(refusal(pool.detach("/disks/d0")).contains("cannot detach"));
     assert!(refusal(pool.detach("/disks/d3")).contains("coffer remove"));
-    assert!(refusal(pool.remove("/disks/d0")).contains("only spares can be removed"));
+    let two = ["/disks/d0".to_owned(), "/disks/d1".to_owned()];
+    assert!(refusal(pool.remove(&two)).contains("raidz1-0 needs 2 devices at least, and would have 1"));
     assert!(
         refusal(pool.replace("/disks/d0", &disks.new_device(1), ReplaceOptions::default()))
             .contains("part of the pool already")
     );
-    pool.remove("/disks/d3").unwrap();
+    pool.remove(&["/disks/d3".to_owned()]).unwrap();
     assert!(pool.status().spares.is_empty());
     pool.add(&[disks.group(GroupKind::Spare, 3..5)], false).unwrap();
     assert_eq!(
@@ -211,7 +212,7 @@ fn spared(sims: &Sims) -> Pool {
 fn detaching_the_spare_cancels_and_detaching_the_original_makes_it_permanent() {
     let sims = Sims::new(4, 64);
     let mut pool = spared(&sims);
-    assert!(refusal(pool.remove("/sims/s2")).contains("coffer detach"));
+    assert!(refusal(pool.remove(&["/sims/s2".to_owned()])).contains("coffer detach"));
     sims.0[1].plug_in();
     pool.offline("/sims/s1", false).unwrap();
     pool.device_returned(&sims.new_device(1)).unwrap();

@@ -94,8 +94,8 @@ pub enum Request {
     Attach { device: String, new: String, force: bool },
     /// Detach a device.
     Detach { device: String },
-    /// Remove spares.
-    Remove { devices: Vec<String> },
+    /// Remove devices, or groups by their names.
+    Remove { devices: Vec<String>, dry_run: bool },
     /// Replace a device.
     Replace { device: String, new: Option<String>, force: bool, source_last: bool },
     /// Take devices out.
@@ -147,7 +147,9 @@ impl Request {
             | Self::Destroy { .. }
             | Self::Serve { .. }
             | Self::Raid { .. } => false,
-            Self::Add { dry_run, .. } | Self::BalanceStart { dry_run, .. } => !dry_run,
+            Self::Add { dry_run, .. } | Self::BalanceStart { dry_run, .. } | Self::Remove { dry_run, .. } => {
+                !dry_run
+            }
             _ => true,
         }
     }

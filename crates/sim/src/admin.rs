@@ -212,7 +212,23 @@ impl Run {
 
     pub(crate) fn remove_spare(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         let path = self.some_path(rng);
-        self.lead_to(&format!("remove {path}"), Vec::new(), false, true, |pool| pool.remove(&path))?;
+        let is_spare = self.pool().status().spares.iter().any(|spare| path.ends_with(&spare.name));
+        if is_spare {
+            self.lead_to(&format!("remove {path}"), Vec::new(), false, true, |pool| pool.remove(&[path]))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a device or a group; what is on it is relocated by the work in the background.
+    pub(crate) fn remove(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let groups: Vec<String> = self.pool().status().vdevs.into_iter().map(|vdev| vdev.name).collect();
+        let name = match rng.choose(&groups) {
+            Some(group) if rng.chance(1, 3) => group.clone(),
+            _ => self.some_path(rng),
+        };
+        self.lead_to(&format!("remove {name}"), Vec::new(), false, true, |pool| {
+            pool.remove(&[name.clone()])
+        })?;
         Ok(())
     }
 

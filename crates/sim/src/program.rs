@@ -35,6 +35,7 @@ pub enum Kind {
     Add,
     AddSpare,
     RemoveSpare,
+    Remove,
     Grow,
     Clear,
     Check,
@@ -75,7 +76,7 @@ pub enum Kind {
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 55] = [
+pub const WEIGHTS: [(Kind, u64); 56] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -98,6 +99,7 @@ pub const WEIGHTS: [(Kind, u64); 55] = [
     (Kind::Add, 5),
     (Kind::AddSpare, 5),
     (Kind::RemoveSpare, 4),
+    (Kind::Remove, 8),
     (Kind::Grow, 4),
     (Kind::Clear, 6),
     (Kind::Check, 8),

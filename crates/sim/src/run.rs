@@ -236,6 +236,7 @@ impl Run {
             Kind::Add => self.add(rng),
             Kind::AddSpare => self.add_spare(rng),
             Kind::RemoveSpare => self.remove_spare(rng),
+            Kind::Remove => self.remove(rng),
             Kind::Grow => self.grow(rng),
             Kind::Clear => self.clear(),
             Kind::Check => self.check(),

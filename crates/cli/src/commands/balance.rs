@@ -8,7 +8,7 @@ use pool::report::{BalancePlan, BalanceReport, ScanState};
 use pool::spec::{BalanceFilters, BalanceSpec};
 use protocol::request::{Reply, Request};
 
-use super::jobs::{look_on, stay};
+use super::jobs::{administer, look_on, stay};
 use super::{Context, mismatch};
 use crate::args::{self, BalanceCommand};
 use crate::error::{Failure, Outcome};
@@ -171,6 +171,36 @@ fn ask(context: &Context, pool: &str) -> Outcome<Option<Box<BalanceReport>>> {
 fn outcome_of(context: &Context, pool: &str) -> Outcome {
     let Some(report) = ask(context, pool)? else { return Ok(()) };
     context.print(&report, |report| render::balance_result(report))?;
+    failure_of(&report)
+}
+
+/// `coffer remove` of devices that are in use: a balance of all that is on them.
+///
+/// # Errors
+/// The engine's; and if it could not go on, or left something behind.
+pub(super) fn remove(context: &Context, args: args::Remove) -> Outcome {
+    let pool = names::pool(&args.pool)?;
+    if args.stop {
+        let request = Request::BalanceControl { action: BalanceAction::Cancel };
+        return context.ask(&pool, Mode::Change, &request).map(|_| ());
+    }
+    let request = Request::Remove { devices: args.device, dry_run: args.dry_run };
+    if args.dry_run {
+        return match context.ask(&pool, Mode::Look, &request)? {
+            Reply::Plan(plan) => context.planned(&plan),
+            other => mismatch(other),
+        };
+    }
+    administer(context, &pool, &request, false)?;
+    match ask(context, &pool) {
+        // One that goes on in a server is not waited for.
+        Ok(Some(report)) if report.state != ScanState::Running => failure_of(&report),
+        _ => Ok(()),
+    }
+}
+
+/// What is wrong with how a balance ended.
+fn failure_of(report: &BalanceReport) -> Outcome {
     match (&report.trouble, report.errors) {
         (Some(trouble), _) => Err(Failure::refused(format!("the balance stopped: {trouble}"))),
         (None, 0) => Ok(()),

@@ -45,14 +45,6 @@ pub(super) fn detach(context: &Context, args: args::Detach) -> Outcome {
     jobs::administer(context, &names::pool(&args.pool)?, &Request::Detach { device: args.device }, false)
 }
 
-/// `coffer remove`.
-///
-/// # Errors
-/// The engine's.
-pub(super) fn remove(context: &Context, args: args::Devices) -> Outcome {
-    jobs::administer(context, &names::pool(&args.pool)?, &Request::Remove { devices: args.device }, false)
-}
-
 /// `coffer replace`.
 ///
 /// # Errors

@@ -130,7 +130,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Add(args) => devices::add(context, args),
         Command::Attach(args) => devices::attach(context, args),
         Command::Detach(args) => devices::detach(context, args),
-        Command::Remove(args) => devices::remove(context, args),
+        Command::Remove(args) => balance::remove(context, args),
         Command::Replace(args) => devices::replace(context, args),
         Command::Offline(args) => devices::offline(context, args),
         Command::Online(args) => devices::online(context, args),

@@ -61,6 +61,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
         ScanKind::Scrub => "scrub",
         ScanKind::Resilver => "resilver",
         ScanKind::Balance => "balance",
+        ScanKind::Remove => "removal",
     };
     let ended = scan.ended.unwrap_or(scan.started);
     let done = short_bytes(scan.repaired);
@@ -73,7 +74,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
         let verb = match scan.kind {
             ScanKind::Scrub => "repaired",
             ScanKind::Resilver => "resilvered",
-            ScanKind::Balance => "relocated",
+            ScanKind::Balance | ScanKind::Remove => "relocated",
         };
         (percent, verb)
     };
@@ -84,6 +85,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
                 ScanKind::Scrub => format!("scrub repaired {done}"),
                 ScanKind::Resilver => format!("resilvered {done}"),
                 ScanKind::Balance => format!("balance relocated {done}"),
+                ScanKind::Remove => format!("removal relocated {done}"),
             };
             format!("  scan: {what} in {took} with {} errors on {}\n", scan.errors, date(ended))
         }

@@ -239,7 +239,7 @@ impl Core {
 
     /// The longest column that a device could take now, bytes.
     fn room_on(&self, id: DeviceId, reserved: bool, dup: bool, free: Option<&FreeMap>) -> u64 {
-        let Some(device) = self.devices.get(&id) else { return 0 };
+        let Some(device) = self.devices.get(&id).filter(|device| !device.leaving) else { return 0 };
         let runs = free.and_then(|free| free.get(&id)).unwrap_or(&device.free);
         let mut room = runs.longest();
         if reserved {

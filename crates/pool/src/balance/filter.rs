@@ -29,6 +29,9 @@ impl Pool {
     }
 
     fn is_taken(&self, spec: &BalanceSpec, chunk: &Chunk) -> bool {
+        if !spec.remove.is_empty() {
+            return spec.remove.iter().any(|&id| chunk.is_on(DeviceId(id)));
+        }
         spec.of(chunk.class).is_some_and(|filters| self.passes(filters, chunk))
     }
 

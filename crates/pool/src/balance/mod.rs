@@ -3,6 +3,7 @@
 //! - this file: the job, one bounded step at a time, and what its user asks of it
 //! - `filter`: which chunks it takes
 //! - `relocate`: emptying a chunk without changing any pointer
+//! - `remove`: the balance of what is on devices that leave the pool
 //!
 //! A chunk that the filters take is *closed*: nothing is allocated in it any more. What lives in it is written to
 //! other chunks, as part of an ordinary transaction group; its entries in the remap table lead there. Once nothing is
@@ -11,6 +12,7 @@
 
 mod filter;
 mod relocate;
+mod remove;
 
 use geometry::Profile;
 use serde::{Deserialize, Serialize};
@@ -186,7 +188,7 @@ impl Balance {
     pub(crate) fn as_scan(&self) -> ScanReport {
         let report = self.report();
         ScanReport {
-            kind: ScanKind::Balance,
+            kind: if self.spec.remove.is_empty() { ScanKind::Balance } else { ScanKind::Remove },
             state: report.state,
             started: report.started,
             ended: report.ended,
@@ -261,8 +263,14 @@ impl Pool {
             self.core.current_nodes.clear();
             self.write_config()?;
         }
-        let now = self.core.now();
         let total = self.plan_balance(&spec)?.classes.iter().map(|class| class.bytes).sum();
+        self.begin_balance(spec, total)
+    }
+
+    /// Begins a balance that relocates so many bytes.
+    fn begin_balance(&mut self, spec: BalanceSpec, total: u64) -> Result<()> {
+        let now = self.core.now();
+        let is_removal = !spec.remove.is_empty();
         self.balance = Some(Balance {
             state: ScanState::Running,
             started: now,
@@ -282,7 +290,11 @@ impl Pool {
             trouble: String::new(),
             spec,
         });
-        self.core.events.push(now, "balance_start", None, "balance started".to_owned());
+        let (event, text) = match is_removal {
+            true => ("remove_start", "removal started"),
+            false => ("balance_start", "balance started"),
+        };
+        self.core.events.push(now, event, None, text.to_owned());
         self.changed = true;
         self.commit()
     }
@@ -312,6 +324,9 @@ impl Pool {
         if let Some(balance) = &mut self.balance {
             balance.state = next;
             balance.ended = now;
+        }
+        if let Some(balance) = self.balance.clone().filter(|_| next == ScanState::Canceled) {
+            self.keep_devices(&balance);
         }
         self.core.events.push(now, event, None, event.replace('_', " "));
         self.changed = true;
@@ -391,10 +406,14 @@ impl Pool {
         let now = self.core.now();
         balance.ran_ms += now.0.saturating_sub(started.0);
         balance.total = balance.total.max(balance.done);
+        if outcome == Ok(true) && !balance.spec.remove.is_empty() {
+            outcome = self.let_go(&mut balance).map(|()| false);
+        }
         match &outcome {
             Ok(true) => self.end_balance(&mut balance, ScanState::Finished, ""),
             // Waiting would not help: somebody has to make room first.
             Err(PoolError::NoSpace) => {
+                self.keep_devices(&balance);
                 self.end_balance(&mut balance, ScanState::Canceled, "no space left to relocate to");
             }
             Ok(false) | Err(_) => {}

@@ -56,6 +56,8 @@ pub(crate) struct Device {
     pub(crate) removed: bool,
     /// The source of a replacement that is read only where nothing else is left (`replace -r`).
     pub(crate) avoid_reads: bool,
+    /// What is on it goes elsewhere: nothing new is put there.
+    pub(crate) leaving: bool,
     pub(crate) errors: Counters,
     /// Times of recent I/O and checksum errors, milliseconds.
     pub(crate) recent: (VecDeque<u64>, VecDeque<u64>),
@@ -89,6 +91,7 @@ impl Device {
             degraded: false,
             removed: false,
             avoid_reads: false,
+            leaving: false,
             errors: Counters::default(),
             recent: (VecDeque::new(), VecDeque::new()),
             handle: None,
@@ -154,8 +157,14 @@ impl Device {
         };
         w.u8(code);
         w.u32(number);
-        let flags =
-            [self.spare, self.offline && !self.temporary, self.faulted, self.degraded, self.avoid_reads];
+        let flags = [
+            self.spare,
+            self.offline && !self.temporary,
+            self.faulted,
+            self.degraded,
+            self.avoid_reads,
+            self.leaving,
+        ];
         w.u8(flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag)));
         w.u64(self.errors.read);
         w.u64(self.errors.write);
@@ -178,7 +187,7 @@ impl Device {
             other => return Err(r.error("relation", format!("{other} is not known"))),
         };
         let flags = r.u8("flags")?;
-        if flags >> 5 != 0 {
+        if flags >> 6 != 0 {
             return Err(r.error(
                 "flags",
                 format!("are {flags:#x}, not all of which are known here; use a newer coffer"),
@@ -198,6 +207,7 @@ impl Device {
             faulted: flag(2),
             degraded: flag(3),
             avoid_reads: flag(4),
+            leaving: flag(5),
             errors,
             ..Self::new(id, guid, path, size, relation)
         })

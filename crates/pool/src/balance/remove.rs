@@ -1,0 +1,253 @@
+//! Devices that leave the pool: what is on them is relocated to the others, like the chunks that a balance takes.
+//!
+//! A device that leaves gets nothing new. When nothing that an importable root knows is on it any more, it is forgotten
+//! and its labels are cleared. Until then it is a device like any other, and the removal can be given up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Balance;
+use crate::alloc::Purpose;
+use crate::chunk::{Chunk, Class};
+use crate::core::Relation;
+use crate::error::{PoolError, Result};
+use crate::label;
+use crate::pool::Pool;
+use crate::report::{Plan, ScanState};
+use crate::spec::{BalanceSpec, GroupKind};
+use crate::txg::ROOTS_KEPT;
+use crate::types::{DeviceId, GroupId};
+
+impl Pool {
+    /// What [`Pool::remove`] would do.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn plan_remove(&mut self, names: &[String]) -> Result<Plan> {
+        let leaving = self.named_to_leave(names)?;
+        let outcome = self.plan_leaving(&leaving);
+        self.set_leaving(&leaving, false);
+        outcome
+    }
+
+    /// Removes spares that are not in use at once; begins to remove other devices, or groups by their names, by
+    /// relocating what is on them.
+    ///
+    /// # Errors
+    /// A device is not there or in use otherwise, the others are too few for a profile or have too little room, or a
+    /// balance is under way.
+    pub fn remove(&mut self, names: &[String]) -> Result<Plan> {
+        self.writable()?;
+        self.commit()?;
+        let all = self.named_to_leave(names)?;
+        let plan = self.plan_leaving(&all);
+        let (spares, leaving): (BTreeSet<DeviceId>, BTreeSet<DeviceId>) =
+            all.iter().copied().partition(|id| self.is_idle_spare(*id));
+        if plan.is_err() {
+            self.set_leaving(&leaving, false);
+            return plan;
+        }
+        self.forget_devices(&spares)?;
+        if !leaving.is_empty() {
+            self.core.dirty_devices.extend(leaving.iter().copied());
+            self.core.current_data.clear();
+            self.core.current_nodes.clear();
+            let on_them = |chunk: &&Chunk| leaving.iter().any(|&id| chunk.is_on(id));
+            let total = self.core.map.iter().filter(on_them).map(|chunk| self.live_in(chunk)).sum();
+            let remove = leaving.iter().map(|id| id.0).collect();
+            self.begin_balance(BalanceSpec { remove, ..BalanceSpec::default() }, total)?;
+        }
+        plan
+    }
+
+    /// The devices that go by these names, each a device's or a group's.
+    fn named_to_leave(&self, names: &[String]) -> Result<BTreeSet<DeviceId>> {
+        let mut found = BTreeSet::new();
+        for name in names {
+            let group = self.core.groups.values().find(|group| {
+                !matches!(group.kind, GroupKind::Plain | GroupKind::Spare) && group.name() == *name
+            });
+            match group {
+                Some(group) => found.extend(group.devices.iter().copied()),
+                None => {
+                    found.insert(self.device_named(name)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn is_idle_spare(&self, id: DeviceId) -> bool {
+        self.core.devices.get(&id).is_some_and(|device| device.relation == Relation::Spare)
+    }
+
+    /// Marks devices as leaving, or as staying after all.
+    fn set_leaving(&mut self, devices: &BTreeSet<DeviceId>, leaving: bool) {
+        for id in devices {
+            if let Some(device) = self.core.devices.get_mut(id) {
+                device.leaving = leaving;
+            }
+        }
+        self.core.space_changed();
+        self.room_bytes = 0;
+    }
+
+    /// Marks devices as leaving if they can; what that comes to. They stay marked whatever comes of it.
+    fn plan_leaving(&mut self, all: &BTreeSet<DeviceId>) -> Result<Plan> {
+        let mut plan = Plan::default();
+        let mut going: BTreeMap<GroupId, usize> = BTreeMap::new();
+        let mut leaving = BTreeSet::new();
+        for &id in all {
+            let Some(device) = self.core.devices.get(&id) else { continue };
+            let path = &device.path;
+            plan.steps.push(format!("remove {path}"));
+            match device.relation {
+                Relation::Spare => continue,
+                Relation::For(..) => {
+                    return Err(PoolError::refused(format!(
+                        "{path} is a spare in use or a replacement; 'coffer detach' ends that"
+                    )));
+                }
+                Relation::Member(_) if !self.core.stand_ins(id).is_empty() => {
+                    return Err(PoolError::refused(format!(
+                        "cannot remove {path}: another device is taking its place; 'coffer detach {path}' ends that"
+                    )));
+                }
+                Relation::Member(group) => *going.entry(group).or_default() += 1,
+            }
+            leaving.insert(id);
+        }
+        if leaving.is_empty() {
+            return Ok(plan);
+        }
+        if let Some(balance) = &self.balance
+            && matches!(balance.state, ScanState::Running | ScanState::Paused)
+        {
+            return Err(PoolError::refused(
+                "a balance or a removal is under way; let it end first, or cancel it with 'coffer balance cancel'",
+            ));
+        }
+        self.check_what_stays(&going)?;
+        let on_them = |chunk: &Chunk| leaving.iter().any(|&id| chunk.is_on(id));
+        let moved: u64 =
+            self.core.map.iter().filter(|chunk| on_them(chunk)).map(|chunk| self.live_in(chunk)).sum();
+        let inside: u64 = self
+            .core
+            .map
+            .iter()
+            .filter(|chunk| chunk.class == Class::Data && !chunk.closed && !on_them(chunk))
+            .map(|chunk| chunk.length() - chunk.used.min(chunk.length()))
+            .sum();
+        self.set_leaving(&leaving, true);
+        let groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
+        let outside: u64 = groups.iter().map(|&group| self.core.potential(group, Purpose::Data)).sum();
+        if moved > inside + outside {
+            return Err(PoolError::refused(format!(
+                "the other devices have room for {} bytes and {moved} are to be relocated: {} bytes are missing; add a \
+                 device, or destroy something",
+                inside + outside,
+                moved - inside - outside
+            )));
+        }
+        plan.steps.push(format!("relocate {moved} bytes to the other devices first"));
+        Ok(plan)
+    }
+
+    /// Whether what is left of the groups, of which so many devices go, can be.
+    fn check_what_stays(&self, going: &BTreeMap<GroupId, usize>) -> Result<()> {
+        let mut stays = false;
+        for group in self.core.groups.values() {
+            let rest = group.devices.len() - going.get(&group.id).copied().unwrap_or(0);
+            stays |= rest > 0 && group.kind != GroupKind::Spare;
+            if rest == 0 || !going.contains_key(&group.id) {
+                continue;
+            }
+            match group.kind {
+                GroupKind::Plain => {
+                    crate::create::check_profiles(Some(group.data), Some(group.metadata), rest)?;
+                }
+                GroupKind::Raidz(parity) if rest < usize::from(parity) + 1 => {
+                    return Err(PoolError::refused(format!(
+                        "{} needs {} devices at least, and would have {rest}",
+                        group.name(),
+                        parity + 1
+                    )));
+                }
+                GroupKind::Mirror => {
+                    return Err(PoolError::refused(format!(
+                        "one side of {0} is taken away by 'coffer detach'; 'coffer remove POOL {0}' removes all of it",
+                        group.name()
+                    )));
+                }
+                GroupKind::Raidz(_) | GroupKind::Spare => {}
+            }
+        }
+        if stays {
+            Ok(())
+        } else {
+            Err(PoolError::refused("these are all devices of the pool: 'coffer destroy' destroys it"))
+        }
+    }
+
+    /// Everything that could be was relocated: lets the devices go as soon as no importable root knows anything on them.
+    pub(super) fn let_go(&mut self, balance: &mut Balance) -> Result<()> {
+        let leaving: BTreeSet<DeviceId> = balance.spec.remove.iter().map(|&id| DeviceId(id)).collect();
+        let is_in_use =
+            |pool: &Self| pool.core.map.iter().any(|chunk| leaving.iter().any(|&id| chunk.is_on(id)));
+        for _ in 0..ROOTS_KEPT + 2 {
+            if !is_in_use(self) {
+                break;
+            }
+            self.changed = true;
+            self.commit()?;
+        }
+        if is_in_use(self) {
+            self.keep_devices(balance);
+            let errors = balance.errors;
+            let trouble = format!(
+                "{errors} extents or nodes can't be read and stay where they are; destroy what they belong to, or \
+                 replace the device instead"
+            );
+            self.end_balance(balance, ScanState::Canceled, &trouble);
+            return Ok(());
+        }
+        self.end_balance(balance, ScanState::Finished, "");
+        self.balance = Some(balance.clone());
+        self.forget_devices(&leaving)
+    }
+
+    /// The devices of a removal that was given up are like others again.
+    pub(super) fn keep_devices(&mut self, balance: &Balance) {
+        let leaving: BTreeSet<DeviceId> = balance.spec.remove.iter().map(|&id| DeviceId(id)).collect();
+        self.set_leaving(&leaving, false);
+        self.core.dirty_devices.extend(leaving);
+    }
+
+    /// Forgets devices that nothing is on, and groups that are empty without them.
+    fn forget_devices(&mut self, devices: &BTreeSet<DeviceId>) -> Result<()> {
+        if devices.is_empty() {
+            return Ok(());
+        }
+        let now = self.core.now();
+        let mut gone = Vec::new();
+        for id in devices {
+            let Some(device) = self.core.devices.remove(id) else { continue };
+            self.core.events.push(now, "remove", Some(&device.path), "removed from the pool".to_owned());
+            gone.push(device);
+        }
+        self.core.dirty_devices.extend(devices.iter().copied());
+        for group in self.core.groups.values_mut() {
+            group.devices.retain(|id| !devices.contains(id));
+        }
+        self.core.groups.retain(|_, group| !group.devices.is_empty() || group.kind == GroupKind::Spare);
+        self.core.space_changed();
+        self.write_config()?;
+        self.commit()?;
+        for device in gone {
+            if let Some(handle) = &device.handle {
+                // It belongs to the pool no more, whether or not it can be told so.
+                let _ = label::clear(&**handle);
+            }
+        }
+        Ok(())
+    }
+}

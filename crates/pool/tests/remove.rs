@@ -1,0 +1,158 @@
+//! Devices and groups leave a pool: what is on them goes to the others, and nothing notices.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use pool::report::ScanState;
+use pool::spec::{BalanceSpec, CreateSpec, GroupKind};
+use pool::{BalanceAction, Pool};
+
+const SIZE: usize = 20 << 20;
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+fn filled(spec: &CreateSpec) -> Pool {
+    let mut pool = create(spec);
+    let id = volume(&mut pool, "vol", 64 * MIB);
+    pool.write(id, 0, &noise(1, SIZE)).unwrap();
+    pool.snapshot("vol@one").unwrap();
+    pool.write(id, MIB, &noise(2, MIB as usize)).unwrap();
+    pool.flush().unwrap();
+    pool
+}
+
+fn assert_holds(pool: &mut Pool, when: &str) {
+    let mut bytes = noise(1, SIZE);
+    let id = pool.open("vol@one").unwrap();
+    assert!(read(pool, id, 0, SIZE) == bytes, "the snapshot {when}");
+    bytes[1 << 20..2 << 20].copy_from_slice(&noise(2, MIB as usize));
+    let id = pool.open("vol").unwrap();
+    assert!(read(pool, id, 0, SIZE) == bytes, "the volume {when}");
+    assert_sound(pool);
+}
+
+fn refusal(result: pool::Result<pool::report::Plan>) -> String {
+    result.unwrap_err().to_string()
+}
+
+/// Removes, and imports what is left: it must do without what is gone.
+fn removed(mut pool: Pool, disks: &Disks, which: &[&str], gone: &[usize]) -> Pool {
+    let plan = pool.plan_remove(&names(which)).unwrap();
+    assert_eq!(plan, pool.remove(&names(which)).unwrap());
+    settle(&mut pool);
+    let done = pool.balance().unwrap();
+    assert_eq!((done.state, done.errors, done.trouble), (ScanState::Finished, 0, None));
+    assert_holds(&mut pool, "after a removal");
+    for &index in gone {
+        assert!(Pool::examine(&*disks.0[index]).unwrap().is_none(), "d{index} still has a label");
+    }
+    let guid = pool.guid();
+    assert!(pool.export().is_ok());
+    let mut pool = import(guid, disks.without(gone));
+    assert_holds(&mut pool, "after an import");
+    assert!(pool.device_paths().iter().all(|device| device.is_open));
+    pool
+}
+
+#[test]
+fn a_plain_disk_leaves_and_the_profiles_stay() {
+    for profile in geometry::Profile::ALL {
+        let disks = Disks::new(&[96, 96, 112, 96, 128]);
+        let mut spec = spec(vec![disks.group(GroupKind::Plain, 0..5)]);
+        spec.data = Some(profile);
+        let mut pool = removed(filled(&spec), &disks, &["/disks/d2"], &[2]);
+        assert_eq!(pool.status().state, pool::report::State::Online);
+    }
+}
+
+#[test]
+fn a_raidz_gets_narrower_and_survives_as_much_as_before() {
+    let disks = Disks::new(&[96; 6]);
+    let pool = filled(&spec(vec![disks.group(GroupKind::Raidz(2), 0..6)]));
+    let mut pool = removed(pool, &disks, &["/disks/d1", "/disks/d4"], &[1, 4]);
+    assert_eq!(pool.status().vdevs[0].children.len(), 4);
+    let guid = pool.guid();
+    assert!(pool.export().is_ok());
+    let mut pool = import(guid, disks.without(&[0, 1, 4, 5]));
+    assert_holds(&mut pool, "with two others missing");
+}
+
+#[test]
+fn whole_groups_leave() {
+    let disks = Disks::new(&[96; 7]);
+    let groups = vec![
+        disks.group(GroupKind::Mirror, 0..2),
+        disks.group(GroupKind::Raidz(1), 2..5),
+        disks.group(GroupKind::Mirror, 5..7),
+    ];
+    let pool = removed(filled(&spec(groups)), &disks, &["raidz1-1"], &[2, 3, 4]);
+    let mut pool = removed(pool, &disks, &["mirror-0"], &[0, 1, 2, 3, 4]);
+    assert_eq!(pool.status().vdevs.len(), 1);
+    assert!(refusal(pool.remove(&names(&["mirror-2"]))).contains("coffer destroy"));
+}
+
+#[test]
+fn a_missing_device_is_removed_from_what_the_others_know() {
+    let disks = Disks::new(&[96; 5]);
+    let mut pool = filled(&spec(vec![disks.group(GroupKind::Raidz(1), 0..5)]));
+    let guid = pool.guid();
+    pool.flush().unwrap();
+    drop(pool);
+    pool = import(guid, disks.without(&[3]));
+    let name = pool.device_paths().iter().find(|device| !device.is_open).unwrap().path.clone();
+    pool.remove(&[name]).unwrap();
+    settle(&mut pool);
+    assert_eq!(pool.status().state, pool::report::State::Online);
+    assert_holds(&mut pool, "without the missing one");
+}
+
+#[test]
+fn what_does_not_fit_or_can_t_be_is_refused_and_nothing_changes() {
+    let disks = Disks::new(&[64, 64, 64, 64, 128]);
+    let mut small = filled(&spec(vec![disks.group(GroupKind::Plain, [0, 1, 4])]));
+    let id = volume(&mut small, "more", 200 * MIB);
+    small.write(id, 0, &noise(3, 130 << 20)).unwrap();
+    small.flush().unwrap();
+    let before = small.usage();
+    let lacks = refusal(small.plan_remove(&names(&["/disks/d4"])));
+    assert!(lacks.contains("bytes are missing"), "{lacks}");
+    assert_eq!(lacks, refusal(small.remove(&names(&["/disks/d4"]))));
+    assert_eq!(before, small.usage());
+    assert!(
+        refusal(small.remove(&names(&["/disks/d0", "/disks/d1", "/disks/d4"]))).contains("coffer destroy")
+    );
+    assert!(small.remove(&names(&["/disks/nothing"])).is_err());
+    let mut mirror = filled(&spec(vec![disks.group(GroupKind::Mirror, 2..4)]));
+    assert!(refusal(mirror.remove(&names(&["/disks/d2"]))).contains("coffer detach"));
+}
+
+#[test]
+fn a_removal_is_paused_goes_on_after_an_import_and_is_given_up() {
+    let disks = Disks::new(&[96; 4]);
+    let mut pool = filled(&spec(vec![disks.group(GroupKind::Plain, 0..4)]));
+    pool.remove(&names(&["/disks/d1"])).unwrap();
+    pool.tick(1 << 20).unwrap();
+    pool.balance_control(BalanceAction::Pause).unwrap();
+    assert!(refusal(pool.remove(&names(&["/disks/d2"]))).contains("under way"));
+    assert!(pool.balance_start(BalanceSpec::default()).is_err());
+    let guid = pool.guid();
+    assert!(pool.export().is_ok());
+    let mut pool = import(guid, disks.all());
+    pool.balance_control(BalanceAction::Cancel).unwrap();
+    settle(&mut pool);
+    assert_eq!(pool.device_paths().len(), 4);
+    assert_holds(&mut pool, "after it was given up");
+    // It can be used again, and removed after all.
+    let id = volume(&mut pool, "more", 300 * MIB);
+    pool.write(id, 0, &noise(3, 150 << 20)).unwrap();
+    pool.flush().unwrap();
+    pool.volume_destroy("more").unwrap();
+    settle(&mut pool);
+    pool.remove(&names(&["/disks/d1"])).unwrap();
+    settle(&mut pool);
+    assert_eq!(pool.device_paths().len(), 3);
+    assert_holds(&mut pool, "after it was removed");
+}
