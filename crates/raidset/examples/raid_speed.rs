@@ -9,7 +9,7 @@
 //! |---|---|
 //! | whole stripes | RAID 0 with as many data columns; in memory that writes the fewer bytes, so D/N is the most there can be |
 //! | parity check | reading all columns from end to end |
-//! | parity rewrite, all of it wrong | reading all columns and writing those with parity |
+//! | parity rewrite, all of it wrong | reading all columns and writing as much of them as is parity |
 //! | reconstruction | reading the columns that are needed and writing one |
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -166,12 +166,12 @@ impl Lab {
         (set, devices)
     }
 
-    /// Reads some devices from end to end side by side and writes what comes to others, as far as there are any: the writes of one turn run with the
-    /// reads of the next.
-    fn copy(&self, from: &[Arc<dyn BlockDevice>], to: &[Arc<dyn BlockDevice>]) {
+    /// Reads some devices from end to end side by side and writes `share` of each piece of others, as far as there are any: the writes of one
+    /// turn run with the reads of the next.
+    fn copy(&self, from: &[Arc<dyn BlockDevice>], to: &[Arc<dyn BlockDevice>], share: (usize, usize)) {
         const PIECE: usize = 512 << 10;
         let mut buffers = vec![vec![0; PIECE]; from.len()];
-        let mut before = vec![vec![0; PIECE]; to.len()];
+        let mut before = buffers.clone();
         for at in (0..self.column + PIECE as u64).step_by(PIECE) {
             let mut requests: Vec<_> = Vec::new();
             if at < self.column {
@@ -182,13 +182,13 @@ impl Lab {
             }
             if let Some(offset) = at.checked_sub(PIECE as u64).map(|at| at + 32_768) {
                 requests.extend(to.iter().zip(&before).map(|(device, bytes)| {
-                    let buffers = vec![std::io::IoSlice::new(bytes)];
+                    let buffers = vec![std::io::IoSlice::new(&bytes[..PIECE / share.1 * share.0])];
                     Request::new(&**device, Op::Write { offset, buffers })
                 }));
             }
             self.runner.run(&mut requests);
             drop(requests);
-            before.iter_mut().zip(&mut buffers).for_each(|(before, now)| std::mem::swap(before, now));
+            std::mem::swap(&mut before, &mut buffers);
         }
     }
 }
@@ -249,11 +249,10 @@ fn compare(lab: &Lab) {
             all,
             &mut || assert_eq!(check(&set, false), 0),
             &mut || {
-                lab.copy(&devices, &[]);
+                lab.copy(&devices, &[], (0, 1));
             },
         );
         let parities = (columns - data) as usize;
-        let targets: Vec<_> = (0..parities).map(|i| lab.open(&format!("target{i}"))).collect();
         if !level.mirrored() {
             let path = lab.dir.join(format!("{}{columns}.0", level.letter()));
             let mut turn = 0;
@@ -269,10 +268,9 @@ fn compare(lab: &Lab) {
                 all,
                 &mut spoil,
                 &mut || assert_eq!(check(&set, true), set.layout().stripes()),
-                &mut || lab.copy(&devices, &targets),
+                &mut || lab.copy(&devices, &devices, (parities, columns as usize)),
             );
         }
-        drop(targets);
         let mut turn = 0;
         row(
             &format!("{level} of {columns}, reconstruction"),
@@ -286,7 +284,7 @@ fn compare(lab: &Lab) {
                     set.rebuild_step(1000).unwrap();
                 }
             },
-            &mut || lab.copy(&devices[..data as usize], &[lab.open("target0")]),
+            &mut || lab.copy(&devices[..data as usize], &[lab.open("target")], (1, 1)),
         );
     }
 }

@@ -18,7 +18,9 @@ const PART_BYTES: usize = 1 << 20;
 const JOB_BYTES: usize = 8 << 20;
 /// Stripes that a job locks at once.
 const JOB_STRIPES: usize = 128;
-/// Most workers of a job: while one waits for disks or computes, others go on.
+/// Workers of a job for each processor: while one waits for disks or computes, others go on.
+const WORKERS: usize = 2;
+/// Most workers of a job.
 const WORKERS_MAX: usize = 4;
 
 impl RaidSet {
@@ -74,7 +76,9 @@ impl RaidSet {
             self.keep_memory(memory);
             results
         };
-        let workers = self.runner.parallelism().min(WORKERS_MAX).min(parts.len());
+        let processors = self.runner.parallelism();
+        let workers = if processors > 1 { processors * WORKERS } else { 1 };
+        let workers = workers.min(WORKERS_MAX).min(parts.len());
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..workers).map(|_| scope.spawn(worker)).collect();
             let mut results = worker();
