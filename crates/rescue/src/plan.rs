@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use device::{BlockDevice, RangeSet};
@@ -11,7 +11,9 @@ use geometry::md::{Geometry, MdError, Rotation5, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
 
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
-use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, bitmaps, infer, raid6, score};
+use crate::{
+    ArrayDevice, Image, Logs, RescueError, Scan, Section, Source, bitmaps, infer, raid6, replay, score,
+};
 
 /// Candidates, best first. As a file it is JSON that people can edit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ pub struct Candidate {
     /// The other geometry, if a reshape was interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reshape: Option<Reshaping>,
+    /// What it had written down and not yet carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Logs>,
 }
 
 /// A member in its slot.
@@ -251,6 +256,7 @@ fn alone(left: &[&Image], candidates: &[Candidate]) -> Vec<Candidate> {
             slots: vec![Some(image.slot(0, size / 512 * 512))],
             left_out: Vec::new(),
             reshape: None,
+            logs: None,
         };
         let scored = score::scored(candidate, false, left);
         (scored.score > infer::TIED).then_some(scored)
@@ -289,6 +295,9 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         for (image, superblock) in ordered.iter().filter(|(_, superblock)| fresh(superblock) != stale) {
             let (path, name) = (&images[*image].path, images[*image].name());
             let mut leave = |reason: String| left_out.push(LeftOut { path: path.clone(), reason });
+            if superblock.role == Role::Journal && !stale {
+                continue;
+            }
             let Some(role) = slot_of(superblock, newest, stale) else {
                 leave("it has no slot: a spare, a journal, or thrown out".to_owned());
                 continue;
@@ -347,6 +356,8 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
     if newest.unknown_features != 0 {
         reasons.push(format!("unknown feature bits {:#x} are ignored", newest.unknown_features));
     }
+    let (logs, told) = replay::noted(images, group, newest, &slots);
+    reasons.extend(told);
     Candidate {
         array: newest.name.clone().unwrap_or_else(|| uuid_text(newest.array_uuid)),
         score: 0,
@@ -358,6 +369,7 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         slots,
         left_out,
         reshape,
+        logs,
     }
 }
 
@@ -413,16 +425,23 @@ impl Plan {
 }
 
 impl Candidate {
+    /// All paths in it, maps of bad sectors included.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let slots = self.slots.iter_mut().flatten().flat_map(|slot| {
+            let bitmap = slot.clean_by.as_mut().map(|bitmap| &mut bitmap.path);
+            std::iter::once(&mut slot.path).chain(&mut slot.map).chain(bitmap)
+        });
+        let journal = self.logs.as_mut().and_then(|logs| logs.journal.as_mut());
+        let journal = journal.into_iter().flat_map(|at| std::iter::once(&mut at.path).chain(&mut at.map));
+        slots.chain(journal).chain(self.left_out.iter_mut().map(|left| &mut left.path))
+    }
+
     /// The array, read-only.
     ///
     /// # Errors
     /// A member can't be opened, or there is no such geometry.
     pub fn open(&self) -> Result<ArrayDevice, RescueError> {
-        let open = |slot: &Slot| Image::open_with(&slot.path, slot.map.as_deref()).map(|image| image.device);
-        let devices = self.slots.iter().map(|slot| slot.as_ref().map(open).transpose());
-        let devices = devices.collect::<Result<Vec<_>, _>>()?;
-        self.check(&devices)?;
-        self.assemble(&devices)
+        self.open_by(|path, map| Image::open_with(path, map).map(|image| image.device))
     }
 
     /// The array over images that are open already; those that are not are opened.
@@ -430,14 +449,23 @@ impl Candidate {
     /// # Errors
     /// As [`Candidate::open`].
     pub(crate) fn open_among(&self, images: &[&Image]) -> Result<ArrayDevice, RescueError> {
-        let open = |slot: &Slot| match images.iter().find(|image| image.path == slot.path) {
+        self.open_by(|path, map| match images.iter().find(|image| image.path == path) {
             Some(image) => Ok(Arc::clone(&image.disk)),
-            None => Image::open_with(&slot.path, slot.map.as_deref()).map(|image| image.device),
-        };
-        let devices = self.slots.iter().map(|slot| slot.as_ref().map(open).transpose());
+            None => Image::open_with(path, map).map(|image| image.device),
+        })
+    }
+
+    fn open_by(
+        &self,
+        open: impl Fn(&Path, Option<&Path>) -> Result<Arc<dyn BlockDevice>, RescueError>,
+    ) -> Result<ArrayDevice, RescueError> {
+        let slot = |slot: &Slot| open(&slot.path, slot.map.as_deref());
+        let devices = self.slots.iter().map(|own| own.as_ref().map(slot).transpose());
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
+        let journal = self.logs.as_ref().and_then(|logs| logs.journal.as_ref());
+        let journal = journal.map(|at| open(&at.path, at.map.as_deref())).transpose()?;
         self.check(&devices)?;
-        self.assemble(&devices)
+        self.assemble_with(&devices, journal.as_ref())
     }
 
     /// What a person may have got wrong who edited the plan.
@@ -473,10 +501,25 @@ impl Candidate {
     /// # Errors
     /// There is no such geometry.
     pub fn assemble(&self, devices: &[Option<Arc<dyn BlockDevice>>]) -> Result<ArrayDevice, RescueError> {
+        self.assemble_with(devices, None)
+    }
+
+    /// As [`Candidate::assemble`], with the disk of its journal.
+    fn assemble_with(
+        &self,
+        devices: &[Option<Arc<dyn BlockDevice>>],
+        journal: Option<&Arc<dyn BlockDevice>>,
+    ) -> Result<ArrayDevice, RescueError> {
         let Some(reshape) = &self.reshape else {
-            let section =
+            let Section { geometry, sources } =
                 self.section(devices, self.slots.len(), self.level, self.layout, self.chunk, false)?;
-            return Ok(ArrayDevice::new(&self.array, section));
+            let Some(logs) = &self.logs else {
+                return Ok(ArrayDevice::new(&self.array, Section { geometry, sources }));
+            };
+            let mut replayed = replay::replay(logs, &geometry, &sources, journal);
+            let told = std::mem::take(&mut replayed.told);
+            let sources = replayed.over(sources);
+            return Ok(ArrayDevice::new(&self.array, Section { geometry, sources }).with_notes(told));
         };
         let old = self.section(devices, reshape.old_disks, self.level, self.layout, self.chunk, false)?;
         let new =
@@ -536,7 +579,8 @@ impl Candidate {
             let mut doubtful = RangeSet::new();
             slot.doubtful.iter().for_each(|(at, length)| doubtful.insert(*at..at.saturating_add(*length)));
             let doubtful = (!slot.doubtful.is_empty()).then(|| Arc::new(doubtful));
-            Some(Source { device, start, valid: slot.valid.unwrap_or(u64::MAX), clean, doubtful })
+            let valid = slot.valid.unwrap_or(u64::MAX);
+            Some(Source { device, start, valid, clean, doubtful, ahead: None })
         };
         Ok(Section { geometry, sources: (0..disks).map(source).collect() })
     }

@@ -371,8 +371,8 @@ fn notes(superblock: &Superblock) -> Vec<String> {
     let end = superblock.recovered.unwrap_or(0);
     note(superblock.recovered.is_some(), format!("only its first {end} bytes were rebuilt"));
     note(superblock.replacement, "it was to replace another member".to_owned());
-    note(superblock.role == Role::Journal, "it is the journal, which is not replayed here".to_owned());
-    note(superblock.ppl.is_some(), "it has a partial parity log, which is not replayed here".to_owned());
+    note(superblock.role == Role::Journal, "it is the journal".to_owned());
+    note(superblock.ppl.is_some(), "it has a partial parity log".to_owned());
     note(superblock.bad_block_log.is_some(), "its bad-block log is not empty".to_owned());
     note(superblock.bitmap.is_some(), "it has a write-intent bitmap".to_owned());
     note(!superblock.clean, "it was not shut down cleanly".to_owned());

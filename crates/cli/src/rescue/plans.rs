@@ -89,14 +89,7 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
             *path = absolute;
         }
     };
-    for candidate in &mut plan.candidates {
-        for slot in candidate.slots.iter_mut().flatten() {
-            whole(&mut slot.path);
-            slot.map.iter_mut().for_each(whole);
-            slot.clean_by.iter_mut().for_each(|bitmap| whole(&mut bitmap.path));
-        }
-        candidate.left_out.iter_mut().for_each(|left| whole(&mut left.path));
-    }
+    plan.candidates.iter_mut().flat_map(rescue::Candidate::paths_mut).for_each(whole);
     if args.check {
         checkers::rank(&mut plan)?;
     }

@@ -213,6 +213,7 @@ fn a_raid_0_that_was_being_grown() {
             position,
             backwards: false,
         }),
+        logs: None,
     };
     let array = candidate.open().unwrap();
     let mut bytes = vec![0; array.size().unwrap() as usize];
