@@ -59,6 +59,15 @@ pub struct Section {
     pub sources: Vec<Option<Source>>,
 }
 
+/// A run of an array that is somewhere else.
+#[derive(Clone, Debug)]
+pub(crate) struct SetAside {
+    pub(crate) run: Range<u64>,
+    pub(crate) device: Arc<dyn BlockDevice>,
+    /// Where its first byte is on the device.
+    pub(crate) from: u64,
+}
+
 /// An array put together from what is left of its members. Nothing is ever written to them.
 #[derive(Debug)]
 pub struct ArrayDevice {
@@ -67,6 +76,8 @@ pub struct ArrayDevice {
     section: Section,
     /// The geometry of an unfinished reshape: the array addresses that have it already.
     reshaped: Option<(Range<u64>, Section)>,
+    /// What was set aside of it while its rows changed places.
+    set_aside: Vec<SetAside>,
     /// Rows that were read as a whole.
     rows: WholeRows,
     /// What was done to put it together that is worth telling.
@@ -82,6 +93,7 @@ impl ArrayDevice {
             size,
             section,
             reshaped: None,
+            set_aside: Vec::new(),
             rows: WholeRows::default(),
             notes: Vec::new(),
         }
@@ -96,9 +108,15 @@ impl ArrayDevice {
             size,
             section: old,
             reshaped: Some((done, new)),
+            set_aside: Vec::new(),
             rows: WholeRows::default(),
             notes: Vec::new(),
         }
+    }
+
+    /// The same with runs that are somewhere else.
+    pub(crate) fn with_set_aside(self, set_aside: Vec<SetAside>) -> Self {
+        Self { set_aside, ..self }
     }
 
     /// The same with something to tell.
@@ -135,7 +153,15 @@ impl ArrayDevice {
         let mut done = 0;
         while done < buffer.len() {
             let address = offset + done as u64;
-            let (section, most) = self.section_at(address);
+            let (section, mut most) = self.section_at(address);
+            if let Some((aside, left)) = self.aside_at(address, &mut most) {
+                let step = left.min(length - done as u64) as usize;
+                let from = aside.from + (address - aside.run.start);
+                if aside.device.read(from, &mut buffer[done..done + step]).is_ok() {
+                    done += step;
+                    continue;
+                }
+            }
             let Some((place, run)) = section.geometry.locate(address) else {
                 // Sizes were compared above, so this is beyond the smaller geometry: nothing is there.
                 lose(&mut lost, address..offset + length);
@@ -206,6 +232,19 @@ impl ArrayDevice {
             }
         }
         (right, wrong)
+    }
+
+    /// What was set aside at an address, and how many bytes of it follow; otherwise `most` is kept short of the next such run.
+    fn aside_at(&self, address: u64, most: &mut u64) -> Option<(&SetAside, u64)> {
+        for aside in &self.set_aside {
+            if aside.run.contains(&address) {
+                return Some((aside, aside.run.end - address));
+            }
+            if let Some(before) = aside.run.start.checked_sub(address) {
+                *most = before.min(*most);
+            }
+        }
+        None
     }
 
     /// The geometry that holds at an address, and for how many bytes.

@@ -42,7 +42,7 @@ pub use firmware::FirmwareSet;
 pub use image::Image;
 pub use imaging::{ImageProgress, image_disk};
 pub use needed::needed;
-pub use plan::{BitmapAt, Candidate, LeftOut, Plan, Reshaping, Slot, plan};
+pub use plan::{Backup, BitmapAt, Candidate, LeftOut, Plan, Reshaping, Slot, plan};
 pub use render::{render_plan, render_scan};
 pub use replay::{JournalAt, Logs};
 pub use salvage::read_around_losses;

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use device::{BlockDevice, RangeSet};
-use formats::md::{Role, Superblock};
+use formats::md::{ReshapeBackup, Role, Superblock};
 use geometry::md::{Geometry, MdError, Rotation5, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
 
+use crate::array::SetAside;
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
 use crate::{
     ArrayDevice, Image, Logs, RescueError, Scan, Section, Source, bitmaps, infer, raid6, replay, score,
@@ -121,6 +122,19 @@ pub struct Reshaping {
     pub position: u64,
     /// Whether the addresses from `position` on, instead of those before it, have the new geometry.
     pub backwards: bool,
+    /// What was set aside of the array's contents before their rows were moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+}
+
+/// A reshape's backup file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// The file, or a disk that has such a backup.
+    pub path: PathBuf,
+    /// What it has: first byte in the file, first byte in the array, length.
+    pub runs: Vec<(u64, u64, u64)>,
 }
 
 /// No more events than this are counted by creating an array without starting it.
@@ -276,6 +290,7 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         new_disks: newest.raid_disks as usize,
         position: reshape.position,
         backwards: reshape.backwards,
+        backup: backup(images, newest, &mut reasons),
     });
     let disks = reshape.as_ref().map_or(newest.raid_disks as usize, |r| r.old_disks.max(r.new_disks));
     let disks = disks.min(geometry::md::MAX_MEMBERS);
@@ -373,6 +388,35 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
     }
 }
 
+/// The backup of this array's reshape among the images.
+fn backup(images: &[&Image], newest: &Superblock, reasons: &mut Vec<String>) -> Option<Backup> {
+    // As far apart as mdadm lets them be, seconds.
+    const BEFORE: u64 = 2 * 60 * 60;
+    const AFTER: u64 = 10 * 60;
+    // Version 0.90 has words in the byte order of the machine.
+    let mut other = newest.array_uuid;
+    other.chunks_exact_mut(4).for_each(<[u8]>::reverse);
+    let own = |backup: &ReshapeBackup| backup.uuid == newest.array_uuid || backup.uuid == other;
+    let found = images.iter().find_map(|image| Some((image, image.backup().filter(own)?)));
+    let Some((image, found)) = found else {
+        reasons.push(
+            "no backup file of its reshape is among the files: if it had one (mdadm --backup-file), give it as well; without              it a few MiB where it was interrupted may be torn"
+                .to_owned(),
+        );
+        return None;
+    };
+    if newest.updated > found.written.saturating_add(BEFORE)
+        || newest.updated.saturating_add(AFTER) < found.written
+    {
+        reasons.push(format!("{} is of another time than its superblocks and not used", image.name()));
+        return None;
+    }
+    let bytes: u64 = found.runs.iter().map(|run| run.length).sum();
+    reasons.push(format!("{} has {bytes} bytes of it from before they were moved", image.name()));
+    let runs = found.runs.iter().map(|run| (run.from, run.to, run.length)).collect();
+    Some(Backup { path: image.path.clone(), runs })
+}
+
 /// The slot of a member: what the newest superblock says of it, except of those that it has given up.
 fn slot_of(superblock: &Superblock, newest: &Superblock, stale: bool) -> Option<usize> {
     let told = newest.roles.get(superblock.number as usize).copied().filter(|_| !stale);
@@ -433,6 +477,8 @@ impl Candidate {
         });
         let journal = self.logs.as_mut().and_then(|logs| logs.journal.as_mut());
         let journal = journal.into_iter().flat_map(|at| std::iter::once(&mut at.path).chain(&mut at.map));
+        let backup = self.reshape.as_mut().and_then(|reshape| reshape.backup.as_mut());
+        let journal = journal.chain(backup.into_iter().map(|backup| &mut backup.path));
         slots.chain(journal).chain(self.left_out.iter_mut().map(|left| &mut left.path))
     }
 
@@ -462,10 +508,8 @@ impl Candidate {
         let slot = |slot: &Slot| open(&slot.path, slot.map.as_deref());
         let devices = self.slots.iter().map(|own| own.as_ref().map(slot).transpose());
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
-        let journal = self.logs.as_ref().and_then(|logs| logs.journal.as_ref());
-        let journal = journal.map(|at| open(&at.path, at.map.as_deref())).transpose()?;
         self.check(&devices)?;
-        self.assemble_with(&devices, journal.as_ref())
+        self.assemble_with(&devices, open)
     }
 
     /// What a person may have got wrong who edited the plan.
@@ -501,14 +545,17 @@ impl Candidate {
     /// # Errors
     /// There is no such geometry.
     pub fn assemble(&self, devices: &[Option<Arc<dyn BlockDevice>>]) -> Result<ArrayDevice, RescueError> {
-        self.assemble_with(devices, None)
+        let bare = Self { logs: None, reshape: self.reshape.clone(), ..self.clone() };
+        let bare =
+            Self { reshape: bare.reshape.map(|reshape| Reshaping { backup: None, ..reshape }), ..bare };
+        bare.assemble_with(devices, |path, map| Image::open_with(path, map).map(|image| image.device))
     }
 
-    /// As [`Candidate::assemble`], with the disk of its journal.
+    /// As [`Candidate::assemble`], with its journal and the backup of its reshape.
     fn assemble_with(
         &self,
         devices: &[Option<Arc<dyn BlockDevice>>],
-        journal: Option<&Arc<dyn BlockDevice>>,
+        open: impl Fn(&Path, Option<&Path>) -> Result<Arc<dyn BlockDevice>, RescueError>,
     ) -> Result<ArrayDevice, RescueError> {
         let Some(reshape) = &self.reshape else {
             let Section { geometry, sources } =
@@ -516,7 +563,8 @@ impl Candidate {
             let Some(logs) = &self.logs else {
                 return Ok(ArrayDevice::new(&self.array, Section { geometry, sources }));
             };
-            let mut replayed = replay::replay(logs, &geometry, &sources, journal);
+            let journal = logs.journal.as_ref().map(|at| open(&at.path, at.map.as_deref())).transpose()?;
+            let mut replayed = replay::replay(logs, &geometry, &sources, journal.as_ref());
             let told = std::mem::take(&mut replayed.told);
             let sources = replayed.over(sources);
             return Ok(ArrayDevice::new(&self.array, Section { geometry, sources }).with_notes(told));
@@ -526,7 +574,15 @@ impl Candidate {
             self.section(devices, reshape.new_disks, reshape.level, reshape.layout, reshape.chunk, true)?;
         let done: Range<u64> =
             if reshape.backwards { reshape.position..u64::MAX } else { 0..reshape.position };
-        Ok(ArrayDevice::reshaping(&self.array, old, new, done))
+        let set_aside = |backup: &Backup| -> Result<Vec<SetAside>, RescueError> {
+            let device = open(&backup.path, None)?;
+            let runs = backup.runs.iter().map(|(from, to, length)| (*from, *to..to.saturating_add(*length)));
+            // Where the new rows are in place already, what was set aside before is old.
+            let needed = runs.filter(|(_, run)| !(done.contains(&run.start) && run.end <= done.end));
+            Ok(needed.map(|(from, run)| SetAside { run, device: Arc::clone(&device), from }).collect())
+        };
+        let set_aside = reshape.backup.as_ref().map(set_aside).transpose()?.unwrap_or_default();
+        Ok(ArrayDevice::reshaping(&self.array, old, new, done).with_set_aside(set_aside))
     }
 
     fn section(

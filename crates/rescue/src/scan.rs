@@ -213,6 +213,11 @@ fn look(
     let (holds, problems) = recognise(&*image.device, summary.bad == 0);
     summary.holds = holds;
     summary.problems.extend(problems);
+    if image.backup().is_some() {
+        summary.holds.push("what mdadm --grow set aside (a backup file)".to_owned());
+        units[0].bare = false;
+        return (summary, units, Vec::new());
+    }
     let (own, problems) = superblocks_of(&*image.device, size);
     summary.problems.extend(problems);
     let mut superblocks: Vec<(usize, Superblock)> =
