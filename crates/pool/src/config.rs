@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use device::BlockDevice;
 use serde::{Deserialize, Serialize};
 
-use crate::core::{Relation, StandIn};
+use crate::core::Relation;
 use crate::error::{PoolError, Result};
 use crate::label::{self, CONFIG_BYTES_MAX, Label};
 use crate::pool::Pool;
@@ -228,7 +228,7 @@ impl Pool {
             let spare = stand_ins.iter().any(|other| {
                 core.devices
                     .get(other)
-                    .is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Spare)))
+                    .is_some_and(|d| matches!(d.relation, Relation::For(_, how) if how.is_spare()))
             });
             let name = if spare { "spare" } else { "replacing" };
             let children = std::iter::once(id).chain(stand_ins).map(leaf).collect();

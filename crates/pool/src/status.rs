@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use tree::Key;
 
 use crate::chunk::Class;
-use crate::core::{Device, Relation, StandIn};
+use crate::core::{Device, Relation};
 use crate::dataset::DEAD_EXTENT;
 use crate::error::{PoolError, Result};
 use crate::pointer::BlockPtr;
@@ -57,7 +57,7 @@ impl Pool {
         let (mut spares, mut replacements) = (Vec::new(), Vec::new());
         for other in stand_ins.iter().filter_map(|id| self.core.devices.get(id)) {
             match other.relation {
-                Relation::For(_, StandIn::Spare) => spares.push(self.device_line(other)),
+                Relation::For(_, how) if how.is_spare() => spares.push(self.device_line(other)),
                 _ => replacements.push(self.device_line(other)),
             }
         }
