@@ -106,7 +106,11 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
             ("readonly", other) => {
                 return Err(Failure::usage(format!("readonly is on or off, not '{other}'")));
             }
-            _ => settings.push(setting),
+            (property, value) => {
+                // Said before anything is imported, and perhaps gone back to.
+                Pool::check_setting(property, value)?;
+                settings.push(setting);
+            }
         }
     }
     if options.read_only && !settings.is_empty() {
