@@ -31,7 +31,9 @@ impl Pool {
         } else if !self.is_fresh(device.id) && device.usable() {
             Some("(resilvering)".to_owned())
         } else if device.faulted {
-            Some("too many errors".to_owned())
+            let size = device.handle.as_ref().and_then(|handle| handle.size().ok());
+            let cut = size.is_some_and(|size| size < device.size);
+            Some(if cut { "shorter than it was" } else { "too many errors" }.to_owned())
         } else {
             None
         };
