@@ -263,12 +263,25 @@ impl State {
     /// It can't.
     pub(crate) fn prepare(&self) -> Outcome {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        made.and_then(|()| tempfile::tempfile_in(&self.dir).map(drop)).map_err(|error| {
-            Failure::refused(format!(
-                "cannot write to {}, where pools are remembered: {error}; name another folder in $COFFER_STATE_DIR",
-                self.dir.display()
-            ))
-        })
+        made.and_then(|()| tempfile::tempfile_in(&self.dir).map(drop))
+            .map_err(|error| self.unwritable(&error))
+    }
+
+    /// That [`Self::prepare`] would succeed; leaves nothing behind.
+    ///
+    /// # Errors
+    /// It would not.
+    pub(crate) fn could_prepare(&self) -> Outcome {
+        let whole = std::path::absolute(&self.dir).map_err(|error| self.unwritable(&error))?;
+        let there = whole.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        tempfile::tempfile_in(there).map(drop).map_err(|error| self.unwritable(&error))
+    }
+
+    fn unwritable(&self, error: &io::Error) -> Failure {
+        Failure::refused(format!(
+            "cannot write to {}, where pools are remembered: {error}; name another folder in $COFFER_STATE_DIR",
+            self.dir.display()
+        ))
     }
 
     /// Takes the right to hold a pool; `Err(pid)` if a process has it (0 when it is not known which).
@@ -449,7 +462,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();
-        let error = State::at(file.join("state")).prepare().unwrap_err().to_string();
-        assert!(error.contains("COFFER_STATE_DIR"), "{error}");
+        for inside in ["state", "more/state"] {
+            let state = State::at(file.join(inside));
+            for error in [state.could_prepare(), state.prepare()].map(Result::unwrap_err) {
+                assert!(error.to_string().contains("COFFER_STATE_DIR"), "{error}");
+            }
+        }
+        let state = State::at(dir.path().join("new/state"));
+        state.could_prepare().unwrap();
+        assert!(!dir.path().join("new").exists());
     }
 }
