@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Outcome};
+use crate::host;
 
 /// Where state is kept unless `$COFFER_STATE_DIR` says otherwise.
 const DEFAULT_DIR: &str = "/var/lib/cofferdam";
@@ -166,6 +167,32 @@ impl State {
             self.finish_destroying(&record)?;
         }
         Ok(records.into_iter().filter(|record| !record.exported).collect())
+    }
+
+    /// Destroys a pool that can't be opened: the labels of its devices that are there go, and it is forgotten.
+    ///
+    /// # Errors
+    /// Somebody holds it, another host used it last, or a device that is there can't be written.
+    pub(crate) fn destroy_unopened(&self, name: &str) -> Outcome {
+        let mut record = self.find(name)?;
+        let here = host::host().id;
+        for path in &record.devices {
+            let Ok(device) = FileDevice::open(path, Access::ReadOnly) else { continue };
+            let label = Pool::examine(&device).ok().flatten();
+            if let Some(label) = label.filter(|label| label.pool_guid == record.guid)
+                && label.host_id != here
+                && !label.exported
+            {
+                return Err(Failure::refused(format!(
+                    "{} was last used by host '{}' in pool '{name}': 'coffer export' forgets the pool here and leaves it to that host",
+                    path.display(),
+                    label.host_name
+                )));
+            }
+        }
+        record.destroyed = true;
+        self.save(&record)?;
+        self.finish_destroying(&record)
     }
 
     /// Ends what a process began that was killed while it destroyed a pool.
