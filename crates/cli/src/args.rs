@@ -277,7 +277,7 @@ pub(crate) struct Import {
 /// `destroy`.
 #[derive(Args, Debug)]
 pub(crate) struct Destroy {
-    /// Destroy a pool although it is being served
+    /// Destroy a pool although it is being served, or although it can't be opened
     #[arg(short)]
     pub(crate) force: bool,
     /// What to destroy

@@ -90,11 +90,13 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         }
         Request::Flush => pool.flush().map(done)?,
         Request::Add { vdevs, force, dry_run } => {
-            let groups = open::new_groups(
-                &vdevs::parse(vdevs).map_err(|error| Failure::refused(error.to_string()))?,
-                *force,
-                state,
-            )?;
+            let groups = vdevs::parse(vdevs).map_err(|error| Failure::refused(error.to_string()))?;
+            for word in groups.iter().flat_map(|group| &group.devices) {
+                if let Some(known) = own(pool, word) {
+                    return Err(already_part(pool, &known.path));
+                }
+            }
+            let groups = open::new_groups(&groups, *force, state)?;
             let plan = if *dry_run { pool.plan_add(&groups, *force) } else { pool.add(&groups, *force) };
             Reply::Plan(plan?)
         }
@@ -179,16 +181,23 @@ fn known(pool: &Pool, word: &str) -> Option<DevicePath> {
 /// Refuses a device that the pool has open already, unless it is a spare of it: opening it once more would only tell
 /// that this very process holds it.
 fn refuse_own(pool: &mut Pool, word: &str) -> Outcome {
-    let same = |known: &DevicePath| {
-        let id = device::identity(Path::new(word));
-        known.is_open && id.is_ok() && id == device::identity(Path::new(&known.path))
-    };
-    match pool.device_paths().into_iter().find(same) {
-        Some(known) if spare_named(pool, &known.path).is_none() => {
-            Err(Failure::refused(format!("{word} is part of pool '{}' already", pool.name())))
-        }
+    match own(pool, word) {
+        Some(known) if spare_named(pool, &known.path).is_none() => Err(already_part(pool, word)),
         _ => Ok(()),
     }
+}
+
+/// The device that the pool has open and that a word for a new one leads to.
+fn own(pool: &Pool, word: &str) -> Option<DevicePath> {
+    let id = open::resolve(word).ok().and_then(|path| device::identity(&path).ok())?;
+    let same = |known: &DevicePath| {
+        known.is_open && device::identity(Path::new(&known.path)).is_ok_and(|own| own == id)
+    };
+    pool.device_paths().into_iter().find(same)
+}
+
+fn already_part(pool: &Pool, name: &str) -> Failure {
+    Failure::refused(format!("{name} is part of pool '{}' already", pool.name()))
 }
 
 /// Where a device of the pool is, or was.

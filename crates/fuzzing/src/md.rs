@@ -1,7 +1,7 @@
 //! What Linux md keeps on its members.
 
 use formats::MdVersion;
-use formats::md::{Bitmap, BitmapHeader, JournalBlock, PplHeader, RawSuperblock, bad_blocks};
+use formats::md::{Bitmap, BitmapHeader, JournalBlock, PplHeader, RawSuperblock, ReshapeBackup, bad_blocks};
 
 /// All of md's structures; the first bytes say how large the member claims to be.
 #[allow(clippy::missing_panics_doc, reason = "a panic is how a failure is told")]
@@ -22,7 +22,7 @@ pub fn run(data: &[u8]) {
             }
         }
     }
-    match kind % 4 {
+    match kind % 5 {
         0 => {
             if let Ok(Some(header)) = BitmapHeader::parse(data, "fuzzed", 0) {
                 let length = header.bits_length();
@@ -35,7 +35,8 @@ pub fn run(data: &[u8]) {
             }
         }
         1 => drop(bad_blocks(data, shift)),
-        2 => drop(PplHeader::parse(data, &[7; 16], "fuzzed", 0)),
+        2 => drop(ReshapeBackup::parse(data, "fuzzed", 0)),
+        3 => drop(PplHeader::parse(data, &[7; 16], "fuzzed", 0)),
         _ => drop(JournalBlock::parse(data, &[7; 16], "fuzzed", 0)),
     }
 }

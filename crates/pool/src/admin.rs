@@ -437,7 +437,7 @@ impl Pool {
         self.commit()?;
         self.add_stand_in(id, spare_id)?;
         if let Some(device) = self.core.devices.get_mut(&spare_id) {
-            device.relation = Relation::For(id, StandIn::Spare);
+            device.relation = Relation::For(id, StandIn::Called);
         }
         self.core.dirty_devices.insert(spare_id);
         self.write_config()?;

@@ -477,4 +477,6 @@ pub struct FoundPool {
     pub foreign_host: Option<String>,
     /// The configuration as the labels tell it.
     pub vdevs: Vec<VdevReport>,
+    /// Its spares.
+    pub spares: Vec<SpareReport>,
 }

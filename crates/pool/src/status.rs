@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use tree::Key;
 
 use crate::chunk::Class;
-use crate::core::{Device, Relation, StandIn};
+use crate::core::{Device, Relation};
 use crate::dataset::DEAD_EXTENT;
 use crate::error::{PoolError, Result};
 use crate::pointer::BlockPtr;
@@ -31,7 +31,9 @@ impl Pool {
         } else if !self.is_fresh(device.id) && device.usable() {
             Some("(resilvering)".to_owned())
         } else if device.faulted {
-            Some("too many errors".to_owned())
+            let size = device.handle.as_ref().and_then(|handle| handle.size().ok());
+            let cut = size.is_some_and(|size| size < device.size);
+            Some(if cut { "shorter than it was" } else { "too many errors" }.to_owned())
         } else {
             None
         };
@@ -57,7 +59,7 @@ impl Pool {
         let (mut spares, mut replacements) = (Vec::new(), Vec::new());
         for other in stand_ins.iter().filter_map(|id| self.core.devices.get(id)) {
             match other.relation {
-                Relation::For(_, StandIn::Spare) => spares.push(self.device_line(other)),
+                Relation::For(_, how) if how.is_spare() => spares.push(self.device_line(other)),
                 _ => replacements.push(self.device_line(other)),
             }
         }

@@ -3,7 +3,7 @@
 //! Two ways lead to a set: [`group`] finds sets among everything that has a label (autoconfiguration), [`check`] judges
 //! the components that a configuration file names. Both follow RAIDframe; nothing in here does I/O.
 
-use crate::extension::Extension;
+use crate::extension::{Extension, Role};
 use crate::label::{Label, PROTECTED_SECTORS, Version};
 use crate::layout::{Layout, Level};
 
@@ -16,6 +16,19 @@ pub struct Candidate {
     pub label: Label,
     /// Its size, sectors.
     pub sectors: u64,
+}
+
+impl Candidate {
+    /// A device with a label; none if its extension area tells that it is a spare since: a power cut between the last label of a copyback
+    /// and the release of the spare leaves a label on it which says that it is the column.
+    pub fn of(name: String, label: Label, sectors: u64, extension: Option<&Extension>) -> Option<Self> {
+        let released = extension.is_some_and(|own| {
+            matches!(own.role, Role::Spare(_))
+                && own.serial_number == label.serial_number
+                && own.mod_counter.wrapping_sub(label.mod_counter) >= 0
+        });
+        (!released).then_some(Self { name, label, sectors })
+    }
 }
 
 /// What a column of a found set is made of.

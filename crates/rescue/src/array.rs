@@ -8,6 +8,7 @@ use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation, R
 use formats::md::Bitmap;
 use geometry::md::{Geometry, Holds, Place, Row, Shape, Spot};
 
+use crate::replay::Patched;
 use crate::whole_rows::WholeRows;
 
 /// The unit in which members are readable or not, bytes.
@@ -27,12 +28,14 @@ pub struct Source {
     pub clean: Option<Arc<Bitmap>>,
     /// What its bad-block log lists, bytes on the device: read only where nothing else helps.
     pub doubtful: Option<Arc<RangeSet>>,
+    /// The member with newer data of a journal over it, to which parity does not belong yet.
+    pub(crate) ahead: Option<Arc<Patched>>,
 }
 
 impl Source {
     /// A member all of which is to be believed, with its data from `start` on.
     pub fn whole(device: Arc<dyn BlockDevice>, start: u64) -> Self {
-        Self { device, start, valid: u64::MAX, clean: None, doubtful: None }
+        Self { device, start, valid: u64::MAX, clean: None, doubtful: None, ahead: None }
     }
 }
 
@@ -56,6 +59,15 @@ pub struct Section {
     pub sources: Vec<Option<Source>>,
 }
 
+/// A run of an array that is somewhere else.
+#[derive(Clone, Debug)]
+pub(crate) struct SetAside {
+    pub(crate) run: Range<u64>,
+    pub(crate) device: Arc<dyn BlockDevice>,
+    /// Where its first byte is on the device.
+    pub(crate) from: u64,
+}
+
 /// An array put together from what is left of its members. Nothing is ever written to them.
 #[derive(Debug)]
 pub struct ArrayDevice {
@@ -64,22 +76,57 @@ pub struct ArrayDevice {
     section: Section,
     /// The geometry of an unfinished reshape: the array addresses that have it already.
     reshaped: Option<(Range<u64>, Section)>,
+    /// What was set aside of it while its rows changed places.
+    set_aside: Vec<SetAside>,
     /// Rows that were read as a whole.
     rows: WholeRows,
+    /// What was done to put it together that is worth telling.
+    notes: Vec<String>,
 }
 
 impl ArrayDevice {
     /// The array with one geometry.
     pub fn new(name: impl Into<String>, section: Section) -> Self {
         let size = section.geometry.size();
-        Self { info: info(name), size, section, reshaped: None, rows: WholeRows::default() }
+        Self {
+            info: info(name),
+            size,
+            section,
+            reshaped: None,
+            set_aside: Vec::new(),
+            rows: WholeRows::default(),
+            notes: Vec::new(),
+        }
     }
 
     /// An array whose reshape was interrupted: the addresses in `done` have the geometry of `new`, all others
     /// that of `old`.
     pub fn reshaping(name: impl Into<String>, old: Section, new: Section, done: Range<u64>) -> Self {
         let size = old.geometry.size().min(new.geometry.size());
-        Self { info: info(name), size, section: old, reshaped: Some((done, new)), rows: WholeRows::default() }
+        Self {
+            info: info(name),
+            size,
+            section: old,
+            reshaped: Some((done, new)),
+            set_aside: Vec::new(),
+            rows: WholeRows::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The same with runs that are somewhere else.
+    pub(crate) fn with_set_aside(self, set_aside: Vec<SetAside>) -> Self {
+        Self { set_aside, ..self }
+    }
+
+    /// The same with something to tell.
+    pub(crate) fn with_notes(self, notes: Vec<String>) -> Self {
+        Self { notes, ..self }
+    }
+
+    /// What was done to put it together that is worth telling, such as what came of a journal.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The map; the old one while reshaping.
@@ -106,7 +153,15 @@ impl ArrayDevice {
         let mut done = 0;
         while done < buffer.len() {
             let address = offset + done as u64;
-            let (section, most) = self.section_at(address);
+            let (section, mut most) = self.section_at(address);
+            if let Some((aside, left)) = self.aside_at(address, &mut most) {
+                let step = left.min(length - done as u64) as usize;
+                let from = aside.from + (address - aside.run.start);
+                if aside.device.read(from, &mut buffer[done..done + step]).is_ok() {
+                    done += step;
+                    continue;
+                }
+            }
             let Some((place, run)) = section.geometry.locate(address) else {
                 // Sizes were compared above, so this is beyond the smaller geometry: nothing is there.
                 lose(&mut lost, address..offset + length);
@@ -179,6 +234,19 @@ impl ArrayDevice {
         (right, wrong)
     }
 
+    /// What was set aside at an address, and how many bytes of it follow; otherwise `most` is kept short of the next such run.
+    fn aside_at(&self, address: u64, most: &mut u64) -> Option<(&SetAside, u64)> {
+        for aside in &self.set_aside {
+            if aside.run.contains(&address) {
+                return Some((aside, aside.run.end - address));
+            }
+            if let Some(before) = aside.run.start.checked_sub(address) {
+                *most = before.min(*most);
+            }
+        }
+        None
+    }
+
     /// The geometry that holds at an address, and for how many bytes.
     fn section_at(&self, address: u64) -> (&Section, u64) {
         match &self.reshaped {
@@ -230,7 +298,9 @@ impl Section {
         let mut attempt = |using: Use| match place {
             Place::Copies(spots) => spots.iter().any(|spot| self.fetch(*spot, skip, buffer, using)),
             Place::Row { spot, row } => {
-                self.fetch(*spot, skip, buffer, using) || self.rebuild(*spot, row, skip, buffer, using)
+                self.fetch_ahead(*spot, skip, buffer, using)
+                    // What the journal has a part of is gone about page by page: the rest of the row knows only older data.
+                    || !self.is_ahead(*spot, skip, length) && self.rebuild(*spot, row, skip, buffer, using)
             }
         };
         let any = |with: &dyn Fn(&Source) -> bool| self.sources.iter().flatten().any(with);
@@ -251,9 +321,28 @@ impl Section {
         self.recover(place, skip + middle, address + middle, right, lost);
     }
 
-    /// Whether a member is missing.
+    /// Whether a member is missing, and rows are all there is of the others.
     fn lacks(&self) -> bool {
         self.sources.iter().any(Option::is_none)
+            && self.sources.iter().flatten().all(|source| source.ahead.is_none())
+    }
+
+    /// Whether a journal has newer data of a member, of which parity does not know, anywhere in a range.
+    fn is_ahead(&self, spot: Spot, skip: u64, length: u64) -> bool {
+        let source = self.sources.get(usize::from(spot.member)).and_then(Option::as_ref);
+        let ahead = source.and_then(|source| source.ahead.as_ref());
+        ahead.is_some_and(|ahead| ahead.covers(spot.offset + skip..spot.offset + skip + length))
+    }
+
+    /// Fills `buffer` from one member as it would be had the journal been carried out; says whether that worked.
+    fn fetch_ahead(&self, spot: Spot, skip: u64, buffer: &mut [u8], using: Use) -> bool {
+        let source = self.sources.get(usize::from(spot.member)).and_then(Option::as_ref);
+        let Some(ahead) = source.and_then(|source| source.ahead.as_ref()) else {
+            return self.fetch(spot, skip, buffer, using);
+        };
+        let at = Spot { offset: spot.offset + skip, ..spot };
+        let place = self.place(at, buffer.len() as u64, using);
+        place.is_some_and(|(_, at)| ahead.read(at, buffer).is_ok())
     }
 
     /// Fills `buffer` from one member; says whether that worked.

@@ -128,6 +128,7 @@ impl FirmwareSet {
                 slots: slots.iter().zip(&volume.members).map(slot).collect(),
                 left_out: left_out.clone(),
                 reshape: None,
+                logs: None,
             }
         };
         if fresh.iter().all(|(_, found)| found.own.is_some()) {

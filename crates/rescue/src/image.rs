@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use formats::md::ReshapeBackup;
+
 use device::{BadMap, BadMapDevice, BlockDevice, FileDevice, Identity, SliceDevice};
 
 use crate::{RescueError, Slot};
@@ -100,6 +102,13 @@ impl Image {
         };
         let large = table.partitions.iter().filter(|partition| partition.size >= PARTITION_LEAST);
         (large.filter_map(of).collect(), inside)
+    }
+
+    /// What a reshape set aside, if it is a file that begins with that.
+    pub(crate) fn backup(&self) -> Option<ReshapeBackup> {
+        let mut head = [0; ReshapeBackup::LENGTH];
+        self.device.read(0, &mut head).ok()?;
+        ReshapeBackup::parse(&head, &self.device.info().name, 0).ok().flatten()
     }
 
     /// Its place in an array: data from `offset` on, `size` bytes of it.

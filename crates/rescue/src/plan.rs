@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use device::{BlockDevice, RangeSet};
-use formats::md::{Role, Superblock};
+use formats::md::{ReshapeBackup, Role, Superblock};
 use geometry::md::{Geometry, MdError, Rotation5, Shape, ZoneOrder};
 use serde::{Deserialize, Serialize};
 
+use crate::array::SetAside;
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
-use crate::{ArrayDevice, Image, RescueError, Scan, Section, Source, bitmaps, infer, raid6, score};
+use crate::{
+    ArrayDevice, Image, Logs, RescueError, Scan, Section, Source, bitmaps, infer, raid6, replay, score,
+};
 
 /// Candidates, best first. As a file it is JSON that people can edit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +51,9 @@ pub struct Candidate {
     /// The other geometry, if a reshape was interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reshape: Option<Reshaping>,
+    /// What it had written down and not yet carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Logs>,
 }
 
 /// A member in its slot.
@@ -116,6 +122,19 @@ pub struct Reshaping {
     pub position: u64,
     /// Whether the addresses from `position` on, instead of those before it, have the new geometry.
     pub backwards: bool,
+    /// What was set aside of the array's contents before their rows were moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+}
+
+/// A reshape's backup file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// The file, or a disk that has such a backup.
+    pub path: PathBuf,
+    /// What it has: first byte in the file, first byte in the array, length.
+    pub runs: Vec<(u64, u64, u64)>,
 }
 
 /// No more events than this are counted by creating an array without starting it.
@@ -251,6 +270,7 @@ fn alone(left: &[&Image], candidates: &[Candidate]) -> Vec<Candidate> {
             slots: vec![Some(image.slot(0, size / 512 * 512))],
             left_out: Vec::new(),
             reshape: None,
+            logs: None,
         };
         let scored = score::scored(candidate, false, left);
         (scored.score > infer::TIED).then_some(scored)
@@ -270,6 +290,7 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         new_disks: newest.raid_disks as usize,
         position: reshape.position,
         backwards: reshape.backwards,
+        backup: backup(images, newest, &mut reasons),
     });
     let disks = reshape.as_ref().map_or(newest.raid_disks as usize, |r| r.old_disks.max(r.new_disks));
     let disks = disks.min(geometry::md::MAX_MEMBERS);
@@ -289,6 +310,9 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         for (image, superblock) in ordered.iter().filter(|(_, superblock)| fresh(superblock) != stale) {
             let (path, name) = (&images[*image].path, images[*image].name());
             let mut leave = |reason: String| left_out.push(LeftOut { path: path.clone(), reason });
+            if superblock.role == Role::Journal && !stale {
+                continue;
+            }
             let Some(role) = slot_of(superblock, newest, stale) else {
                 leave("it has no slot: a spare, a journal, or thrown out".to_owned());
                 continue;
@@ -347,6 +371,8 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
     if newest.unknown_features != 0 {
         reasons.push(format!("unknown feature bits {:#x} are ignored", newest.unknown_features));
     }
+    let (logs, told) = replay::noted(images, group, newest, &slots);
+    reasons.extend(told);
     Candidate {
         array: newest.name.clone().unwrap_or_else(|| uuid_text(newest.array_uuid)),
         score: 0,
@@ -358,7 +384,37 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         slots,
         left_out,
         reshape,
+        logs,
     }
+}
+
+/// The backup of this array's reshape among the images.
+fn backup(images: &[&Image], newest: &Superblock, reasons: &mut Vec<String>) -> Option<Backup> {
+    // As far apart as mdadm lets them be, seconds.
+    const BEFORE: u64 = 2 * 60 * 60;
+    const AFTER: u64 = 10 * 60;
+    // Version 0.90 has words in the byte order of the machine.
+    let mut other = newest.array_uuid;
+    other.chunks_exact_mut(4).for_each(<[u8]>::reverse);
+    let own = |backup: &ReshapeBackup| backup.uuid == newest.array_uuid || backup.uuid == other;
+    let found = images.iter().find_map(|image| Some((image, image.backup().filter(own)?)));
+    let Some((image, found)) = found else {
+        reasons.push(
+            "no backup file of its reshape is among the files: if it had one (mdadm --backup-file), give it as well; without              it a few MiB where it was interrupted may be torn"
+                .to_owned(),
+        );
+        return None;
+    };
+    if newest.updated > found.written.saturating_add(BEFORE)
+        || newest.updated.saturating_add(AFTER) < found.written
+    {
+        reasons.push(format!("{} is of another time than its superblocks and not used", image.name()));
+        return None;
+    }
+    let bytes: u64 = found.runs.iter().map(|run| run.length).sum();
+    reasons.push(format!("{} has {bytes} bytes of it from before they were moved", image.name()));
+    let runs = found.runs.iter().map(|run| (run.from, run.to, run.length)).collect();
+    Some(Backup { path: image.path.clone(), runs })
 }
 
 /// The slot of a member: what the newest superblock says of it, except of those that it has given up.
@@ -413,16 +469,25 @@ impl Plan {
 }
 
 impl Candidate {
+    /// All paths in it, maps of bad sectors included.
+    pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let slots = self.slots.iter_mut().flatten().flat_map(|slot| {
+            let bitmap = slot.clean_by.as_mut().map(|bitmap| &mut bitmap.path);
+            std::iter::once(&mut slot.path).chain(&mut slot.map).chain(bitmap)
+        });
+        let journal = self.logs.as_mut().and_then(|logs| logs.journal.as_mut());
+        let journal = journal.into_iter().flat_map(|at| std::iter::once(&mut at.path).chain(&mut at.map));
+        let backup = self.reshape.as_mut().and_then(|reshape| reshape.backup.as_mut());
+        let journal = journal.chain(backup.into_iter().map(|backup| &mut backup.path));
+        slots.chain(journal).chain(self.left_out.iter_mut().map(|left| &mut left.path))
+    }
+
     /// The array, read-only.
     ///
     /// # Errors
     /// A member can't be opened, or there is no such geometry.
     pub fn open(&self) -> Result<ArrayDevice, RescueError> {
-        let open = |slot: &Slot| Image::open_with(&slot.path, slot.map.as_deref()).map(|image| image.device);
-        let devices = self.slots.iter().map(|slot| slot.as_ref().map(open).transpose());
-        let devices = devices.collect::<Result<Vec<_>, _>>()?;
-        self.check(&devices)?;
-        self.assemble(&devices)
+        self.open_by(|path, map| Image::open_with(path, map).map(|image| image.device))
     }
 
     /// The array over images that are open already; those that are not are opened.
@@ -430,14 +495,21 @@ impl Candidate {
     /// # Errors
     /// As [`Candidate::open`].
     pub(crate) fn open_among(&self, images: &[&Image]) -> Result<ArrayDevice, RescueError> {
-        let open = |slot: &Slot| match images.iter().find(|image| image.path == slot.path) {
+        self.open_by(|path, map| match images.iter().find(|image| image.path == path) {
             Some(image) => Ok(Arc::clone(&image.disk)),
-            None => Image::open_with(&slot.path, slot.map.as_deref()).map(|image| image.device),
-        };
-        let devices = self.slots.iter().map(|slot| slot.as_ref().map(open).transpose());
+            None => Image::open_with(path, map).map(|image| image.device),
+        })
+    }
+
+    fn open_by(
+        &self,
+        open: impl Fn(&Path, Option<&Path>) -> Result<Arc<dyn BlockDevice>, RescueError>,
+    ) -> Result<ArrayDevice, RescueError> {
+        let slot = |slot: &Slot| open(&slot.path, slot.map.as_deref());
+        let devices = self.slots.iter().map(|own| own.as_ref().map(slot).transpose());
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
         self.check(&devices)?;
-        self.assemble(&devices)
+        self.assemble_with(&devices, open)
     }
 
     /// What a person may have got wrong who edited the plan.
@@ -473,17 +545,44 @@ impl Candidate {
     /// # Errors
     /// There is no such geometry.
     pub fn assemble(&self, devices: &[Option<Arc<dyn BlockDevice>>]) -> Result<ArrayDevice, RescueError> {
+        let bare = Self { logs: None, reshape: self.reshape.clone(), ..self.clone() };
+        let bare =
+            Self { reshape: bare.reshape.map(|reshape| Reshaping { backup: None, ..reshape }), ..bare };
+        bare.assemble_with(devices, |path, map| Image::open_with(path, map).map(|image| image.device))
+    }
+
+    /// As [`Candidate::assemble`], with its journal and the backup of its reshape.
+    fn assemble_with(
+        &self,
+        devices: &[Option<Arc<dyn BlockDevice>>],
+        open: impl Fn(&Path, Option<&Path>) -> Result<Arc<dyn BlockDevice>, RescueError>,
+    ) -> Result<ArrayDevice, RescueError> {
         let Some(reshape) = &self.reshape else {
-            let section =
+            let Section { geometry, sources } =
                 self.section(devices, self.slots.len(), self.level, self.layout, self.chunk, false)?;
-            return Ok(ArrayDevice::new(&self.array, section));
+            let Some(logs) = &self.logs else {
+                return Ok(ArrayDevice::new(&self.array, Section { geometry, sources }));
+            };
+            let journal = logs.journal.as_ref().map(|at| open(&at.path, at.map.as_deref())).transpose()?;
+            let mut replayed = replay::replay(logs, &geometry, &sources, journal.as_ref());
+            let told = std::mem::take(&mut replayed.told);
+            let sources = replayed.over(sources);
+            return Ok(ArrayDevice::new(&self.array, Section { geometry, sources }).with_notes(told));
         };
         let old = self.section(devices, reshape.old_disks, self.level, self.layout, self.chunk, false)?;
         let new =
             self.section(devices, reshape.new_disks, reshape.level, reshape.layout, reshape.chunk, true)?;
         let done: Range<u64> =
             if reshape.backwards { reshape.position..u64::MAX } else { 0..reshape.position };
-        Ok(ArrayDevice::reshaping(&self.array, old, new, done))
+        let set_aside = |backup: &Backup| -> Result<Vec<SetAside>, RescueError> {
+            let device = open(&backup.path, None)?;
+            let runs = backup.runs.iter().map(|(from, to, length)| (*from, *to..to.saturating_add(*length)));
+            // Where the new rows are in place already, what was set aside before is old.
+            let needed = runs.filter(|(_, run)| !(done.contains(&run.start) && run.end <= done.end));
+            Ok(needed.map(|(from, run)| SetAside { run, device: Arc::clone(&device), from }).collect())
+        };
+        let set_aside = reshape.backup.as_ref().map(set_aside).transpose()?.unwrap_or_default();
+        Ok(ArrayDevice::reshaping(&self.array, old, new, done).with_set_aside(set_aside))
     }
 
     fn section(
@@ -536,7 +635,8 @@ impl Candidate {
             let mut doubtful = RangeSet::new();
             slot.doubtful.iter().for_each(|(at, length)| doubtful.insert(*at..at.saturating_add(*length)));
             let doubtful = (!slot.doubtful.is_empty()).then(|| Arc::new(doubtful));
-            Some(Source { device, start, valid: slot.valid.unwrap_or(u64::MAX), clean, doubtful })
+            let valid = slot.valid.unwrap_or(u64::MAX);
+            Some(Source { device, start, valid, clean, doubtful, ahead: None })
         };
         Ok(Section { geometry, sources: (0..disks).map(source).collect() })
     }

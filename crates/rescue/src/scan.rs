@@ -213,6 +213,11 @@ fn look(
     let (holds, problems) = recognise(&*image.device, summary.bad == 0);
     summary.holds = holds;
     summary.problems.extend(problems);
+    if image.backup().is_some() {
+        summary.holds.push("what mdadm --grow set aside (a backup file)".to_owned());
+        units[0].bare = false;
+        return (summary, units, Vec::new());
+    }
     let (own, problems) = superblocks_of(&*image.device, size);
     summary.problems.extend(problems);
     let mut superblocks: Vec<(usize, Superblock)> =
@@ -371,8 +376,8 @@ fn notes(superblock: &Superblock) -> Vec<String> {
     let end = superblock.recovered.unwrap_or(0);
     note(superblock.recovered.is_some(), format!("only its first {end} bytes were rebuilt"));
     note(superblock.replacement, "it was to replace another member".to_owned());
-    note(superblock.role == Role::Journal, "it is the journal, which is not replayed here".to_owned());
-    note(superblock.ppl.is_some(), "it has a partial parity log, which is not replayed here".to_owned());
+    note(superblock.role == Role::Journal, "it is the journal".to_owned());
+    note(superblock.ppl.is_some(), "it has a partial parity log".to_owned());
     note(superblock.bad_block_log.is_some(), "its bad-block log is not empty".to_owned());
     note(superblock.bitmap.is_some(), "it has a write-intent bitmap".to_owned());
     note(!superblock.clean, "it was not shut down cleanly".to_owned());

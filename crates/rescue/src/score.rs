@@ -53,6 +53,7 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]
             candidate.reasons.push(error.to_string());
         }
         Ok(array) => {
+            candidate.reasons.extend_from_slice(array.notes());
             let (gain, reason) = held(&array);
             score += gain;
             candidate.reasons.push(reason);

@@ -87,6 +87,7 @@ fn true_candidate(case: &Path, truth: &Value) -> Option<Candidate> {
         slots,
         left_out: Vec::new(),
         reshape: None,
+        logs: None,
     })
 }
 

@@ -341,13 +341,13 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
         let mut seen = scan(context)?;
         let extensions: Vec<Option<Extension>> = seen.iter().map(|one| one.extension.clone()).collect();
         complete(seen.iter_mut().filter_map(|one| one.label.as_mut()), &extensions);
-        let labelled: Vec<&Seen> = seen.iter().filter(|one| one.label.is_some()).collect();
-        let candidates: Vec<Candidate> = labelled
+        let (labelled, candidates): (Vec<&Seen>, Vec<Candidate>) = seen
             .iter()
             .filter_map(|one| {
-                Some(Candidate { name: one.name.clone(), label: one.label.clone()?, sectors: one.sectors })
+                let (name, label) = (one.name.clone(), one.label.clone()?);
+                Some((one, Candidate::of(name, label, one.sectors, one.extension.as_ref())?))
             })
-            .collect();
+            .unzip();
         let mut sets: Vec<FoundSet> =
             group(&candidates).into_iter().filter(|set| set.autoconfigure).collect();
         let root = |set: &FoundSet| candidates[set.members[0]].label.root();

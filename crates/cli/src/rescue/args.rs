@@ -60,6 +60,9 @@ pub(crate) struct Pile {
     /// Map of bad sectors of an image, as ddrescue writes it; without it, IMAGE.map beside the image
     #[arg(long = "map", value_name = "IMAGE=FILE", value_parser = map_of)]
     pub(crate) maps: Vec<MapOf>,
+    /// What mdadm --grow --backup-file wrote; it may be among the paths as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backup_file: Option<PathBuf>,
     /// Disks or images
     #[arg(required = true, value_name = "PATH")]
     pub(crate) path: Vec<PathBuf>,

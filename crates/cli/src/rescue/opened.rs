@@ -99,9 +99,9 @@ impl Opened {
     /// # Errors
     /// It is one.
     pub(super) fn refuse_member(&self, to: &Path) -> Outcome {
-        let slots = self.plan.candidates.iter().flat_map(|candidate| candidate.slots.iter().flatten());
-        let left_out = self.plan.candidates.iter().flat_map(|candidate| &candidate.left_out);
-        let mut paths = slots.map(|slot| &slot.path).chain(left_out.map(|left| &left.path));
+        // Maps of bad sectors are as dear as the disks.
+        let mut candidates = self.plan.candidates.clone();
+        let mut paths = candidates.iter_mut().flat_map(rescue::Candidate::paths_mut);
         if paths.any(|path| super::plans::same(path, to)) {
             return Err(Failure::refused(format!(
                 "{} is one of the disks that are being rescued; nothing is ever written to those",

@@ -24,7 +24,7 @@ struct Refused {
 /// Nothing could be.
 fn open(pile: &Pile) -> Outcome<(Vec<Image>, Vec<Refused>)> {
     let (mut images, mut refused) = (Vec::new(), Vec::new());
-    for path in &pile.path {
+    for path in pile.path.iter().chain(&pile.backup_file) {
         let map = pile.maps.iter().find(|map| map.image == *path);
         let opened = match map {
             Some(map) => Image::open_with(path, Some(&map.map)),
@@ -89,19 +89,12 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
             *path = absolute;
         }
     };
-    for candidate in &mut plan.candidates {
-        for slot in candidate.slots.iter_mut().flatten() {
-            whole(&mut slot.path);
-            slot.map.iter_mut().for_each(whole);
-            slot.clean_by.iter_mut().for_each(|bitmap| whole(&mut bitmap.path));
-        }
-        candidate.left_out.iter_mut().for_each(|left| whole(&mut left.path));
-    }
+    plan.candidates.iter_mut().flat_map(rescue::Candidate::paths_mut).for_each(whole);
     if args.check {
         checkers::rank(&mut plan)?;
     }
     if let Some(save) = &args.save {
-        if args.pile.path.iter().any(|path| same(path, save)) {
+        if args.pile.path.iter().chain(&args.pile.backup_file).any(|path| same(path, save)) {
             return Err(Failure::usage("the plan would overwrite one of the images"));
         }
         let text = plan.to_text().map_err(failure)?;

@@ -11,12 +11,14 @@
 //! offsets of the verified structures are bytes and offsets on the member, except where it is said otherwise.
 //! The formats are described in the kernel's `md_p.h`.
 
+mod backup;
 mod bitmap;
 pub(crate) mod error;
 mod log;
 mod raw;
 mod superblock;
 
+pub use backup::{BackupRun, ReshapeBackup};
 pub use bitmap::{Bitmap, BitmapHeader};
 pub use error::FieldError;
 pub use log::{JournalBlock, JournalPayload, PplEntry, PplHeader, bad_blocks};

@@ -31,6 +31,9 @@ use crate::spec::{ImportOptions, NewDevice};
 use crate::txg::{self, range_of};
 use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical, Millis, Session, Txg};
 
+/// What to do about a newest root that does not open.
+const ROOT_THAT_OPENS: &str = "; 'import -F' goes back to the newest one that does";
+
 /// A device that carries a label of the pool.
 pub(crate) struct Member {
     pub(crate) new: NewDevice,
@@ -196,11 +199,20 @@ impl Pool {
                 }
             }
         }
+        if let Some((txg, _)) = &unopened
+            && let Some(missing) = find::missing(&config, &members)
+        {
+            let hint = if is_default && !missing.is_sure { ROOT_THAT_OPENS } else { "" };
+            let which = if is_default { "the newest" } else { "a" };
+            return Err(PoolError::refused(format!(
+                "{which} root of pool '{}' (transaction group {txg}) does not open: {}{hint}",
+                config.name, missing.sentence
+            )));
+        }
         Err(match (unopened, first_error) {
             // What else stands in the way may only be what an `import -F` left that was cut short.
             (Some((txg, error)), _) if is_default => PoolError::refused(format!(
-                "the newest root of pool '{}' (transaction group {txg}) does not open: {error}; \
-                 'import -F' goes back to the newest one that does",
+                "the newest root of pool '{}' (transaction group {txg}) does not open: {error}{ROOT_THAT_OPENS}",
                 config.name
             )),
             (_, Some(error)) | (Some((_, error)), None) => error,

@@ -242,8 +242,27 @@ impl Known {
             return newer.clone();
         }
         let mut known = Self { missed: newer.missed.clone(), ..self.clone() };
-        for (column, now) in known.columns.iter_mut().zip(&newer.columns) {
-            if column.name == now.name && matches!(now.status, Status::Optimal | Status::Failed) {
+        known.rebuild = self
+            .rebuild
+            .filter(|old| newer.rebuild.is_some_and(|now| (now.kind, now.column) == (old.kind, old.column)));
+        let same_column = |&column: &usize| {
+            let name = |known: &Self| known.columns.get(column).map(|column| column.name.clone());
+            name(self) == name(newer)
+        };
+        for spare in &mut known.spares {
+            let Some(now) = newer.spares.iter().find(|now| now.name == spare.name) else { continue };
+            if now.column.is_none_or(|column| same_column(&column)) {
+                (spare.status, spare.column) = (now.status, now.column);
+            }
+        }
+        for (index, (column, now)) in known.columns.iter_mut().zip(&newer.columns).enumerate() {
+            let on_spare = || known.spares.iter().any(|spare| spare.column == Some(index));
+            let told = match now.status {
+                Status::Optimal | Status::Failed => true,
+                Status::Spared => on_spare(),
+                _ => false,
+            };
+            if column.name == now.name && told {
                 (column.status, column.stamp) = (now.status, now.stamp);
             }
         }

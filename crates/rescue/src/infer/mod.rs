@@ -406,6 +406,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
         slots: fit.slots.iter().map(slot).collect(),
         left_out,
         reshape: None,
+        logs: None,
     };
     let array = candidate.open_among(pile).ok()?;
     if array.size().ok()? < gathered.system.size() {

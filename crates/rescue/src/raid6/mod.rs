@@ -89,6 +89,7 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
             slots: fit.slots.iter().map(slot).collect(),
             left_out: Vec::new(),
             reshape: None,
+            logs: None,
         }
     };
     let mut candidates: Vec<Candidate> = fits.iter().map(candidate).collect();

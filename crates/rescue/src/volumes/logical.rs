@@ -197,7 +197,7 @@ impl Opening<'_> {
                 size = size.min(bytes - reserved.min(bytes));
             }
             let valid = meta.as_ref().and_then(|meta| meta.recovered).unwrap_or(u64::MAX);
-            sources.push(device.map(|device| Source { device, start, valid, clean: None, doubtful: None }));
+            sources.push(device.map(|device| Source { valid, ..Source::whole(device, start) }));
         }
         // Old members are left out, the oldest first, as far as the others do without them.
         let mut old: Vec<(u64, usize)> = metas

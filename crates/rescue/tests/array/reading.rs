@@ -212,7 +212,9 @@ fn a_raid_0_that_was_being_grown() {
             new_disks: 5,
             position,
             backwards: false,
+            backup: None,
         }),
+        logs: None,
     };
     let array = candidate.open().unwrap();
     let mut bytes = vec![0; array.size().unwrap() as usize];
@@ -221,4 +223,76 @@ fn a_raid_0_that_was_being_grown() {
     let range = lost[0].start as usize..lost[0].end as usize;
     bytes[range.clone()].copy_from_slice(&contents[range]);
     assert!(bytes == contents[..bytes.len()]);
+}
+
+/// A RAID 5 whose layout was being changed in place: where it was interrupted the rows are torn, and what was in them is in
+/// mdadm's backup file.
+#[test]
+fn a_reshape_that_has_a_backup_file() {
+    const CHUNK: u64 = 4096;
+    const SIZE: u64 = 1 << 20;
+    let [old, new] = [(5, 2), (5, 0)].map(|(level, layout)| {
+        Geometry::new(Shape::from_codes(level, layout).unwrap(), CHUNK, &[SIZE; 3]).unwrap()
+    });
+    let contents = crate::made::random(5, old.size() as usize);
+    let (position, torn) = (100 * CHUNK, 100 * CHUNK..132 * CHUNK);
+    let mut members = vec![crate::made::random(8, SIZE as usize); 3];
+    for (at, bytes) in contents.chunks(CHUNK as usize).enumerate() {
+        let address = at as u64 * CHUNK;
+        let geometry = if address < position { &new } else { &old };
+        let Some((Place::Row { spot, .. }, _)) = geometry.locate(address) else { panic!() };
+        if !torn.contains(&address) {
+            members[usize::from(spot.member)][spot.offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backup");
+    let aside = &contents[torn.start as usize..torn.end as usize];
+    std::fs::write(&file, [&[0; 4096], aside].concat()).unwrap();
+    let slot = |(number, bytes): (usize, &Vec<u8>)| {
+        let path = folder.path().join(number.to_string());
+        std::fs::write(&path, bytes).unwrap();
+        Some(rescue::Slot {
+            path,
+            map: None,
+            data_offset: 0,
+            size: SIZE,
+            valid: None,
+            new_data_offset: None,
+            clean_by: None,
+            doubtful: Vec::new(),
+        })
+    };
+    let candidate = |backup| rescue::Candidate {
+        array: "changing".to_owned(),
+        score: 0,
+        reasons: Vec::new(),
+        level: 5,
+        layout: 2,
+        shape: String::new(),
+        chunk: CHUNK,
+        slots: members.iter().enumerate().map(slot).collect(),
+        left_out: Vec::new(),
+        reshape: Some(rescue::Reshaping {
+            level: 5,
+            layout: 0,
+            chunk: CHUNK,
+            old_disks: 3,
+            new_disks: 3,
+            position,
+            backwards: false,
+            backup,
+        }),
+        logs: None,
+    };
+    let read = |backup| {
+        let mut bytes = vec![0; contents.len()];
+        candidate(backup).open().unwrap().read(0, &mut bytes).unwrap();
+        (0..contents.len()).filter(|at| bytes[*at] != contents[*at]).count()
+    };
+    assert!(read(None) > 100_000);
+    let run = (4096, torn.start, torn.end - torn.start);
+    // What was done before lies in the file as well, and is old.
+    let before = (0, 0, 8 * CHUNK);
+    assert_eq!(read(Some(rescue::Backup { path: file, runs: vec![before, run] })), 0);
 }

@@ -145,6 +145,7 @@ impl Made {
             slots: self.paths.iter().enumerate().map(slot).collect(),
             left_out: Vec::new(),
             reshape: None,
+            logs: None,
         }
     }
 }

@@ -135,10 +135,12 @@ impl Run {
         let extensions: Vec<_> = seen.iter().map(|(.., extension)| extension.clone()).collect();
         complete(seen.iter_mut().filter_map(|(_, label, _)| label.as_mut()), &extensions);
         let (mut candidates, mut devices): (Vec<_>, Vec<Arc<dyn BlockDevice>>) = (Vec::new(), Vec::new());
-        for (disk, label, _) in &seen {
-            if let Some(label) = label {
-                let name = disk.info().name.clone();
-                candidates.push(Candidate { name, label: label.clone(), sectors: self.size / SECTOR });
+        for (disk, label, extension) in &seen {
+            let (name, sectors) = (disk.info().name.clone(), self.size / SECTOR);
+            let candidate =
+                label.clone().and_then(|label| Candidate::of(name, label, sectors, extension.as_ref()));
+            if let Some(candidate) = candidate {
+                candidates.push(candidate);
                 devices.push(disk.clone());
             }
         }

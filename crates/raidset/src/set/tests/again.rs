@@ -1,6 +1,7 @@
 //! Sets that are taken into use again: what goes on, what is kept, what is refused.
 
 use super::*;
+use crate::extension::Extension;
 
 #[test]
 fn a_rebuild_goes_on_from_its_checkpoint() {
@@ -176,6 +177,48 @@ fn a_copyback_copies_again_what_a_power_cut_left_in_doubt() {
     let copied = disks[0].counts().bytes_written - before;
     let most = (ROWS - 20 + ROWS / 4) * u64::from(UNIT) * SECTOR + 4 * (512 + 1024 + 4096);
     assert!(copied <= most, "{copied} > {most}");
+}
+
+/// A spare that was copied back and could not be told so keeps the label of its column: found by scanning, the set does not take it
+/// for the column, in whichever order they are found.
+#[test]
+fn a_released_spare_is_not_taken_for_its_column() {
+    for spare_first in [true, false] {
+        let (disks, spare) = (disks(3, 41), disk("spare", 42));
+        let set = new_set(Level::Raid5, &disks);
+        set.add_spare(slot(&spare)).unwrap();
+        set.reconstruct_to_spare(0).unwrap();
+        finish_rebuild(&set);
+        set.copyback(0).unwrap();
+        set.rebuild_step(ROWS - 1).unwrap();
+        // Its label, the extension area, and what should take the label away.
+        let error = DeviceErrorKind::Io("simulated".to_owned());
+        spare.plan(2, Some(Operation::Write), device::sim::Effect::Fail(error));
+        finish_rebuild(&set);
+        spare.clear_plans();
+        let label = Label::read(&*spare).unwrap().unwrap();
+        assert_eq!((label.column, label.serial_number), (0, 4711), "it still has the label");
+        set.write(0, &vec![3; 9000]).unwrap();
+        let model = contents(&set);
+        drop(set);
+        let mut all = disks.clone();
+        all.insert(if spare_first { 0 } else { 3 }, spare);
+        let extensions: Vec<_> = all.iter().map(|disk| Extension::read(&**disk).unwrap()).collect();
+        let mut labels: Vec<_> = all.iter().map(|disk| Label::read(&**disk).unwrap().ok()).collect();
+        crate::judge::complete(labels.iter_mut().flatten(), &extensions);
+        let (mut candidates, mut devices): (Vec<_>, Vec<Arc<dyn BlockDevice>>) = (Vec::new(), Vec::new());
+        for ((disk, label), extension) in all.iter().zip(labels).zip(&extensions) {
+            let name = disk.info().name.clone();
+            let candidate = Candidate::of(name, label.unwrap(), DISK / SECTOR, extension.as_ref());
+            candidates.extend(candidate.inspect(|_| devices.push(disk.clone())));
+        }
+        let sets = group(&candidates);
+        let set =
+            RaidSet::assemble(0, &sets[0], &candidates, &devices, &slots(&all), Arc::new(Inline)).unwrap();
+        let names: Vec<_> = set.status().columns.into_iter().map(|column| column.name).collect();
+        assert_eq!(names, ["sd0", "sd1", "sd2"], "spare first: {spare_first}");
+        assert!(contents(&set) == model);
+    }
 }
 
 /// Declustered sets: found by scanning with the design that their components hold, and never mixed with another design or, for `Q`,
