@@ -227,7 +227,7 @@ impl Run {
             _ => self.some_path(rng),
         };
         self.lead_to(&format!("remove {name}"), Vec::new(), false, true, |pool| {
-            pool.remove(&[name.clone()])
+            pool.remove(std::slice::from_ref(&name))
         })?;
         Ok(())
     }

@@ -290,11 +290,8 @@ impl Pool {
             trouble: String::new(),
             spec,
         });
-        let (event, text) = match is_removal {
-            true => ("remove_start", "removal started"),
-            false => ("balance_start", "balance started"),
-        };
-        self.core.events.push(now, event, None, text.to_owned());
+        let what = if is_removal { "remove" } else { "balance" };
+        self.core.events.push(now, &format!("{what}_start"), None, format!("{what} started"));
         self.changed = true;
         self.commit()
     }
