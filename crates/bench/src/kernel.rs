@@ -117,6 +117,12 @@ impl Mounted {
         run("btrfs", &["scrub", "start", "-B", &self.place.to_string_lossy()]).map(|_| ())
     }
 
+    /// `btrfs balance` of all data into another profile.
+    pub fn convert(&self, profile: &str) -> Result<()> {
+        let filter = format!("-dconvert={profile}");
+        run("btrfs", &["balance", "start", &filter, &self.place.to_string_lossy()]).map(|_| ())
+    }
+
     /// `btrfs replace -r`: rebuilds the device of that number onto another file from redundancy alone.
     pub fn replace(&mut self, number: u32, file: &Path) -> Result<()> {
         let device = self.attach(file)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use geometry::Profile;
 use pool::spec::GroupKind;
 
 use crate::files::{Folder, Noise, read_file, write_file, write_plainly};
@@ -152,6 +153,55 @@ pub fn ours_mirror(s: &Setting<'_>) -> Result<Samples> {
     ours::scrub(&mut pool)?;
     samples.insert("mirror-scrub", watch.stop(size as f64)?);
     drop(pool);
+    s.folder.clear()?;
+    Ok(samples)
+}
+
+/// Six plain disks of ours, whose data is converted from raid1 to raid6.
+pub fn ours_convert(s: &Setting<'_>) -> Result<Samples> {
+    let mut samples = Samples::new();
+    s.folder.clear()?;
+    let files = s.files("d", DEVICES)?;
+    let env = ours::environment(s.runner, ours::CACHE_BYTES)?;
+    let size = s.noise.bytes.len() as u64;
+    let disks = vec![ours::group(GroupKind::Plain, &files)?];
+    let mut pool = ours::create(&env, disks, Some(Profile::Raid1))?;
+    let id = ours::volume(&mut pool, "data", size, 16384)?;
+    let mut pool = ours::write_behind(pool, id, &s.noise.bytes)?;
+    for row in ["plain-read", "remapped"] {
+        if row == "remapped" {
+            pool.drop_caches();
+            let watch = Watch::start(Whose::Process)?;
+            ours::convert(&mut pool, Profile::Raid6)?;
+            samples.insert("convert", watch.stop(size as f64)?);
+        }
+        pool = ours::reimport(&env, pool, &files)?;
+        let id = pool.open("data")?;
+        let watch = Watch::start(Whose::Process)?;
+        ours::read_all(&mut pool, id, s.noise)?;
+        samples.insert(row, watch.stop(size as f64)?);
+    }
+    drop(pool);
+    s.folder.clear()?;
+    Ok(samples)
+}
+
+/// Kernel btrfs raid1, whose data is converted to raid6.
+pub fn btrfs_convert(s: &Setting<'_>) -> Result<Samples> {
+    let mut samples = Samples::new();
+    s.folder.clear()?;
+    let files = s.files("d", DEVICES)?;
+    let size = s.noise.bytes.len() as u64;
+    let mut mounted = Mounted::btrfs("raid1", "raid1", &files, &s.folder.path().join("mnt"))?;
+    let file = mounted.file("data");
+    write_file(&file, &s.noise.bytes)?;
+    mounted.cool()?;
+    let watch = Watch::start(Whose::ProcessAndKernel)?;
+    mounted.convert("raid6")?;
+    samples.insert("convert", watch.stop(size as f64)?);
+    mounted.cool()?;
+    read_file(&file, s.noise)?;
+    drop(mounted);
     s.folder.clear()?;
     Ok(samples)
 }

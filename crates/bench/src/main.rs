@@ -62,6 +62,7 @@ const LIFE_ROWS: &[&str] =
     &["write", "read", "degraded", "scrub", "resilver1", "resilver2", "random", "random16k", "flush"];
 const EXT4_ROWS: &[&str] = &["write", "read", "random", "flush"];
 const MIRROR_ROWS: &[&str] = &["mirror-write", "mirror-scrub"];
+const CONVERT_ROWS: &[&str] = &["plain-read", "convert", "remapped"];
 const NBD_ROWS: &[&str] = &["nbd-read-4k", "nbd-write-4k", "nbd-read-1m", "nbd-write-1m"];
 const FUSE_ROWS: &[&str] = &["fuse-read-4k", "fuse-write-4k"];
 
@@ -93,6 +94,8 @@ const GOALS: &[Goal] = &[
     Goal { goal: None, ..goal("resilver1", "btrfs", 1.5, 1.5) },
     Goal { goal: Some(4.0), ..shown("resilver1", "uzfs") },
     Goal { goal: None, ..goal("resilver2", "btrfs", 1.5, 1.5) },
+    goal("convert", "btrfs", 1.5, 3.0),
+    goal("remapped", "@plain-read", 0.9, 0.9),
     goal("random", "btrfs", 2.0, 5.0),
     goal("random", "btrfs-buffered", 2.0, 5.0),
     goal("random16k", "btrfs", 2.0, 5.0),
@@ -222,6 +225,12 @@ fn measure(
             if let Ok(program) = &absent.uzfs {
                 let rows = uzfs::measure(&setting, program, "mirror", uzfs::MIRROR_ROWS);
                 take(results, "uzfs", rows.context("OpenZFS's mirrors")?);
+            }
+        }
+        if any(CONVERT_ROWS) {
+            take(results, "ours", lives::ours_convert(&setting).context("our plain disks")?);
+            if absent.btrfs.is_none() {
+                take(results, "btrfs", lives::btrfs_convert(&setting).context("btrfs raid1")?);
             }
         }
         if any(NBD_ROWS) && absent.nbd.is_none() {

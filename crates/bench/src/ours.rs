@@ -6,7 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use device::{Access, FileDevice, Inline, Rng, Runner, Threads, best_runner};
-use pool::spec::{CreateSpec, GroupKind, GroupSpec, Host, ImportOptions, NewDevice, VolumeSpec};
+use pool::report::ScanState;
+use pool::spec::{
+    BalanceFilters, BalanceSpec, CreateSpec, GroupKind, GroupSpec, Host, ImportOptions, NewDevice, VolumeSpec,
+};
 use pool::types::{DatasetId, Millis};
 use pool::{Clock, Env, Held, Pool, PoolError, ReplaceOptions, ScrubAction};
 use xxhash_rust::xxh3::Xxh3;
@@ -144,6 +147,21 @@ pub fn scrub(pool: &mut Pool) -> Result<()> {
     settle(pool)?;
     let repaired = pool.scan().map_or(0, |scan| scan.repaired);
     ensure!(repaired == 0, "a scrub of a sound pool repaired {repaired} bytes");
+    Ok(())
+}
+
+/// A whole balance of all data into another profile.
+pub fn convert(pool: &mut Pool, profile: geometry::Profile) -> Result<()> {
+    let filters = BalanceFilters { convert: Some(profile), ..BalanceFilters::default() };
+    pool.balance_start(BalanceSpec { data: Some(filters), ..BalanceSpec::default() })?;
+    while pool.tick(TICK_BYTES)? {}
+    let balance = pool.balance().context("no balance was run")?;
+    ensure!(
+        balance.state == ScanState::Finished && balance.errors == 0,
+        "the balance is {:?} with {} errors",
+        balance.state,
+        balance.errors
+    );
     Ok(())
 }
 

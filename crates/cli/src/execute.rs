@@ -4,7 +4,7 @@ use std::path::Path;
 
 use device::Access;
 use pool::report::Plan;
-use pool::spec::VolumeSpec;
+use pool::spec::{BalanceSpec, VolumeSpec};
 use pool::{DevicePath, Pool, PoolError, ReplaceOptions, ScrubAction};
 use protocol::MAX_TRANSFER;
 use protocol::request::{Reply, Request, Scrub};
@@ -49,7 +49,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::Usage => Reply::Usage(Box::new(pool.usage())),
         Request::Row => Reply::Row(pool.pool_row()),
         Request::Datasets => Reply::Datasets(pool.list()?),
-        Request::Map => Reply::Map(pool.map()),
+        Request::Map => Reply::Map { chunks: pool.map(), remapped: pool.relocated() },
         Request::History => Reply::History(pool.history()?),
         Request::Events { after } => Reply::Events(eventlog::since(pool, state, *after)),
         Request::Check => Reply::Check(pool.check()?),
@@ -90,11 +90,13 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         }
         Request::Flush => pool.flush().map(done)?,
         Request::Add { vdevs, force, dry_run } => {
-            let groups = open::new_groups(
-                &vdevs::parse(vdevs).map_err(|error| Failure::refused(error.to_string()))?,
-                *force,
-                state,
-            )?;
+            let groups = vdevs::parse(vdevs).map_err(|error| Failure::refused(error.to_string()))?;
+            for word in groups.iter().flat_map(|group| &group.devices) {
+                if let Some(known) = own(pool, word) {
+                    return Err(already_part(pool, &known.path));
+                }
+            }
+            let groups = open::new_groups(&groups, *force, state)?;
             let plan = if *dry_run { pool.plan_add(&groups, *force) } else { pool.add(&groups, *force) };
             Reply::Plan(plan?)
         }
@@ -123,6 +125,13 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             reopen(pool);
             pool.clear(device.as_deref()).map(done)?
         }
+        Request::Balance => Reply::Balance(pool.balance().map(Box::new)),
+        Request::BalanceStart { spec, dry_run: true } => Reply::BalancePlan(pool.plan_balance(spec)?),
+        Request::BalanceStart { spec, dry_run: false } => {
+            pool.balance_start(BalanceSpec::clone(spec))?;
+            Reply::Balance(pool.balance().map(Box::new))
+        }
+        Request::BalanceControl { action } => pool.balance_control(*action).map(done)?,
         Request::Scrub { action } => pool.scrub(scrub_action(*action)).map(done)?,
         Request::Read { .. }
         | Request::Export
@@ -170,16 +179,23 @@ fn known(pool: &Pool, word: &str) -> Option<DevicePath> {
 /// Refuses a device that the pool has open already, unless it is a spare of it: opening it once more would only tell
 /// that this very process holds it.
 fn refuse_own(pool: &mut Pool, word: &str) -> Outcome {
-    let same = |known: &DevicePath| {
-        let id = device::identity(Path::new(word));
-        known.is_open && id.is_ok() && id == device::identity(Path::new(&known.path))
-    };
-    match pool.device_paths().into_iter().find(same) {
-        Some(known) if spare_named(pool, &known.path).is_none() => {
-            Err(Failure::refused(format!("{word} is part of pool '{}' already", pool.name())))
-        }
+    match own(pool, word) {
+        Some(known) if spare_named(pool, &known.path).is_none() => Err(already_part(pool, word)),
         _ => Ok(()),
     }
+}
+
+/// The device that the pool has open and that a word for a new one leads to.
+fn own(pool: &Pool, word: &str) -> Option<DevicePath> {
+    let id = open::resolve(word).ok().and_then(|path| device::identity(&path).ok())?;
+    let same = |known: &DevicePath| {
+        known.is_open && device::identity(Path::new(&known.path)).is_ok_and(|own| own == id)
+    };
+    pool.device_paths().into_iter().find(same)
+}
+
+fn already_part(pool: &Pool, name: &str) -> Failure {
+    Failure::refused(format!("{name} is part of pool '{}' already", pool.name()))
 }
 
 /// Where a device of the pool is, or was.

@@ -91,6 +91,16 @@ impl Shared {
         self.enter().as_mut().map(step)
     }
 
+    /// Reads of a volume or snapshot; `None` once the pool was given up.
+    pub(crate) fn read(
+        &self,
+        id: DatasetId,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Option<Result<(), PoolError>> {
+        self.held.read(|| self.enter(), id, offset, buffer)
+    }
+
     /// Writes to a volume; `None` once the pool was given up.
     pub(crate) fn write(&self, id: DatasetId, offset: u64, data: &[u8]) -> Option<Result<(), PoolError>> {
         self.held.write(self.enter(), id, offset, data)

@@ -6,7 +6,7 @@
 //!              \--> render, json
 //! ```
 //!
-//! - `args`: what can be typed; `names`, `sizes`, `vdevs`: what the words mean
+//! - `args`: what can be typed; `names`, `sizes`, `vdevs`, `filters`: what the words mean
 //! - `open`: devices by name; `state`: pools that are remembered; `host`: time, identity, randomness
 //! - `eventlog`: what happened, kept for later commands
 //! - `execute`: how what a pool is asked (`protocol::request`) is done; `session`: who does it
@@ -29,6 +29,7 @@ mod demo;
 mod error;
 mod eventlog;
 mod execute;
+mod filters;
 mod holder;
 mod host;
 mod json;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     if raid::is_raidctl(words.first()) {
         return ExitCode::from(raid::main("raidctl", &words[1..], false, &State::from_env()));
     }
-    let matches = Cli::command().get_matches_from(&words);
+    let matches = Cli::command().get_matches_from(filters::spelled_out(&words));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context {
         json: cli.json,

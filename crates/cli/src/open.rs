@@ -115,6 +115,12 @@ fn disk_of(path: &Path) -> Option<Identity> {
 /// Opens a device to write, and refuses it if it holds something.
 fn new_device(path: &Path, force: bool, state: &State) -> Outcome<NewDevice> {
     let name = stable_name(path);
+    // Of a block device the kernel says so by itself when it is opened.
+    if let Some(place) = device::mounted_file(path) {
+        return Err(Failure::refused(format!(
+            "cannot open {name}: it is mounted at {place} through a loop device; unmount it first"
+        )));
+    }
     let device = FileDevice::open(path, Access::ReadWrite)?;
     let mut wipe = Vec::new();
     if let Some(label) = Pool::examine(&device)? {
@@ -299,6 +305,13 @@ mod tests {
     #[test]
     fn words_are_full_paths_or_names_in_dev() {
         assert_eq!(resolve("/tmp/x").ok(), Some("/tmp/x".into()));
+        // Whatever disk this machine has.
+        for disk in fs::read_dir("/sys/class/block").into_iter().flatten().flatten() {
+            let (name, path) = (disk.file_name(), Path::new("/dev").join(disk.file_name()));
+            if path.exists() {
+                assert_eq!(resolve(name.to_str().unwrap()).ok(), Some(path));
+            }
+        }
         for word in ["", "no-such-device", "./x", "../etc", "null", "mapper"] {
             let error = resolve(word).unwrap_err().to_string();
             assert!(error.contains("no such device in /dev"), "{error}");

@@ -50,6 +50,7 @@ impl Bar {
         self.0.set_prefix(match scan.kind {
             ScanKind::Scrub => "scrub",
             ScanKind::Resilver => "resilver",
+            ScanKind::Balance => "balance",
         });
         self.0.set_length(scan.total.max(1));
         self.0.set_position(scan.done.min(scan.total));

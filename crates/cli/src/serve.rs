@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -208,7 +209,7 @@ pub(crate) fn serve(context: &Context, args: args::Serve) -> Outcome {
 }
 
 /// The full path, which stays right in another process.
-fn absolute(path: &std::path::Path) -> Outcome<std::path::PathBuf> {
+fn absolute(path: &Path) -> Outcome<std::path::PathBuf> {
     std::path::absolute(path).map_err(Failure::io(format!("find {}", path.display())))
 }
 
@@ -259,11 +260,15 @@ fn serve_remotely(
     if let Reply::Serving(lines) = reply {
         announce(context, &lines)?;
     }
+    let mount = match place {
+        Place::Fuse(dir) => Mount::at(dir),
+        _ => None,
+    };
     // The holder ends the export when this connection ends, in whatever way.
     let mut stream = client.stream()?;
     let mut byte = [0];
     stream.set_read_timeout(Some(LOOK)).map_err(Failure::io("wait for the holder"))?;
-    while !interrupt.is_set() {
+    while !interrupt.is_set() && mount.as_ref().is_none_or(Mount::is_there) {
         match stream.read(&mut byte) {
             Ok(0) => return Err(Failure::refused("the process that holds the pool has ended")),
             Ok(_) => {}
@@ -278,6 +283,32 @@ fn serve_remotely(
         }
     }
     Ok(())
+}
+
+/// A folder on which something is mounted.
+struct Mount(String);
+
+impl Mount {
+    /// The one at `dir`; `None` if it can't be seen from here.
+    fn at(dir: &Path) -> Option<Self> {
+        let path = std::fs::canonicalize(dir).ok()?;
+        // As the kernel writes it.
+        let mut text = String::new();
+        for c in path.to_str()?.chars() {
+            match c {
+                ' ' | '\t' | '\n' | '\\' => text += &format!("\\{:03o}", u32::from(c)),
+                c => text.push(c),
+            }
+        }
+        let mount = Self(text);
+        mount.is_there().then_some(mount)
+    }
+
+    /// Whether it is still there; does not ask whoever serves it.
+    fn is_there(&self) -> bool {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        table.is_empty() || table.lines().any(|line| line.split(' ').nth(4) == Some(self.0.as_str()))
+    }
 }
 
 /// Says where the volumes are.

@@ -89,7 +89,10 @@ impl LocalPool {
             }
             other => other,
         };
-        let (pool, _) = imported?;
+        let (pool, _) = imported.map_err(|error| match error {
+            PoolError::NotFound { .. } => none_there(&record),
+            other => other,
+        })?;
         if !read_only {
             state.note_session(record.guid, pool.session());
         }
@@ -116,6 +119,16 @@ fn used_here(
     let went_on = Pool::import(&host::env(host::CACHE_BYTES), guid, theirs, &look);
     let went_on = went_on.is_ok_and(|(pool, _)| pool.went_through(last));
     (!went_on).then_some(ours)
+}
+
+/// Says that nothing is left of a pool.
+fn none_there(record: &Record) -> PoolError {
+    let paths: Vec<String> = record.devices.iter().map(|path| path.display().to_string()).collect();
+    PoolError::refused(format!(
+        "none of the devices of pool '{}' is there: {}",
+        record.name,
+        paths.join(", ")
+    ))
 }
 
 /// Says which pool it is whose device another process has.

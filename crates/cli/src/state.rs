@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Outcome};
+use crate::host;
 
 /// Where state is kept unless `$COFFER_STATE_DIR` says otherwise.
 const DEFAULT_DIR: &str = "/var/lib/cofferdam";
@@ -168,6 +169,32 @@ impl State {
         Ok(records.into_iter().filter(|record| !record.exported).collect())
     }
 
+    /// Destroys a pool that can't be opened: the labels of its devices that are there go, and it is forgotten.
+    ///
+    /// # Errors
+    /// Somebody holds it, another host used it last, or a device that is there can't be written.
+    pub(crate) fn destroy_unopened(&self, name: &str) -> Outcome {
+        let mut record = self.find(name)?;
+        let here = host::host().id;
+        for path in &record.devices {
+            let Ok(device) = FileDevice::open(path, Access::ReadOnly) else { continue };
+            let label = Pool::examine(&device).ok().flatten();
+            if let Some(label) = label.filter(|label| label.pool_guid == record.guid)
+                && label.host_id != here
+                && !label.exported
+            {
+                return Err(Failure::refused(format!(
+                    "{} was last used by host '{}' in pool '{name}': 'coffer export' forgets the pool here and leaves it to that host",
+                    path.display(),
+                    label.host_name
+                )));
+            }
+        }
+        record.destroyed = true;
+        self.save(&record)?;
+        self.finish_destroying(&record)
+    }
+
     /// Ends what a process began that was killed while it destroyed a pool.
     fn finish_destroying(&self, record: &Record) -> Outcome {
         let Ok(_lock) = self.lock_pool(record.guid)? else { return Ok(()) };
@@ -263,12 +290,25 @@ impl State {
     /// It can't.
     pub(crate) fn prepare(&self) -> Outcome {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        made.and_then(|()| tempfile::tempfile_in(&self.dir).map(drop)).map_err(|error| {
-            Failure::refused(format!(
-                "cannot write to {}, where pools are remembered: {error}; name another folder in $COFFER_STATE_DIR",
-                self.dir.display()
-            ))
-        })
+        made.and_then(|()| tempfile::tempfile_in(&self.dir).map(drop))
+            .map_err(|error| self.unwritable(&error))
+    }
+
+    /// That [`Self::prepare`] would succeed; leaves nothing behind.
+    ///
+    /// # Errors
+    /// It would not.
+    pub(crate) fn could_prepare(&self) -> Outcome {
+        let whole = std::path::absolute(&self.dir).map_err(|error| self.unwritable(&error))?;
+        let there = whole.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+        tempfile::tempfile_in(there).map(drop).map_err(|error| self.unwritable(&error))
+    }
+
+    fn unwritable(&self, error: &io::Error) -> Failure {
+        Failure::refused(format!(
+            "cannot write to {}, where pools are remembered: {error}; name another folder in $COFFER_STATE_DIR",
+            self.dir.display()
+        ))
     }
 
     /// Takes the right to hold a pool; `Err(pid)` if a process has it (0 when it is not known which).
@@ -449,7 +489,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();
-        let error = State::at(file.join("state")).prepare().unwrap_err().to_string();
-        assert!(error.contains("COFFER_STATE_DIR"), "{error}");
+        for inside in ["state", "more/state"] {
+            let state = State::at(file.join(inside));
+            for error in [state.could_prepare(), state.prepare()].map(Result::unwrap_err) {
+                assert!(error.to_string().contains("COFFER_STATE_DIR"), "{error}");
+            }
+        }
+        let state = State::at(dir.path().join("new/state"));
+        state.could_prepare().unwrap();
+        assert!(!dir.path().join("new").exists());
     }
 }

@@ -120,7 +120,7 @@ impl Target for Volume {
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), TargetError> {
         self.check(offset, buffer.len() as u64)?;
-        self.run(|pool| pool.read(self.id, offset, buffer))
+        self.try_on(|| self.shared.read(self.id, offset, buffer))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), TargetError> {

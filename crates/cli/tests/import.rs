@@ -227,6 +227,9 @@ fn disks_that_were_cut_short() {
         cut(&disks[0], size);
         bench.ok(&format!("import -o readonly=on -d {dir} tank"));
         assert_eq!(bench.state("tank"), "DEGRADED", "cut to {size}");
+        if size > 2 * LABEL {
+            assert!(bench.ok("status tank").contains("FAULTED      0     0     0  shorter than it was"));
+        }
         bench.holds("tank/vol", &data);
         bench.ok("export tank");
         // Two can't: both are named, and nothing is changed.
@@ -333,4 +336,119 @@ fn a_disk_that_was_used_elsewhere_does_not_stop_a_pool_in_use() {
     assert!(fs::read(&disks[2]).unwrap() == before, "the disk from elsewhere was changed");
     // Where all disks went on elsewhere, that is not gone back on.
     bench.ok("export tank");
+}
+
+/// Whichever devices are missing, those with the only copies of the trees too, they are named, with what would be enough.
+#[test]
+fn what_is_missing_is_named_whatever_lies_on_it() {
+    let bench = Bench::new();
+    let disks: Vec<String> = (0..4).map(|index| bench.disk(&format!("d{index}"), SMALL)).collect();
+    let spare = bench.disk("spare", SMALL);
+    bench.pool_with_data(&format!("raidz1 {} spare {spare}", disks.join(" ")), 1 << 20);
+    bench.ok("export tank");
+    let far = tempfile::tempdir().unwrap();
+    let dir = bench.path("");
+    for lost in 1_u32..16 {
+        let count = lost.count_ones();
+        let gone: Vec<usize> = (0..4).filter(|index| lost & 1 << index != 0).collect();
+        if count < 2 {
+            continue;
+        }
+        for &index in &gone {
+            fs::rename(&disks[index], far.path().join(index.to_string())).unwrap();
+        }
+        let rest: Vec<String> = disks.iter().filter(|disk| fs::exists(disk).unwrap()).cloned().collect();
+        let said = bench.fails_untouched(&format!("import -d {dir} tank"), &rest);
+        for (index, disk) in disks.iter().enumerate() {
+            assert_eq!(said.contains(disk.as_str()), gone.contains(&index), "without {gone:?}: {said}");
+        }
+        let enough = format!("enough would be any {} of the {count} missing from raidz1-0", count - 1);
+        assert!(said.contains(&enough) && !said.contains("-F"), "without {gone:?}: {said}");
+        for &index in &gone {
+            fs::rename(far.path().join(index.to_string()), &disks[index]).unwrap();
+        }
+    }
+    let listed = bench.ok(&format!("import -d {dir}"));
+    assert!(listed.contains(&format!("spares\n\t  {spare}")) && listed.contains("AVAIL"), "{listed}");
+    bench.ok(&format!("import -d {dir} tank"));
+}
+
+/// A property that does not exist is told before anything is imported, let alone gone back to.
+#[test]
+fn an_import_with_a_wrong_property_changes_nothing() {
+    let bench = Bench::new();
+    let disk = bench.disk("d", SMALL);
+    let data = bench.pool_with_data(&disk, 1 << 20);
+    bench.ok("export tank");
+    let dir = bench.path("");
+    let older = roots(&bench, &dir)[0];
+    for wrong in ["no-such-property=1", "failmode=perhaps", "scan_rate=fast"] {
+        for back in [String::new(), "-F".to_owned(), format!("-T {older}")] {
+            bench.fails_untouched(
+                &format!("import -d {dir} {back} -o {wrong} tank"),
+                std::slice::from_ref(&disk),
+            );
+        }
+    }
+    bench.ok(&format!("import -d {dir} -o comment=mine tank"));
+    assert!(bench.ok("get comment tank").contains("mine"));
+    bench.holds("tank/vol", &data);
+}
+
+/// A copy of a member is no second member: the listing says so, as the import does.
+#[test]
+fn copies_of_a_member_are_told() {
+    let bench = Bench::new();
+    let disks: Vec<String> = (0..2).map(|index| bench.disk(&format!("d{index}"), SMALL)).collect();
+    bench.pool_with_data(&format!("mirror {}", disks.join(" ")), 1 << 20);
+    bench.ok("export tank");
+    fs::copy(&disks[0], bench.path("copy")).unwrap();
+    let dir = bench.path("");
+    let listed = bench.ok(&format!("import -d {dir}"));
+    assert!(listed.contains("UNAVAIL") && listed.contains("carry the same label"), "{listed}");
+    assert!(bench.fails(&format!("import -d {dir} tank")).contains("carry the same label"));
+    fs::remove_file(bench.path("copy")).unwrap();
+    bench.ok(&format!("import -d {dir} tank"));
+}
+
+/// What is gone for good does not keep its name for ever.
+#[test]
+fn a_pool_that_does_not_open_can_be_given_up() {
+    let bench = Bench::new();
+    let disks: Vec<String> = (0..3).map(|index| bench.disk(&format!("d{index}"), SMALL)).collect();
+    let dir = bench.path("");
+    for left in 0..2 {
+        bench.ok(&format!("create tank raidz1 {}", disks.join(" ")));
+        let away: Vec<_> = disks[left..].iter().map(|disk| take_away(disk)).collect();
+        let far = tempfile::tempdir().unwrap();
+        for (index, away) in away.iter().enumerate() {
+            fs::rename(away, far.path().join(index.to_string())).unwrap();
+        }
+        let status = bench.ok("status tank");
+        assert!(status.contains("state: UNAVAIL") && status.contains(disks[1].as_str()), "{status}");
+        let listed = bench.run("list -H");
+        assert_eq!(
+            (listed.code, listed.out.as_str()),
+            (1, "tank\t-\t-\t-\t-\t-\tUNAVAIL\n"),
+            "{}",
+            listed.err
+        );
+        assert!(bench.fails("destroy tank").contains("destroy -f"));
+        bench.ok("export tank");
+        assert_eq!(bench.ok("list"), "no pools available\n");
+        for (index, disk) in disks[left..].iter().enumerate() {
+            bring_back(&far.path().join(index.to_string()), disk);
+        }
+        bench.ok(&format!("import -d {dir} tank"));
+        assert_eq!(bench.state("tank"), "ONLINE");
+        // Now for good.
+        disks[left..].iter().for_each(|disk| fs::remove_file(disk).unwrap());
+        bench.ok("destroy -f tank");
+        assert_eq!(bench.ok("list"), "no pools available\n");
+        assert_eq!(bench.ok(&format!("import -d {dir}")), "no pools available to import\n");
+        for disk in &disks {
+            fs::remove_file(disk).unwrap_or_default();
+            bench.disk(disk.rsplit('/').next().unwrap(), SMALL);
+        }
+    }
 }

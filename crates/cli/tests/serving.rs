@@ -236,6 +236,28 @@ fn volumes_are_files_in_a_folder() {
     assert!(bench.bytes("volume read tank/vol --offset 4M --length 1M") == more);
 }
 
+/// Another process holds the pool; the folder is unmounted as any other is.
+#[test]
+fn a_folder_that_is_unmounted_ends_its_command() {
+    let bench = Bench::new();
+    bench.pool_with_data(&bench.disk("d", DISK), 1 << 20);
+    let folder = bench.path("files of tank");
+    let link = bench.path("files");
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink(&folder, &link).unwrap();
+    if std::fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        eprintln!("SKIPPED: no FUSE on this machine, or not for us");
+        return;
+    }
+    let holder = bench.start("serve tank");
+    let files = bench.start(&format!("fuse tank {link}"));
+    assert!(std::fs::exists(format!("{folder}/vol")).unwrap());
+    assert!(std::process::Command::new("fusermount3").args(["-u", &folder]).status().unwrap().success());
+    assert_eq!(files.wait(), 0);
+    eventually("the pool is let go", || bench.run("export tank").code == 0);
+    assert_eq!(holder.wait(), 0);
+}
+
 #[test]
 fn an_export_ends_with_its_holder() {
     let bench = Bench::new();

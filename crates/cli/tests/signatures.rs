@@ -247,3 +247,22 @@ fn a_file_and_its_loop_device_are_one_device() {
     bench.ok(&format!("import -d {} -d {} tank", bench.path(""), twin.0));
     assert_eq!(bench.state("tank"), "ONLINE");
 }
+
+/// What is mounted is in use, whoever overrides what.
+#[test]
+fn a_file_that_is_mounted_is_refused_in_spite_of_force() {
+    let bench = Bench::new();
+    let (disk, folder) = (bench.disk("d", DISK), bench.path("mnt"));
+    std::fs::create_dir(&folder).unwrap();
+    let sh =
+        |line: String| Command::new("sh").args(["-c", &line]).status().is_ok_and(|status| status.success());
+    if !sh(format!("mkfs.ext4 -qF {disk} && mount -o loop {disk} {folder}")) {
+        eprintln!("SKIPPED: no mkfs.ext4 or no loop devices, or not for us");
+        return;
+    }
+    let said = bench.run(&format!("create -f tank {disk}"));
+    let unmounted = sh(format!("umount {folder}"));
+    assert!(said.code == 1 && said.err.contains(&folder) && said.err.contains("unmount"), "{}", said.err);
+    assert!(unmounted && sh(format!("fsck.ext4 -fn {disk}")));
+    bench.ok(&format!("create -f tank {disk}"));
+}

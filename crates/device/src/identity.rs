@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{major, minor};
+use rustix::fs::{major, makedev, minor};
 
 use crate::check::Target;
 use crate::{DeviceError, DeviceErrorKind, Operation};
@@ -45,14 +45,18 @@ pub fn identity(path: &Path) -> Result<Identity, DeviceError> {
 
 /// As [`identity`], for something already looked up.
 pub(crate) fn of_metadata(metadata: &fs::Metadata) -> Option<Identity> {
-    let mut found = of_inode(metadata)?;
+    of_inode(metadata).map(behind_loops)
+}
+
+/// What is behind loop devices, one after the other.
+fn behind_loops(mut found: Identity) -> Identity {
     for _ in 0..DEPTH_MAX {
         let Identity::Block { device } = found else { break };
         let Some(behind) = loop_backing(device) else { break };
         let Some(next) = fs::metadata(behind).ok().as_ref().and_then(of_inode) else { break };
         found = next;
     }
-    Some(found)
+    found
 }
 
 fn of_inode(metadata: &fs::Metadata) -> Option<Identity> {
@@ -84,6 +88,21 @@ pub(crate) fn mount_point(device: u64) -> Option<String> {
     table.lines().find_map(|line| {
         let mut fields = line.split(' ').skip(2);
         (fields.next() == Some(&number)).then(|| fields.nth(1).map(str::to_owned))?
+    })
+}
+
+/// Where a regular file is mounted through a loop device, if it is.
+pub fn mounted_file(path: &Path) -> Option<String> {
+    let file = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let wanted = of_inode(&file)?;
+    let entries = fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
+    let mut loops = entries.map(|entry| entry.path()).filter(|entry| entry.join("loop").is_dir());
+    loops.find_map(|entry| {
+        let number = fs::read_to_string(entry.join("dev")).ok()?;
+        let (major, minor) = number.trim().split_once(':')?;
+        let number = makedev(major.parse().ok()?, minor.parse().ok()?);
+        let behind = behind_loops(Identity::Block { device: number });
+        (behind == wanted).then(|| mount_point(number))?
     })
 }
 

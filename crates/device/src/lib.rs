@@ -34,7 +34,7 @@ pub use direct::AlignedBuffer;
 pub use error::{DeviceError, DeviceErrorKind, Operation};
 pub use file::{Access, FileDevice};
 pub use flock::Lock;
-pub use identity::{Identity, identity, stable_name};
+pub use identity::{Identity, identity, mounted_file, stable_name};
 pub use memory::MemoryDevice;
 pub use overlay::OverlayDevice;
 pub use ranges::RangeSet;

@@ -363,7 +363,7 @@ impl Pool {
         let (path, handle) = (device.path.clone(), device.handle.clone());
         match device.relation {
             Relation::Spare => {}
-            Relation::For(_, StandIn::Spare) => {
+            Relation::For(_, how) if how.is_spare() => {
                 return Err(PoolError::refused(format!(
                     "{path} is a spare in use; 'coffer detach' ends that"
                 )));
@@ -470,7 +470,7 @@ impl Pool {
         self.commit()?;
         self.add_stand_in(id, spare_id)?;
         if let Some(device) = self.core.devices.get_mut(&spare_id) {
-            device.relation = Relation::For(id, StandIn::Spare);
+            device.relation = Relation::For(id, StandIn::Called);
         }
         self.core.dirty_devices.insert(spare_id);
         self.write_config()?;

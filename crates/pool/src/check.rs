@@ -67,6 +67,7 @@ impl Pool {
         self.gather_references(&mut nodes, &mut references, &mut report)?;
         self.compare_extents(&extents, references, &mut report)?;
         self.compare_nodes(&nodes, &mut report);
+        self.compare_remaps(&extents, &nodes, &mut report)?;
         report.problems.truncate(PROBLEMS_MAX);
         Ok(report)
     }
@@ -82,7 +83,8 @@ impl Pool {
         report.nodes += found.nodes.len() as u64;
         report.problems.append(&mut found.unreadable);
         for pointer in found.nodes {
-            if let Some(birth) = nodes.insert(pointer.address, pointer.birth)
+            let place = self.core.remaps.place_of(Logical(pointer.address)).0;
+            if let Some(birth) = nodes.insert(place, pointer.birth)
                 && birth != pointer.birth
             {
                 report
@@ -100,8 +102,9 @@ impl Pool {
         references: &mut HashMap<Logical, (u32, Txg)>,
         report: &mut CheckReport,
     ) -> Result<()> {
-        let add = |references: &mut HashMap<Logical, (u32, Txg)>, address: Logical, birth: Txg| {
-            references.entry(address).or_insert((0, birth)).0 += 1;
+        let remaps = self.core.remaps.clone();
+        let add = |references: &mut HashMap<Logical, (u32, Txg)>, home: Logical, birth: Txg| {
+            references.entry(remaps.place_of(home)).or_insert((0, birth)).0 += 1;
         };
         let mut in_snapshots: Vec<(String, Items)> = Vec::new();
         let ids: Vec<_> = self.datasets.keys().copied().collect();
@@ -133,7 +136,7 @@ impl Pool {
             }
             for (key, _) in self.gather(deadlist, nodes, report)? {
                 if key.kind == DEAD_NODE {
-                    dead_nodes.push((key.offset, key.object));
+                    dead_nodes.push((remaps.place_of(Logical(key.offset)).0, key.object));
                 } else {
                     add(references, Logical(key.offset), Txg(key.object));
                 }
@@ -145,7 +148,7 @@ impl Pool {
         for (name, items) in in_snapshots {
             for (key, value) in items {
                 let pointer = BlockPtr::decode(&value)?;
-                if !references.contains_key(&pointer.address) {
+                if !references.contains_key(&remaps.place_of(pointer.address)) {
                     report
                         .problems
                         .push(format!("block {} of '{name}' is neither live nor on a deadlist", key.offset));
@@ -177,7 +180,13 @@ impl Pool {
             let mut found = Found::default();
             let _ = walk(Some(root), min_birth.0, &mut self.core, &mut found)?;
             report.problems.append(&mut found.unreadable);
-            nodes.extend(found.nodes.iter().map(|pointer| (pointer.address, pointer.birth)));
+            let remaps = &self.core.remaps;
+            nodes.extend(
+                found
+                    .nodes
+                    .iter()
+                    .map(|pointer| (remaps.place_of(Logical(pointer.address)).0, pointer.birth)),
+            );
             for (key, value) in found.items {
                 let pointer = BlockPtr::decode(&value)?;
                 if pointer.birth > min_birth && key >= cursor {
@@ -229,6 +238,37 @@ impl Pool {
                     chunk.address, chunk.used
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// Every byte of a remap entry leads to something that lives, and no home is a place where something else is.
+    fn compare_remaps(
+        &self,
+        extents: &[(Key, Vec<u8>)],
+        nodes: &HashMap<u64, u64>,
+        report: &mut CheckReport,
+    ) -> Result<()> {
+        let remaps = &self.core.remaps;
+        let mut led = 0;
+        let mut look = |place: Logical, length: u64, report: &mut CheckReport| {
+            if remaps.home_of(place) != place {
+                led += length;
+            } else if remaps.place_of(place) != place {
+                report
+                    .problems
+                    .push(format!("{place} is the home of something that was relocated, and not empty"));
+            }
+        };
+        for (key, value) in extents {
+            look(Logical(key.offset), u64::from(Extent::decode(value)?.stored), report);
+        }
+        for &place in nodes.keys() {
+            look(Logical(place), NODE_SIZE as u64, report);
+        }
+        let entries: u64 = remaps.iter().map(|(_, moved)| moved.length).sum();
+        if entries != led {
+            report.problems.push(format!("remap entries lead to {entries} bytes, of which {led} are live"));
         }
         Ok(())
     }

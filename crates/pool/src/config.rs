@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use device::BlockDevice;
 use serde::{Deserialize, Serialize};
 
-use crate::core::{Relation, StandIn};
+use crate::core::Relation;
 use crate::error::{PoolError, Result};
 use crate::label::{self, CONFIG_BYTES_MAX, Label};
 use crate::pool::Pool;
-use crate::report::{Counters, State, VdevReport};
+use crate::report::{Counters, SpareReport, State, VdevReport};
 use crate::spec::GroupKind;
 use crate::types::{DeviceId, Guid, Session, Txg};
 
@@ -135,15 +135,51 @@ impl ConfigVdev {
         self.children.iter_mut().for_each(|child| child.rename(change));
     }
 
-    fn report(&self, there: &dyn Fn(Guid) -> bool) -> VdevReport {
+    /// Calls `each` for every disk.
+    pub(crate) fn leaves(&self, each: &mut dyn FnMut(&Self)) {
+        if self.children.is_empty() {
+            return each(self);
+        }
+        self.children.iter().for_each(|child| child.leaves(each));
+    }
+
+    /// How many children of a mirror or raidz may be missing.
+    pub(crate) fn tolerance(&self) -> Option<usize> {
+        match (self.kind.as_str(), self.kind.strip_prefix("raidz")) {
+            ("mirror", _) => Some(self.children.len().saturating_sub(1)),
+            (_, Some(parity)) => Some(parity.parse().unwrap_or(1)),
+            _ => None,
+        }
+    }
+
+    /// The line of a spare.
+    pub(crate) fn spare(&self, there: &BTreeMap<Guid, String>, config: &Config) -> SpareReport {
+        let mut in_use = false;
+        config.vdevs.iter().for_each(|vdev| vdev.leaves(&mut |disk| in_use |= disk.guid == self.guid));
+        let is_there = there.contains_key(&self.guid);
+        let state = match (in_use, is_there) {
+            (true, _) => "INUSE",
+            (_, true) => "AVAIL",
+            _ => "UNAVAIL",
+        };
+        SpareReport {
+            name: if is_there { self.name.clone() } else { self.guid.to_string() },
+            guid: self.guid,
+            state: state.to_owned(),
+            note: if is_there {
+                in_use.then(|| "currently in use".to_owned())
+            } else {
+                Some(format!("was {}", self.name))
+            },
+        }
+    }
+
+    pub(crate) fn report(&self, there: &dyn Fn(Guid) -> bool) -> VdevReport {
         let children: Vec<VdevReport> = self.children.iter().map(|child| child.report(there)).collect();
         let state = if children.is_empty() {
             if there(self.guid) { State::Online } else { State::Unavail }
         } else {
-            let tolerance = match (self.kind.as_str(), self.kind.strip_prefix("raidz")) {
-                (_, Some(parity)) => parity.parse().unwrap_or(1),
-                _ => children.len() - 1,
-            };
+            let tolerance = self.tolerance().unwrap_or(children.len() - 1);
             let gone = children.iter().filter(|child| child.state == State::Unavail).count();
             match children.iter().all(|child| child.state == State::Online) {
                 true => State::Online,
@@ -228,7 +264,7 @@ impl Pool {
             let spare = stand_ins.iter().any(|other| {
                 core.devices
                     .get(other)
-                    .is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Spare)))
+                    .is_some_and(|d| matches!(d.relation, Relation::For(_, how) if how.is_spare()))
             });
             let name = if spare { "spare" } else { "replacing" };
             let children = std::iter::once(id).chain(stand_ins).map(leaf).collect();

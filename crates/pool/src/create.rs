@@ -9,7 +9,7 @@ use device::rng::Rng;
 use geometry::Profile;
 use tree::{Tree, TreeId};
 
-use crate::chunk::ChunkMap;
+use crate::chunk::{ChunkMap, Remaps};
 use crate::core::{Cache, Core, Device, Env, EventLog, Group, Relation, Workers};
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
@@ -45,6 +45,7 @@ impl Core {
             devices: BTreeMap::new(),
             groups: BTreeMap::new(),
             map: ChunkMap::default(),
+            remaps: Remaps::default(),
             nodes: HashMap::new(),
             data: HashMap::new(),
             cache: Cache::new(env.cache_bytes),
@@ -62,9 +63,11 @@ impl Core {
             current_data: BTreeMap::new(),
             unloaded_frees: BTreeMap::new(),
             potential: RefCell::default(),
+            widths: RefCell::default(),
             charged: Vec::new(),
             new_marks: Vec::new(),
             looking_back: false,
+            relocating: false,
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }
@@ -108,6 +111,7 @@ impl Pool {
             room_stamp: Txg(0),
             claims: Claims::default(),
             scan: Scan::default(),
+            balance: None,
             host,
         }
     }

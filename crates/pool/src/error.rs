@@ -29,7 +29,10 @@ pub enum PoolError {
     #[error("no space left on the pool")]
     NoSpace,
     /// Too many devices are gone for writes to be safe.
-    #[error("the pool is suspended: too many devices are gone; bring them back, then run 'coffer clear'")]
+    #[error(
+        "the pool is suspended: too many devices are gone, or take no writes (files on a full file system?); see to that, \
+         then run 'coffer clear'"
+    )]
     Suspended,
     /// The pool was imported for reading only.
     #[error("the pool was imported read-only")]

@@ -10,7 +10,7 @@ use geometry::{Kind, Layout, Profile};
 use tree::{Key, NodePtr};
 
 use crate::checksum::ChecksumKind;
-use crate::chunk::{BitmapAnchor, Chunk, Class, Column, Placement, Stale};
+use crate::chunk::{BitmapAnchor, Chunk, Class, Column, Moved, Placement, Stale};
 use crate::compress::Compression;
 use crate::core::{Device, Group, Relation, StandIn};
 use crate::dataset::{Dataset, NewDataset, Zombie, dead_value};
@@ -65,6 +65,7 @@ fn chunk() -> Chunk {
         used: 77 * 4096,
         birth: Txg(0x0b0c),
         bitmap: BitmapAnchor::default(),
+        closed: false,
     }
 }
 
@@ -85,6 +86,7 @@ fn system_chunk() -> Chunk {
         used: 3 * 16384,
         birth: Txg(1),
         bitmap: BitmapAnchor { slot: 1, txg: Txg(0x2a), checksum: std::array::from_fn(|i| i as u8) },
+        closed: false,
     }
 }
 
@@ -152,6 +154,13 @@ fn chunk_items() {
         let known = golden(name, &chunk.encode());
         assert_eq!(Chunk::decode(&known), Ok(chunk));
     }
+}
+
+#[test]
+fn remap_item() {
+    let moved = Moved { length: 0x0003_0000, to: Logical(0x4000_5000) };
+    let known = golden("remap", &moved.encode());
+    assert_eq!(Moved::decode(Logical(0x1000), &known), Ok(moved));
 }
 
 #[test]

@@ -67,6 +67,31 @@ impl Held {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Fills a buffer from a place of a volume or snapshot, devices being read without the lock where none of them
+    /// lacks anything. `lock` takes it again. `None`: the pool was taken away.
+    ///
+    /// # Errors
+    /// As [`Pool::read`].
+    pub fn read<'a>(
+        &'a self,
+        lock: impl Fn() -> Guard<'a>,
+        id: DatasetId,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Option<Result<()>> {
+        let begun = lock().as_mut()?.read_or_begin(id, offset, buffer);
+        let work = match begun {
+            Ok(Some(work)) => work,
+            Ok(None) => return Some(Ok(())),
+            Err(error) => return Some(Err(error)),
+        };
+        let read = work.run();
+        let mut guard = lock();
+        let pool = guard.as_mut()?;
+        pool.end_read(read);
+        Some(pool.read(id, offset, buffer))
+    }
+
     /// Writes to a volume; waits while as much as may be is dirty and a commit is under way.
     /// `None`: the pool was taken away.
     ///

@@ -21,6 +21,7 @@
 
 mod admin;
 mod alloc;
+mod balance;
 mod check;
 mod checksum;
 mod chunk;
@@ -54,8 +55,9 @@ mod usage;
 
 pub use crate::core::{Clock, Env};
 pub use admin::ReplaceOptions;
+pub use balance::BalanceAction;
 pub use config::{DevicePath, LabelInfo};
-pub use dataset::VolumeInfo;
+pub use dataset::{BlocksRead, ReadWork, VolumeInfo};
 pub use error::{PoolError, Result};
 pub use held::{Guard, Held};
 pub use label::DEVICE_BYTES_MIN;

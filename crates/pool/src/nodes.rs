@@ -16,7 +16,7 @@ impl Source for Core {
     type Error = PoolError;
 
     fn node(&mut self, pointer: &NodePtr) -> Result<Arc<Node>> {
-        if let Some(node) = self.unwritten_nodes.get(&pointer.address)
+        if let Some(node) = self.unwritten_nodes.get(&self.remaps.place_of(Logical(pointer.address)).0)
             && node.header().birth == pointer.birth
         {
             return Ok(Arc::clone(node));

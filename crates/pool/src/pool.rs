@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tree::Tree;
 
+use crate::balance::Balance;
 use crate::core::Core;
 use crate::dataset::{Dataset, Zombie};
 use crate::error::Result;
@@ -62,6 +63,7 @@ pub struct Pool {
     /// Room taken for dirty blocks.
     pub(crate) claims: Claims,
     pub(crate) scan: Scan,
+    pub(crate) balance: Option<Balance>,
     pub(crate) host: Host,
 }
 

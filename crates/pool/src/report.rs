@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::BalanceSpec;
 use crate::types::{DeviceId, Guid, Logical, Millis, Txg};
 
 /// Health of a pool, vdev or device, from best to worst, with the words of `zpool status`.
@@ -91,6 +92,8 @@ pub enum ScanKind {
     Scrub,
     /// Bring devices up to date.
     Resilver,
+    /// Relocate what is in chunks.
+    Balance,
 }
 
 /// Where a scan stands.
@@ -105,6 +108,77 @@ pub enum ScanState {
     Finished,
     /// Stopped by the user.
     Canceled,
+}
+
+impl ScanState {
+    /// Its number on disk.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Running => 1,
+            Self::Paused => 2,
+            Self::Finished => 3,
+            Self::Canceled => 4,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::Running, Self::Paused, Self::Finished, Self::Canceled]
+            .into_iter()
+            .find(|state| state.code() == code)
+    }
+}
+
+/// A balance, going on or past.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceReport {
+    /// Where it stands.
+    pub state: ScanState,
+    /// When it began.
+    pub started: Millis,
+    /// When it ended or was paused.
+    pub ended: Option<Millis>,
+    /// Chunks that passed the filters when it began.
+    pub expected: u64,
+    /// Chunks that there were then.
+    pub chunks: u64,
+    /// Chunks that were looked at.
+    pub considered: u64,
+    /// Chunks that were relocated.
+    pub completed: u64,
+    /// Bytes relocated, never more than `total`.
+    pub done: u64,
+    /// Bytes to relocate in all.
+    pub total: u64,
+    /// Extents and nodes that can't be read: they stay where they are.
+    pub errors: u64,
+    /// Bytes per second, over the time that it ran.
+    pub rate: u64,
+    /// Seconds left at that rate; none when nothing can be said.
+    pub eta_seconds: Option<u64>,
+    /// Why it stopped early.
+    pub trouble: Option<String>,
+    /// What was asked for.
+    pub spec: BalanceSpec,
+}
+
+/// What a balance would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancePlan {
+    /// Each class that is to be balanced.
+    pub classes: Vec<BalanceClass>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// A class's part of a balance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceClass {
+    /// Its name.
+    pub class: String,
+    /// Chunks to be relocated.
+    pub chunks: u64,
+    /// Bytes that live in them.
+    pub bytes: u64,
 }
 
 /// Progress of a scrub or resilver.
@@ -294,6 +368,8 @@ pub struct ChunkReport {
     pub class: String,
     /// Profile, as in `usage`.
     pub profile: String,
+    /// It is being emptied, or will be: it takes nothing new.
+    pub closed: bool,
     /// Top-level vdev it belongs to.
     pub group: String,
     /// Logical bytes in use.
@@ -302,6 +378,21 @@ pub struct ChunkReport {
     pub column_length: u64,
     /// Where its columns are.
     pub placements: Vec<PlacementReport>,
+}
+
+/// Addresses whose contents were relocated: no chunk is there any more, or one that is being emptied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemappedReport {
+    /// The first home.
+    pub address: Logical,
+    /// Behind the last one.
+    pub end: Logical,
+    /// Class of the chunks that they lead to.
+    pub class: String,
+    /// Entries of the remap table.
+    pub entries: u64,
+    /// Bytes that live elsewhere.
+    pub bytes: u64,
 }
 
 /// One administrative command in `coffer history`.
@@ -384,4 +475,6 @@ pub struct FoundPool {
     pub foreign_host: Option<String>,
     /// The configuration as the labels tell it.
     pub vdevs: Vec<VdevReport>,
+    /// Its spares.
+    pub spares: Vec<SpareReport>,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use device::BlockDevice;
 use geometry::Profile;
+use serde::{Deserialize, Serialize};
 
 /// A device that the caller opened for the pool.
 #[derive(Clone, Debug)]
@@ -74,6 +75,77 @@ pub struct VolumeSpec {
     pub sparse: bool,
     /// Properties to set from the start.
     pub properties: Vec<(String, String)>,
+}
+
+/// Which chunks of a class a balance takes: all that pass every filter that is there. Ranges include both ends but for
+/// `usage`, `drange` and `vrange`, whose second number is the first that is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceFilters {
+    /// Profiles as `usage` names them, in lower case; empty for any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub profiles: Vec<String>,
+    /// Percent of the chunk that is in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<(u8, u8)>,
+    /// The number of a device that has a part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devid: Option<u32>,
+    /// Bytes of that device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drange: Option<(u64, u64)>,
+    /// Logical addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrange: Option<(u64, u64)>,
+    /// The profile that new chunks of the class get.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "profile_name")]
+    pub convert: Option<Profile>,
+    /// Leave out what has the target profile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub soft: bool,
+    /// Chunks at least, or none; and at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<(u32, u32)>,
+    /// Columns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stripes: Option<(u16, u16)>,
+}
+
+/// A balance: filters for each class that is to be balanced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalanceSpec {
+    /// Data chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<BalanceFilters>,
+    /// Metadata chunks, and system chunks unless these have their own filters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BalanceFilters>,
+    /// System chunks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<BalanceFilters>,
+    /// Balance system chunks on their own, and convert to what protects less.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+/// A profile by its name.
+mod profile_name {
+    use geometry::Profile;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    pub(super) fn serialize<S: Serializer>(
+        profile: &Option<Profile>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(profile.map_or("", Profile::name))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Profile>, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        name.parse().map(Some).map_err(D::Error::custom)
+    }
 }
 
 /// How to import.

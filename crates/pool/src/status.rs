@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use tree::Key;
 
 use crate::chunk::Class;
-use crate::core::{Device, Relation, StandIn};
+use crate::core::{Device, Relation};
 use crate::dataset::DEAD_EXTENT;
 use crate::error::{PoolError, Result};
 use crate::pointer::BlockPtr;
 use crate::pool::Pool;
 use crate::report::{
-    ChunkReport, Counters, DatasetRow, PlacementReport, PoolRow, ScanKind, ScanState, SpareReport, State,
-    StatusReport, VdevReport,
+    ChunkReport, Counters, DatasetRow, PlacementReport, PoolRow, RemappedReport, ScanKind, ScanState,
+    SpareReport, State, StatusReport, VdevReport,
 };
 use crate::spec::GroupKind;
 use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical};
@@ -31,7 +31,9 @@ impl Pool {
         } else if !self.is_fresh(device.id) && device.usable() {
             Some("(resilvering)".to_owned())
         } else if device.faulted {
-            Some("too many errors".to_owned())
+            let size = device.handle.as_ref().and_then(|handle| handle.size().ok());
+            let cut = size.is_some_and(|size| size < device.size);
+            Some(if cut { "shorter than it was" } else { "too many errors" }.to_owned())
         } else {
             None
         };
@@ -57,7 +59,7 @@ impl Pool {
         let (mut spares, mut replacements) = (Vec::new(), Vec::new());
         for other in stand_ins.iter().filter_map(|id| self.core.devices.get(id)) {
             match other.relation {
-                Relation::For(_, StandIn::Spare) => spares.push(self.device_line(other)),
+                Relation::For(_, how) if how.is_spare() => spares.push(self.device_line(other)),
                 _ => replacements.push(self.device_line(other)),
             }
         }
@@ -246,10 +248,10 @@ impl Pool {
             let (name, block_size) =
                 (format!("{}/{}", self.core.name, dataset.name), u64::from(dataset.block_size));
             let mut found: Vec<(u64, Logical)> = Vec::new();
-            let lost = self.core.lost.clone();
+            let (lost, remaps) = (self.core.lost.clone(), self.core.remaps.clone());
             let _ = dataset.tree.scan(&mut self.core, Key::MIN, Key::MAX, |key, value| {
                 looked += 1;
-                let address = BlockPtr::decode(value)?.address;
+                let address = remaps.place_of(BlockPtr::decode(value)?.address);
                 if lost.contains(&address) {
                     found.push((key.offset, address));
                 }
@@ -368,6 +370,7 @@ impl Pool {
                 length: chunk.length(),
                 class: chunk.class.name().to_owned(),
                 profile: self.profile_name(chunk),
+                closed: chunk.closed,
                 group: self.core.groups.get(&chunk.group).map(crate::core::Group::name).unwrap_or_default(),
                 used: if chunk.class == Class::Data { chunk.used } else { self.live_bytes(chunk.address) },
                 column_length: chunk.column_bytes,
@@ -388,6 +391,35 @@ impl Pool {
                     .collect(),
             })
             .collect()
+    }
+
+    /// What was relocated, by the class of where it is now and the stretch of addresses between chunks where its homes
+    /// are: for `coffer map`.
+    pub fn relocated(&self) -> Vec<RemappedReport> {
+        let mut runs: Vec<(Logical, RemappedReport)> = Vec::new();
+        for (home, moved) in self.core.remaps.iter() {
+            let before = self.core.map.iter().rev().find(|chunk| chunk.address <= home);
+            let stretch = before.map_or(Logical(0), |chunk| chunk.address);
+            let class = self.core.map.at(moved.to).map_or("", |chunk| chunk.class.name());
+            match runs.last_mut() {
+                Some((last, report)) if *last == stretch && report.class == class => {
+                    report.entries += 1;
+                    report.bytes += moved.length;
+                    report.end = Logical(home.0 + moved.length);
+                }
+                _ => runs.push((
+                    stretch,
+                    RemappedReport {
+                        address: home,
+                        end: Logical(home.0 + moved.length),
+                        class: class.to_owned(),
+                        entries: 1,
+                        bytes: moved.length,
+                    },
+                )),
+            }
+        }
+        runs.into_iter().map(|(_, report)| report).collect()
     }
 
     /// Bytes of live nodes in a metadata or system chunk.

@@ -236,6 +236,36 @@ fn detaching_the_spare_cancels_and_detaching_the_original_makes_it_permanent() {
     assert_holds(&mut pool, 65536);
 }
 
+/// A spare that is called for a device that works stays, over a restart too, until one of the two is detached.
+#[test]
+fn a_called_spare_stays_beside_a_healthy_original() {
+    for detach in ["/sims/s0", "/sims/s2"] {
+        let sims = Sims::new(3, 64);
+        let groups = vec![sims.group(GroupKind::Mirror, 0..2), sims.group(GroupKind::Spare, 2..3)];
+        let mut pool = filled(&spec(groups), MIB);
+        pool.replace_by_spare("/sims/s0", "/sims/s2").unwrap();
+        let guid = pool.guid();
+        pool.flush().unwrap();
+        drop(pool);
+        let mut pool = import(guid, sims.without(&[]));
+        settle(&mut pool);
+        let status = pool.status();
+        let line = &status.vdevs[0].children[0];
+        let names: Vec<&str> = line.children.iter().map(|child| &child.name[..]).collect();
+        assert_eq!((&line.name[..], &names[..]), ("spare-0", &["/sims/s0", "/sims/s2"][..]));
+        assert_eq!((&status.spares[0].state[..], status.state), ("INUSE", State::Online));
+        pool.detach(detach).unwrap();
+        settle(&mut pool);
+        let status = pool.status();
+        let names: Vec<&str> = status.vdevs[0].children.iter().map(|child| &child.name[..]).collect();
+        let stayed = if detach == "/sims/s0" { "/sims/s2" } else { "/sims/s0" };
+        assert_eq!(names, [stayed, "/sims/s1"]);
+        assert_eq!(status.spares.len(), usize::from(detach == "/sims/s2"));
+        sims.0[1].pull();
+        assert_holds(&mut pool, MIB);
+    }
+}
+
 /// The spare goes back when the original has been replaced.
 #[test]
 fn a_replaced_original_sends_the_spare_back() {

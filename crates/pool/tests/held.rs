@@ -3,12 +3,15 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::io::{IoSlice, IoSliceMut};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use common::{Disks, MIB, assert_sound, create, import, noise, options, read, spec, volume};
 use device::rng::Rng;
-use pool::spec::GroupKind;
+use device::{BlockDevice, DeviceError, DeviceInfo, MemoryDevice};
+use pool::spec::{GroupKind, GroupSpec, NewDevice};
 use pool::{Held, Pool};
 
 const BLOCK: u64 = 16384;
@@ -129,4 +132,130 @@ fn what_can_t_share_a_commit_ends_it_and_unfinished_ones_leave_nothing() {
     let mut pool = Pool::import(&common::env(3), guid, disks.all(), &options()).unwrap().0;
     assert_eq!(read(&mut pool, id, 0, MIB as usize), old);
     assert_sound(&mut pool);
+}
+
+/// A device on which, once that is wanted, a read ends only when another one has begun.
+#[derive(Debug)]
+struct InCompany {
+    device: MemoryDevice,
+    /// Reads that have begun since it was wanted.
+    begun: Mutex<Option<u32>>,
+    another: Condvar,
+}
+
+impl BlockDevice for InCompany {
+    fn info(&self) -> &DeviceInfo {
+        self.device.info()
+    }
+
+    fn size(&self) -> Result<u64, DeviceError> {
+        self.device.size()
+    }
+
+    fn read_vectored(&self, offset: u64, buffers: &mut [IoSliceMut<'_>]) -> Result<(), DeviceError> {
+        let mut begun = self.begun.lock().unwrap();
+        if let Some(count) = begun.as_mut() {
+            *count += 1;
+            self.another.notify_all();
+            let patience = Duration::from_secs(20);
+            let alone = |begun: &mut Option<u32>| begun.is_some_and(|count| count < 2);
+            let (_begun, timeout) = self.another.wait_timeout_while(begun, patience, alone).unwrap();
+            assert!(!timeout.timed_out(), "a read waits for the one before it");
+        } else {
+            drop(begun);
+        }
+        self.device.read_vectored(offset, buffers)
+    }
+
+    fn write_vectored(&self, offset: u64, buffers: &[IoSlice<'_>]) -> Result<(), DeviceError> {
+        self.device.write_vectored(offset, buffers)
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        self.device.flush()
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<(), DeviceError> {
+        self.device.discard(offset, length)
+    }
+}
+
+#[test]
+fn readers_do_not_wait_for_each_other_s_devices() {
+    let device = InCompany {
+        device: MemoryDevice::new("d0", 256 * MIB),
+        begun: Mutex::default(),
+        another: Condvar::new(),
+    };
+    let device = Arc::new(device);
+    let new = NewDevice::new(Arc::clone(&device) as Arc<dyn BlockDevice>, "/disks/d0".into());
+    let mut pool = create(&spec(vec![GroupSpec { kind: GroupKind::Plain, devices: vec![new] }]));
+    let id = volume(&mut pool, "v", 64 * MIB);
+    let data = noise(5, MIB as usize);
+    pool.write(id, 0, &data).unwrap();
+    pool.flush().unwrap();
+    let half = data.len() / 2;
+    pool.drop_caches();
+    // The tree is in memory, so that the only reads are those of blocks.
+    read(&mut pool, id, half as u64 - BLOCK, BLOCK as usize);
+    let held = Held::new(pool);
+    *device.begun.lock().unwrap() = Some(0);
+    thread::scope(|scope| {
+        for from in [0, half] {
+            let (held, data) = (&held, &data);
+            scope.spawn(move || {
+                let mut found = vec![0; BLOCK as usize];
+                held.read(|| held.lock(), id, from as u64, &mut found).unwrap().unwrap();
+                assert_eq!(found, &data[from..from + BLOCK as usize]);
+            });
+        }
+    });
+    assert_eq!(*device.begun.lock().unwrap(), Some(2));
+}
+
+#[test]
+fn what_is_read_beside_changes_is_never_shown_for_what_is_there_now() {
+    let (_disks, mut pool) = raidz2();
+    let id = volume(&mut pool, "v", 64 * MIB);
+    let mut found = vec![0; 4 * BLOCK as usize];
+    pool.write(id, 0, &noise(0, MIB as usize)).unwrap();
+    pool.flush().unwrap();
+    for round in 1..40 {
+        pool.drop_caches();
+        let work = pool.read_or_begin(id, 0, &mut found).unwrap();
+        // What is being read is freed, and its places are given to something else.
+        let new = noise(round, MIB as usize);
+        for _ in 0..round % 7 {
+            pool.write(id, 0, &new).unwrap();
+            pool.flush().unwrap();
+        }
+        pool.end_read(work.unwrap().run());
+        pool.read(id, 0, &mut found).unwrap();
+        let now = if round % 7 == 0 { noise(round - 1, MIB as usize) } else { new };
+        assert!(found == now[..found.len()], "round {round}");
+    }
+    assert_sound(&mut pool);
+}
+
+#[test]
+fn a_server_s_read_heals_what_is_damaged() {
+    let (disks, mut pool) = raidz2();
+    let id = volume(&mut pool, "v", 64 * MIB);
+    let data = noise(6, MIB as usize);
+    pool.write(id, 0, &data).unwrap();
+    pool.flush().unwrap();
+    pool.drop_caches();
+    // Labels apart, one disk holds nothing of what it should.
+    let empty = vec![0; 64 << 10];
+    for at in (2 * MIB..250 * MIB).step_by(empty.len()) {
+        disks.0[3].write(at, &empty).unwrap();
+    }
+    let held = Held::new(pool);
+    let mut found = vec![0; MIB as usize];
+    held.read(|| held.lock(), id, 0, &mut found).unwrap().unwrap();
+    assert_eq!(found, data);
+    let status = held.lock().as_mut().unwrap().status();
+    for (index, child) in status.vdevs[0].children.iter().enumerate() {
+        assert_eq!(child.errors.checksum > 0, index == 3, "{child:?}");
+    }
 }

@@ -6,10 +6,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use pool::BalanceAction;
 use pool::report::{
-    CheckReport, ChunkReport, DatasetRow, Event, HistoryEntry, Plan, PoolRow, PropertyRow, ScanReport,
-    StatusReport, UsageReport,
+    BalancePlan, BalanceReport, CheckReport, ChunkReport, DatasetRow, Event, HistoryEntry, Plan, PoolRow,
+    PropertyRow, RemappedReport, ScanReport, StatusReport, UsageReport,
 };
+use pool::spec::BalanceSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::raid::{RaidReply, RaidRequest};
@@ -104,6 +106,12 @@ pub enum Request {
     Clear { device: Option<String> },
     /// Start, pause or stop a scrub.
     Scrub { action: Scrub },
+    /// Progress of the current or last balance.
+    Balance,
+    /// Begin a balance, or only say what it would do.
+    BalanceStart { spec: Box<BalanceSpec>, dry_run: bool },
+    /// Pause, go on with or cancel a balance.
+    BalanceControl { action: BalanceAction },
     /// Give the pool up. Asked of a holder, it ends.
     Export,
     /// Destroy the pool.
@@ -127,6 +135,7 @@ impl Request {
             | Self::Events { .. }
             | Self::Check
             | Self::Scan
+            | Self::Balance
             | Self::Get { .. }
             | Self::VolumeInfo { .. }
             | Self::Read { .. }
@@ -138,7 +147,7 @@ impl Request {
             | Self::Destroy { .. }
             | Self::Serve { .. }
             | Self::Raid { .. } => false,
-            Self::Add { dry_run, .. } => !dry_run,
+            Self::Add { dry_run, .. } | Self::BalanceStart { dry_run, .. } => !dry_run,
             _ => true,
         }
     }
@@ -180,7 +189,16 @@ pub enum Reply {
     /// To [`Request::Datasets`].
     Datasets(Vec<DatasetRow>),
     /// To [`Request::Map`].
-    Map(Vec<ChunkReport>),
+    Map {
+        /// Every chunk.
+        chunks: Vec<ChunkReport>,
+        /// What was relocated out of chunks.
+        remapped: Vec<RemappedReport>,
+    },
+    /// To [`Request::Balance`], and to [`Request::BalanceStart`] once it has begun.
+    Balance(Option<Box<BalanceReport>>),
+    /// To [`Request::BalanceStart`] with `dry_run`.
+    BalancePlan(BalancePlan),
     /// To [`Request::History`].
     History(Vec<HistoryEntry>),
     /// To [`Request::Events`].

@@ -5,14 +5,12 @@
 //!
 //! The file has `b v k r lambda`, maybe with `norotate` behind, then the b * k columns, counted from 0. Lines that begin with `#` do not count.
 
-use std::sync::{Mutex, PoisonError};
-
 use crate::layout::MAX_COLUMNS;
 
 /// Most columns of all blocks together.
 const MAX_TUPLES: usize = 4096;
 
-/// A block design. There are few of them: each is kept for as long as the program runs.
+/// A block design. A set's layout holds it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Design {
     columns: u8,
@@ -63,7 +61,7 @@ impl Design {
     ///
     /// # Errors
     /// It is no block design.
-    pub fn parse(text: &str) -> Result<&'static Self, DesignError> {
+    pub fn parse(text: &str) -> Result<Self, DesignError> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
         let rotate = words.get(5) != Some(&"norotate");
@@ -92,7 +90,7 @@ impl Design {
     ///
     /// # Errors
     /// It is no block design.
-    pub fn new(columns: u8, width: u8, rotate: bool, table: Vec<u8>) -> Result<&'static Self, DesignError> {
+    pub fn new(columns: u8, width: u8, rotate: bool, table: Vec<u8>) -> Result<Self, DesignError> {
         let sizes = 2..=MAX_COLUMNS as u8;
         let fits = sizes.contains(&columns) && (2..=columns).contains(&width) && table.len() <= MAX_TUPLES;
         if !fits || table.is_empty() || !table.len().is_multiple_of(width.into()) {
@@ -131,24 +129,12 @@ impl Design {
             return Err(Self::unbalanced(depth, all, width));
         }
         let depth = depth as u16;
-        Ok(Self { columns, width, rotate, depth, table, offsets, blocks }.kept())
+        Ok(Self { columns, width, rotate, depth, table, offsets, blocks })
     }
 
     fn unbalanced(depth: usize, columns: usize, width: u8) -> DesignError {
         let pairs = depth * (usize::from(width) - 1) / (columns - 1).max(1);
         DesignError::Balance { depth, pairs }
-    }
-
-    /// The one and only copy of it.
-    fn kept(self) -> &'static Self {
-        static ALL: Mutex<Vec<&'static Design>> = Mutex::new(Vec::new());
-        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(same) = all.iter().find(|design| ***design == self) {
-            return same;
-        }
-        let new: &'static Self = Box::leak(Box::new(self));
-        all.push(new);
-        new
     }
 
     /// Lambda.
@@ -218,7 +204,7 @@ impl Design {
     }
 
     /// What [`Design::encode`] made.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<&'static Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (&[columns, width, rotate, low, high], table) = bytes.split_first_chunk()?;
         let length = usize::from(u16::from_le_bytes([low, high]));
         Self::new(columns, width, rotate == 1, table.get(..length)?.to_vec()).ok()
@@ -236,7 +222,7 @@ pub(crate) mod tests {
     pub(crate) const SEVEN: &str = "7 7 3 3 1 norotate\n0 1 3 1 2 4 2 3 5 3 4 6 4 5 0 5 6 1 6 0 2\n";
 
     #[test]
-    fn designs_are_read_and_kept_once() {
+    fn designs_are_read() {
         let five = Design::parse(FIVE).unwrap();
         assert_eq!((five.columns(), five.width(), five.blocks(), five.depth()), (5, 4, 5, 4));
         assert_eq!((five.parity_position(0), five.parity_position(3), five.parity_position(4)), (3, 0, 3));
@@ -244,10 +230,9 @@ pub(crate) mod tests {
         let seven = Design::parse(SEVEN).unwrap();
         assert_eq!((seven.parity_position(0), seven.parity_position(1)), (2, 2));
         for design in [five, seven] {
-            assert!(std::ptr::eq(Design::decode(&design.encode()).unwrap(), design));
-            assert!(std::ptr::eq(Design::parse(&design.text()).unwrap(), design));
+            assert_eq!(Design::decode(&design.encode()).unwrap(), design);
+            assert_eq!(Design::parse(&design.text()).unwrap(), design);
         }
-        assert!(std::ptr::eq(Design::parse(FIVE).unwrap(), five));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Two ways lead to a set: [`group`] finds sets among everything that has a label (autoconfiguration), [`check`] judges
 //! the components that a configuration file names. Both follow RAIDframe; nothing in here does I/O.
 
-use crate::extension::Extension;
+use crate::extension::{Extension, Role};
 use crate::label::{Label, PROTECTED_SECTORS, Version};
 use crate::layout::{Layout, Level};
 
@@ -16,6 +16,19 @@ pub struct Candidate {
     pub label: Label,
     /// Its size, sectors.
     pub sectors: u64,
+}
+
+impl Candidate {
+    /// A device with a label; none if its extension area tells that it is a spare since: a power cut between the last label of a copyback
+    /// and the release of the spare leaves a label on it which says that it is the column.
+    pub fn of(name: String, label: Label, sectors: u64, extension: Option<&Extension>) -> Option<Self> {
+        let released = extension.is_some_and(|own| {
+            matches!(own.role, Role::Spare(_))
+                && own.serial_number == label.serial_number
+                && own.mod_counter.wrapping_sub(label.mod_counter) >= 0
+        });
+        (!released).then_some(Self { name, label, sectors })
+    }
 }
 
 /// What a column of a found set is made of.
@@ -252,7 +265,7 @@ fn majority(counts: &[(i32, usize)], greater_wins: bool) -> Option<(i32, Option<
 }
 
 /// Judges the components of a configuration file. With `force` (`raidctl -C`) no column is failed for its label.
-pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
+pub fn check(level: &Level, columns: &[Found], force: bool) -> Verdict {
     let mut failed: Vec<bool> = columns
         .iter()
         .map(|found| match found {
@@ -282,7 +295,7 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
         serial.unwrap_or((serials.first().map_or(0, |&(value, _)| value), None));
     let most = counters.iter().map(|&(value, _)| value).max().unwrap_or(0);
     let (mod_counter, odd_counter) = counter.unwrap_or((most, None));
-    if level == Level::Raid0 && serials.len().max(counters.len()) > 1 {
+    if *level == Level::Raid0 && serials.len().max(counters.len()) > 1 {
         refusals.push(Refusal::NoRedundancy);
     }
     let with = |odd: Option<i32>, of: fn(&Label) -> i32| {
@@ -298,7 +311,7 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
     }
     if let Some(odd) = serial_column.or(counter_column)
         && !force
-        && level != Level::Raid0
+        && *level != Level::Raid0
     {
         failed[odd] = true;
     }
@@ -333,7 +346,7 @@ pub fn check(level: Level, columns: &[Found], force: bool) -> Verdict {
 
 /// As [`check`], and the labels of columns that are not failed must be of this level and stripe unit: another would read and write
 /// everything in wrong places. RAIDframe does not look at that.
-pub fn judge(level: Level, sectors_per_unit: u32, columns: &[Found], force: bool) -> Verdict {
+pub fn judge(level: &Level, sectors_per_unit: u32, columns: &[Found], force: bool) -> Verdict {
     let mut verdict = check(level, columns, force);
     for (column, found) in columns.iter().enumerate().filter(|&(column, _)| !verdict.failed[column]) {
         let Found::Labelled(label) = found else { continue };
@@ -432,7 +445,7 @@ mod tests {
     use crate::label::tests::sample;
     use proptest::prelude::*;
 
-    fn labels(count: u32, level: Level, change: impl Fn(u32, &mut Label)) -> Vec<Label> {
+    fn labels(count: u32, level: &Level, change: impl Fn(u32, &mut Label)) -> Vec<Label> {
         let label = |column| {
             let parity_config = level.letter().into();
             let mut label = Label { column, num_columns: count, clean: true, parity_config, ..sample() };
@@ -457,77 +470,77 @@ mod tests {
 
     #[test]
     fn a_good_set_is_configured_whole() {
-        let verdict = check(Level::Raid5, &found(labels(3, Level::Raid5, |_, _| ())), false);
+        let verdict = check(&Level::Raid5, &found(labels(3, &Level::Raid5, |_, _| ())), false);
         assert_eq!(verdict.failed, [false; 3]);
         assert!(verdict.refusals.is_empty() && !verdict.parity_dirty);
         assert_eq!((verdict.mod_counter, verdict.serial_number), (65, 13432));
-        let dirty = labels(3, Level::Raid5, |column, label| label.clean = column != 2);
-        assert!(check(Level::Raid5, &found(dirty), false).parity_dirty);
+        let dirty = labels(3, &Level::Raid5, |column, label| label.clean = column != 2);
+        assert!(check(&Level::Raid5, &found(dirty), false).parity_dirty);
     }
 
     #[test]
     fn the_odd_one_out_is_failed() {
-        let stale = labels(3, Level::Raid5, |column, label| label.mod_counter -= i32::from(column == 1));
-        let verdict = check(Level::Raid5, &found(stale.clone()), false);
+        let stale = labels(3, &Level::Raid5, |column, label| label.mod_counter -= i32::from(column == 1));
+        let verdict = check(&Level::Raid5, &found(stale.clone()), false);
         assert_eq!(verdict.failed, [false, true, false]);
         assert!(verdict.refusals.is_empty());
-        assert_eq!(check(Level::Raid5, &found(stale.clone()), true).failed, [false; 3]);
-        assert_eq!(check(Level::Raid0, &found(stale), false).refusals, [Refusal::NoRedundancy]);
+        assert_eq!(check(&Level::Raid5, &found(stale.clone()), true).failed, [false; 3]);
+        assert_eq!(check(&Level::Raid0, &found(stale), false).refusals, [Refusal::NoRedundancy]);
         // A newer counter wins a tie, the first serial number does.
-        let newer = labels(2, Level::Raid1, |column, label| label.mod_counter += column.cast_signed());
-        assert_eq!(check(Level::Raid1, &found(newer), false).failed, [true, false]);
-        let serial = labels(2, Level::Raid1, |column, label| label.serial_number += column.cast_signed());
-        assert_eq!(check(Level::Raid1, &found(serial), false).failed, [false, true]);
+        let newer = labels(2, &Level::Raid1, |column, label| label.mod_counter += column.cast_signed());
+        assert_eq!(check(&Level::Raid1, &found(newer), false).failed, [true, false]);
+        let serial = labels(2, &Level::Raid1, |column, label| label.serial_number += column.cast_signed());
+        assert_eq!(check(&Level::Raid1, &found(serial), false).failed, [false, true]);
     }
 
     #[test]
     fn what_cannot_be_told_is_refused() {
-        let three = labels(3, Level::Raid5, |column, label| label.mod_counter += column.cast_signed());
-        let verdict = check(Level::Raid5, &found(three.clone()), false);
+        let three = labels(3, &Level::Raid5, |column, label| label.mod_counter += column.cast_signed());
+        let verdict = check(&Level::Raid5, &found(three.clone()), false);
         assert!(matches!(verdict.refusals[..], [Refusal::ModCounters { .. }]) && verdict.parity_dirty);
-        let forced = check(Level::Raid5, &found(three), true);
+        let forced = check(&Level::Raid5, &found(three), true);
         assert_eq!((forced.failed, forced.mod_counter, forced.parity_dirty), (vec![false; 3], 67, true));
-        let even = labels(4, Level::Raid5, |column, label| label.serial_number += i32::from(column > 1));
+        let even = labels(4, &Level::Raid5, |column, label| label.serial_number += i32::from(column > 1));
         assert!(matches!(
-            check(Level::Raid5, &found(even), false).refusals[0],
+            check(&Level::Raid5, &found(even), false).refusals[0],
             Refusal::SerialNumbers { .. }
         ));
-        let two = labels(4, Level::Raid5, |column, label| match column {
+        let two = labels(4, &Level::Raid5, |column, label| match column {
             1 => label.serial_number += 1,
             2 => label.mod_counter -= 1,
             _ => {}
         });
         let odd = Refusal::TwoOdd { serial: 1, counter: 2 };
-        assert_eq!(check(Level::Raid5, &found(two), false).refusals[0], odd);
-        let mut swapped = labels(3, Level::Raid5, |_, _| ());
+        assert_eq!(check(&Level::Raid5, &found(two), false).refusals[0], odd);
+        let mut swapped = labels(3, &Level::Raid5, |_, _| ());
         swapped.swap(0, 1);
-        let verdict = check(Level::Raid5, &found(swapped), false);
+        let verdict = check(&Level::Raid5, &found(swapped), false);
         assert_eq!(verdict.refusals.len(), 2);
         assert_eq!(verdict.refusals[0].to_string(), "column 0: its label says column 1, but it must be 0");
     }
 
     #[test]
     fn one_column_may_be_missing() {
-        let mut columns = found(labels(4, Level::Raid1, |_, _| ()));
+        let mut columns = found(labels(4, &Level::Raid1, |_, _| ()));
         columns[1] = Found::Absent;
-        let verdict = check(Level::Raid1, &columns, false);
+        let verdict = check(&Level::Raid1, &columns, false);
         assert!(verdict.refusals.is_empty() && verdict.failed[1]);
         columns[2] = Found::Unlabelled;
-        assert_eq!(check(Level::Raid1, &columns, false).refusals, [Refusal::Missing { column: 2 }]);
-        let mut columns = found(labels(5, Level::Raid6, |_, _| ()));
+        assert_eq!(check(&Level::Raid1, &columns, false).refusals, [Refusal::Missing { column: 2 }]);
+        let mut columns = found(labels(5, &Level::Raid6, |_, _| ()));
         columns[0] = Found::Absent;
         columns[3] = Found::Unlabelled;
-        assert!(check(Level::Raid6, &columns, false).refusals.is_empty());
+        assert!(check(&Level::Raid6, &columns, false).refusals.is_empty());
         let new = vec![Found::Unlabelled; 3];
-        let forced = check(Level::Raid5, &new, true);
+        let forced = check(&Level::Raid5, &new, true);
         assert_eq!(forced.failed, [false; 3]);
-        assert!(forced.parity_dirty && !check(Level::Raid5, &new, false).refusals.is_empty());
+        assert!(forced.parity_dirty && !check(&Level::Raid5, &new, false).refusals.is_empty());
     }
 
     #[test]
     fn sets_are_found_whatever_their_order() {
-        let five = labels(3, Level::Raid5, |_, _| ());
-        let one = labels(2, Level::Raid1, |_, label| label.serial_number = 7);
+        let five = labels(3, &Level::Raid5, |_, _| ());
+        let one = labels(2, &Level::Raid1, |_, label| label.serial_number = 7);
         let mut all = candidates([five, one].concat());
         all.reverse();
         all[0].label.partition_size += 1; // Claims more than is there: column 1 of the mirror.
@@ -560,7 +573,7 @@ mod tests {
             }).collect();
             group(&candidates(labels.clone()));
             for level in Level::ALL {
-                let verdict = check(level, &found(labels.clone()), force);
+                let verdict = check(&level, &found(labels.clone()), force);
                 prop_assert_eq!(verdict.failed.len(), labels.len());
             }
         }

@@ -7,6 +7,7 @@
 //! a row, except on level 1, where each unit and its copy are a stripe of their own.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::design::Design;
 use crate::evenodd;
@@ -17,7 +18,7 @@ pub const MAX_COLUMNS: u16 = 39;
 const MAX_SECTORS: u64 = 1 << 48;
 
 /// How a set spreads and protects its data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Level {
     /// Striping without parity: `0`.
     Raid0,
@@ -40,11 +41,11 @@ pub enum Level {
     /// Striping with P and the diagonals of the even-odd code: `E`.
     EvenOdd,
     /// Stripes over some of the columns, which a block design names, with one parity: `T`.
-    Declustered(&'static Design),
+    Declustered(Arc<Design>),
     /// The same with P and Q, which RAIDframe stores as zeros: `Q`.
-    DeclusteredPq(&'static Design),
+    DeclusteredPq(Arc<Design>),
     /// The same with P and the diagonals of the even-odd code: `e`.
-    DeclusteredEvenOdd(&'static Design),
+    DeclusteredEvenOdd(Arc<Design>),
 }
 
 /// What protects the data of a stripe.
@@ -81,7 +82,7 @@ impl Level {
     }
 
     /// As [`Level::from_letter`], for the letters of declustered levels with a block design.
-    pub fn with_design(letter: char, design: Option<&'static Design>) -> Option<Self> {
+    pub fn with_design(letter: char, design: Option<Arc<Design>>) -> Option<Self> {
         match (letter, design) {
             ('T', Some(design)) => Some(Self::Declustered(design)),
             ('Q', Some(design)) => Some(Self::DeclusteredPq(design)),
@@ -91,7 +92,7 @@ impl Level {
     }
 
     /// Its block design.
-    pub const fn design(self) -> Option<&'static Design> {
+    pub const fn design(&self) -> Option<&Arc<Design>> {
         match self {
             Self::Declustered(design) | Self::DeclusteredPq(design) | Self::DeclusteredEvenOdd(design) => {
                 Some(design)
@@ -116,7 +117,7 @@ impl Level {
     }
 
     /// What stands for it in labels and configuration files.
-    pub const fn letter(self) -> char {
+    pub fn letter(&self) -> char {
         match self {
             Self::Raid0 => '0',
             Self::Raid1 => '1',
@@ -135,7 +136,7 @@ impl Level {
     }
 
     /// Fewest columns.
-    pub const fn min_columns(self) -> u16 {
+    pub fn min_columns(&self) -> u16 {
         match self {
             Self::Raid0 => 1,
             Self::Raid1 | Self::Raid4 | Self::Raid5 | Self::Mirror | Self::Chained | Self::Interleaved => 2,
@@ -147,7 +148,7 @@ impl Level {
     }
 
     /// Most columns.
-    pub const fn max_columns(self) -> u16 {
+    pub fn max_columns(&self) -> u16 {
         match self {
             Self::EvenOdd => evenodd::MAX_DATA as u16 + 2,
             Self::Declustered(design) | Self::DeclusteredPq(design) | Self::DeclusteredEvenOdd(design) => {
@@ -158,7 +159,7 @@ impl Level {
     }
 
     /// What protects its data.
-    pub const fn code(self) -> Code {
+    pub fn code(&self) -> Code {
         match self {
             Self::Raid0 => Code::Nothing,
             Self::Raid1 | Self::Mirror | Self::Chained | Self::Interleaved => Code::Copies,
@@ -168,7 +169,7 @@ impl Level {
     }
 
     /// Whether its redundancy is copies, not parity.
-    pub const fn mirrored(self) -> bool {
+    pub fn mirrored(&self) -> bool {
         matches!(self.code(), Code::Copies)
     }
 }
@@ -190,7 +191,7 @@ impl fmt::Display for Level {
 }
 
 /// No set can be laid out like this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayoutError {
     /// Too few or too many columns, or an odd number of mirrors.
@@ -303,10 +304,10 @@ impl Stripe {
     }
 }
 
-/// How a set's sectors lie in its columns. Small and copied freely.
+/// How a set's sectors lie in its columns.
 ///
 /// Addresses that the set does not have give meaningless but harmless answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Layout {
     level: Level,
     columns: u16,
@@ -329,10 +330,10 @@ impl Layout {
             Level::DeclusteredEvenOdd(_) => (3, evenodd::MAX_DATA as u16 + 2),
             _ => (2, MAX_COLUMNS),
         };
-        if let Some(design) = level.design()
-            && !(min..=max).contains(&design.width())
+        if let Some(width) = level.design().map(|design| design.width())
+            && !(min..=max).contains(&width)
         {
-            return Err(LayoutError::Width { level, width: design.width(), min, max });
+            return Err(LayoutError::Width { level, width, min, max });
         }
         if unit == 0 {
             return Err(LayoutError::Unit);
@@ -355,7 +356,7 @@ impl Layout {
     /// and with interleaving RAIDframe keeps two more for spares.
     const fn patterns(&self) -> u64 {
         let columns = self.columns as u64;
-        match self.level {
+        match &self.level {
             Level::Chained => self.rows / (2 * columns - 2),
             Level::Interleaved => self.rows / (2 * columns),
             _ => 0,
@@ -363,14 +364,14 @@ impl Layout {
     }
 
     /// Tables of a block design that fit into a column.
-    const fn tables(&self, design: &Design) -> u64 {
+    fn tables(&self, design: &Design) -> u64 {
         self.rows / design.depth()
     }
 
     /// The first row of copies of the declustered levels.
     const fn first_copy(&self) -> u64 {
         let columns = self.columns as u64;
-        match self.level {
+        match &self.level {
             Level::Interleaved => self.patterns() * (columns + 1),
             _ => self.patterns() * (columns - 1),
         }
@@ -386,8 +387,8 @@ impl Layout {
     }
 
     /// How it spreads and protects its data.
-    pub const fn level(&self) -> Level {
-        self.level
+    pub const fn level(&self) -> &Level {
+        &self.level
     }
 
     /// Number of columns.
@@ -411,8 +412,8 @@ impl Layout {
     }
 
     /// Data units of a stripe.
-    pub const fn stripe_data_units(&self) -> u16 {
-        match self.level {
+    pub fn stripe_data_units(&self) -> u16 {
+        match &self.level {
             Level::Raid0 => self.columns,
             Level::Raid4 | Level::Raid5 => self.columns - 1,
             Level::Raid6 | Level::RotatedSparing | Level::EvenOdd => self.columns - 2,
@@ -424,7 +425,7 @@ impl Layout {
 
     /// Stripes that lie in one row, at most.
     pub const fn stripes_per_row(&self) -> u64 {
-        match self.level {
+        match &self.level {
             Level::Raid1 => self.columns as u64 / 2,
             Level::Chained
             | Level::Interleaved
@@ -436,25 +437,25 @@ impl Layout {
     }
 
     /// Number of stripes.
-    pub const fn stripes(&self) -> u64 {
-        match self.level {
+    pub fn stripes(&self) -> u64 {
+        match &self.level {
             Level::Declustered(design) | Level::DeclusteredPq(design) | Level::DeclusteredEvenOdd(design) => {
                 self.tables(design) * design.blocks()
             }
             Level::Chained | Level::Interleaved => {
-                self.patterns() * self.columns as u64 * (self.columns as u64 - 1)
+                self.patterns() * u64::from(self.columns) * (u64::from(self.columns) - 1)
             }
             _ => self.rows * self.stripes_per_row(),
         }
     }
 
     /// Data sectors of a stripe.
-    pub const fn stripe_sectors(&self) -> u64 {
-        self.stripe_data_units() as u64 * self.unit as u64
+    pub fn stripe_sectors(&self) -> u64 {
+        u64::from(self.stripe_data_units()) * u64::from(self.unit)
     }
 
     /// Sectors of the set.
-    pub const fn total_sectors(&self) -> u64 {
+    pub fn total_sectors(&self) -> u64 {
         self.stripes() * self.stripe_sectors()
     }
 
@@ -465,7 +466,7 @@ impl Layout {
 
     /// Losses that are always survived, whichever columns they are.
     pub const fn faults(&self) -> usize {
-        match self.level {
+        match &self.level {
             Level::Raid0 => 0,
             Level::Raid1
             | Level::Raid4
@@ -480,10 +481,11 @@ impl Layout {
     }
 
     /// The stripe, unit and sector within that hold a sector of the set.
-    pub const fn cell(&self, sector: u64) -> Cell {
+    pub fn cell(&self, sector: u64) -> Cell {
         let stripe = sector / self.stripe_sectors();
         let rest = sector % self.stripe_sectors();
-        Cell { stripe, unit: (rest / self.unit as u64) as usize, within: (rest % self.unit as u64) as u32 }
+        let unit = u64::from(self.unit);
+        Cell { stripe, unit: (rest / unit) as usize, within: (rest % unit) as u32 }
     }
 
     /// The columns of a stripe, in order, and their row.
@@ -491,7 +493,7 @@ impl Layout {
         let columns = u64::from(self.columns);
         let data = self.stripe_data_units();
         let k = u64::from(data);
-        match self.level {
+        match &self.level {
             Level::Raid1 => {
                 let pairs = columns / 2;
                 let first = index % pairs * 2;
@@ -562,7 +564,7 @@ impl Layout {
         let (columns, column) = (u64::from(self.columns), column as u64);
         let copy = row.checked_sub(self.first_copy());
         let in_use = self.patterns() * (columns - 1);
-        Some(match self.level {
+        Some(match &self.level {
             Level::Raid1 => row * self.stripes_per_row() + column / 2,
             // The free unit is behind the parity.
             Level::RotatedSparing if column == (columns - (row + 1) % columns) % columns => return None,
@@ -606,7 +608,7 @@ impl Layout {
     /// Whether all data is still there without the columns for which `lost` says yes.
     pub fn survives(&self, lost: impl Fn(usize) -> bool) -> bool {
         let columns = self.columns();
-        match self.level {
+        match &self.level {
             Level::Raid1 => (0..columns).step_by(2).all(|first| !(lost(first) && lost(first + 1))),
             Level::Chained => (0..columns).all(|first| !(lost(first) && lost((first + 1) % columns))),
             Level::Declustered(design) | Level::DeclusteredPq(design) | Level::DeclusteredEvenOdd(design) => {

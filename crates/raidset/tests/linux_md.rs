@@ -143,14 +143,16 @@ fn try_case(case: &Path) -> Option<String> {
     let truth: Value = serde_json::from_str(&fs::read_to_string(case.join("truth.json")).ok()?).unwrap();
     let (level, sectors_per_unit) = level_of(case, &truth)?;
     let parameters = Parameters {
-        level,
+        level: level.clone(),
         sectors_per_unit,
         units_per_parity_unit: 1,
         units_per_recon_unit: 1,
         queue_length: 100,
     };
-    let make =
-        || RaidSet::configure(0, parameters, slots(case, &truth), vec![], true, Arc::new(Inline)).unwrap();
+    let make = || {
+        RaidSet::configure(0, parameters.clone(), slots(case, &truth), vec![], true, Arc::new(Inline))
+            .unwrap()
+    };
     let set = make();
     let size = truth["array_bytes"].as_u64().unwrap().min(set.size().unwrap());
     // md keeps its array to whole chunks; where it has no chunks, ours may be less than one shorter.

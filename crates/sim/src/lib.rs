@@ -14,6 +14,7 @@ pub mod nth;
 mod pools;
 pub mod program;
 pub mod raid;
+mod reshape;
 pub mod run;
 pub mod sabotage;
 pub mod shrink;

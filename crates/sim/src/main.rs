@@ -362,8 +362,12 @@ fn sabotage_all(args: &Args) -> ExitCode {
 /// Runs a program that is kept as text.
 fn run_program(path: &std::path::Path, args: &Args) -> Result<(), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let program: Program = text.parse()?;
-    let outcome = run(&program, args.sabotage.as_deref(), args.trace);
+    let is_raid = text.lines().any(|line| line.starts_with("raid "));
+    let outcome = if is_raid {
+        raid::run(&text.parse()?, args.trace)
+    } else {
+        run(&text.parse()?, args.sabotage.as_deref(), args.trace)
+    };
     outcome.lines.iter().for_each(|line| println!("{line}"));
     outcome.failure.map_or(Ok(()), |(step, failure)| Err(format!("step {step}: {failure}")))
 }

@@ -69,10 +69,13 @@ pub enum Kind {
     Unopenable,
     Rename,
     PoolProperty,
+    // What re-shapes space.
+    Balance,
+    BalanceControl,
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 53] = [
+pub const WEIGHTS: [(Kind, u64); 55] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -126,6 +129,8 @@ pub const WEIGHTS: [(Kind, u64); 53] = [
     (Kind::Unopenable, 10),
     (Kind::Rename, 6),
     (Kind::PoolProperty, 6),
+    (Kind::Balance, 24),
+    (Kind::BalanceControl, 8),
 ];
 
 /// The weights of the first kinds as they were when the seeds in `tests/regressions.rs` up to 500,000 were found: never

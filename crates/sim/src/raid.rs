@@ -6,6 +6,7 @@
 //! write hole, as `docs/raid-sets.md` states it. With a journal there is no hole, and whatever was acknowledged is
 //! there, flushed or not. Nothing else is ever read.
 
+mod program;
 mod restart;
 
 use std::collections::BTreeSet;
@@ -15,8 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use device::sim::{Effect, Healing, PowerSupply};
 use device::{BlockDevice, DeviceErrorKind, Inline, Operation, Rng, SimDevice};
-use raidset::layout::{Layout, Level};
+use raidset::layout::Level;
 use raidset::set::{Known, Parameters, RaidSet, RebuildKind, Slot, Status};
+
+pub use program::Program;
 
 use crate::run::{Failure, Outcome, Tally};
 use crate::world::Log;
@@ -28,61 +31,6 @@ const FRONT: u64 = 64;
 
 /// Components that there ever were, at most.
 const DISKS_MAX: usize = 24;
-
-/// A set and what happens to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
-    /// For what is no choice of a step.
-    pub seed: u64,
-    /// Its level.
-    pub level: Level,
-    /// Its columns.
-    pub columns: usize,
-    /// Sectors of a stripe unit.
-    pub unit: u32,
-    /// Rows, about.
-    pub rows: u64,
-    /// With a journal.
-    pub journal: bool,
-    /// The journal is switched off, though it is counted on: to show that this would be seen.
-    pub sabotaged: bool,
-    /// All choices of each step follow from its number.
-    pub steps: Vec<u64>,
-}
-
-impl Program {
-    /// The program of a seed.
-    pub fn new(seed: u64, steps: usize) -> Self {
-        let mut rng = Rng::new(seed ^ 0x7261_6964);
-        loop {
-            let level = *rng.choose(&Level::ALL).unwrap_or(&Level::Raid5);
-            let least = level.min_columns();
-            let columns = least + rng.below(6) as u16;
-            let unit = *rng.choose(&[1, 4, 4, 16]).unwrap_or(&4);
-            let rows = rng.within(8..40);
-            let journal = rng.chance(1, 2) && has_parity(level);
-            if Layout::new(level, columns, unit, rows).is_err() {
-                continue;
-            }
-            let steps = (0..steps).map(|_| rng.next_u64()).collect();
-            let columns = columns.into();
-            return Self { seed, level, columns, unit, rows, journal, sabotaged: false, steps };
-        }
-    }
-}
-
-impl fmt::Display for Program {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, level, columns, unit, rows, journal, steps, .. } = self;
-        writeln!(f, "raid seed {seed}, level {level}, {columns} columns, units of {unit}, {rows} rows")?;
-        writeln!(f, "journal {journal}, {} steps: {steps:x?}", steps.len())
-    }
-}
-
-/// Whether a level has the write hole, and so may have a journal.
-fn has_parity(level: Level) -> bool {
-    level != Level::Raid0 && !level.mirrored()
-}
 
 /// What a sector may hold.
 #[derive(Clone, Debug, Default)]
@@ -154,8 +102,8 @@ struct Run {
     /// Of copies that differ the one that is read now is the one from now on.
     settles_doubt: bool,
     cursor: u64,
-    /// Rows of a rebuild that must not have to be done again.
-    checkpoint: Option<u64>,
+    /// The rebuild that must go on after a power cut, and how many of its rows must not have to be done again.
+    checkpoint: Option<(RebuildKind, u64)>,
 }
 
 fn slot(disk: &Arc<SimDevice>) -> Slot {
@@ -188,14 +136,14 @@ fn text(what: &'static str) -> impl Fn(&dyn fmt::Display) -> Failure {
 
 impl Run {
     fn new(program: &Program, trace: bool) -> Result<Self, Failure> {
-        let Program { level, unit, rows, journal, .. } = *program;
+        let Program { ref level, unit, rows, journal, .. } = *program;
         let mut seeds = Rng::new(program.seed);
         let log = Arc::new(Mutex::new(Log::new(trace)));
         // A journal takes an eighth of the smallest component, and must have room for a few records.
         let least = if journal { 8 * (112 + 16 * u64::from(unit)) } else { 0 };
         let size = (FRONT + u64::from(unit) * rows + seeds.below(4)).max(least) * SECTOR;
         let parameters = Parameters {
-            level,
+            level: level.clone(),
             sectors_per_unit: unit,
             units_per_parity_unit: 1,
             units_per_recon_unit: 1,
@@ -205,14 +153,14 @@ impl Run {
             (0..program.columns).map(|index| plug_in(index, size, seeds.next_u64(), &log)).collect();
         let slots = || disks.iter().map(slot).collect();
         let made = if journal {
-            RaidSet::configure_with_journal(0, parameters, slots(), vec![], Arc::new(Inline))
+            RaidSet::configure_with_journal(0, parameters.clone(), slots(), vec![], Arc::new(Inline))
         } else {
-            RaidSet::configure(0, parameters, slots(), vec![], true, Arc::new(Inline))
+            RaidSet::configure(0, parameters.clone(), slots(), vec![], true, Arc::new(Inline))
         };
         let set = made.map_err(|error| text("configure")(&error))?;
         set.init_labels(4711).map_err(|error| text("init")(&error))?;
         rewrite(&set)?;
-        if level != Level::Raid0 {
+        if *level != Level::Raid0 {
             set.set_map_parameters(2, 10, 5).map_err(|error| text("map")(&error))?;
         }
         set.set_autoconfigure(true, 0).map_err(|error| text("autoconfigure")(&error))?;
@@ -220,7 +168,7 @@ impl Run {
         let bytes: Vec<u8> = (0..sectors).flat_map(|at| sector_bytes(at + 1)).collect();
         set.write(0, &bytes).map_err(|error| text("first write")(&error))?;
         set.unconfigure().map_err(|error| text("unconfigure")(&error))?;
-        let set = RaidSet::configure(0, parameters, slots(), vec![], false, Arc::new(Inline))
+        let set = RaidSet::configure(0, parameters.clone(), slots(), vec![], false, Arc::new(Inline))
             .map_err(|error| text("configure again")(&error))?;
         if journal && program.sabotaged {
             set.set_journal(false).map_err(|error| text("journal")(&error))?;
@@ -538,8 +486,9 @@ impl Run {
             let rows = self.set.rebuild_checkpoint();
             self.note(|| format!("checkpoint: {rows:?}"));
             if self.supply.is_on() {
-                // A copyback ends with -L: the spare is the component then.
-                self.checkpoint = rows.ok().filter(|_| kind == Some(RebuildKind::Reconstruction));
+                // What was being written is copied back once more, so of a copyback no row is sure.
+                let sure = |rows| if kind == Some(RebuildKind::Copyback) { 0 } else { rows };
+                self.checkpoint = kind.zip(rows.ok().map(sure));
                 self.remembered = Remembered::of(&self.set);
             }
         }

@@ -267,6 +267,8 @@ impl Run {
             Kind::Unopenable => self.unopenable(rng),
             Kind::Rename => self.rename(rng),
             Kind::PoolProperty => self.pool_property(rng),
+            Kind::Balance => self.balance(rng),
+            Kind::BalanceControl => self.balance_control(rng),
         }
     }
 
@@ -402,14 +404,18 @@ pub(crate) fn spec_of(setup: &Setup, world: &World, disks: &[usize]) -> CreateSp
 pub(crate) fn heap_tolerance(setup: &Setup) -> usize {
     let plain: usize =
         setup.groups.iter().filter(|(kind, _)| *kind == GroupKind::Plain).map(|(_, sizes)| sizes.len()).sum();
-    let of = |profile: Profile| match profile {
+    let metadata = setup.metadata.unwrap_or(if plain > 1 { Profile::Raid1 } else { Profile::Dup });
+    profile_tolerance(setup.data.unwrap_or(Profile::Single)).min(profile_tolerance(metadata))
+}
+
+/// Disks that a profile can lose.
+pub(crate) fn profile_tolerance(profile: Profile) -> usize {
+    match profile {
         Profile::Single | Profile::Dup | Profile::Raid0 => 0,
         Profile::Raid1 | Profile::Raid10 | Profile::Raid5 => 1,
         Profile::Raid1c3 | Profile::Raid6 => 2,
         Profile::Raid1c4 => 3,
-    };
-    let metadata = setup.metadata.unwrap_or(if plain > 1 { Profile::Raid1 } else { Profile::Dup });
-    of(setup.data.unwrap_or(Profile::Single)).min(of(metadata))
+    }
 }
 
 /// Runs a program to its end or its first failure.

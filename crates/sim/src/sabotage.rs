@@ -4,7 +4,7 @@ use crate::program::Program;
 use crate::run::run;
 
 /// Every defect and what it is.
-pub const ALL: [(&str, &str); 18] = [
+pub const ALL: [(&str, &str); 21] = [
     ("skip-flush", "data and trees are not flushed before the uberblock"),
     ("uberblock-first", "the uberblock is written before what it names"),
     ("skip-last-flush", "a commit is acknowledged before its uberblock is durable"),
@@ -23,6 +23,9 @@ pub const ALL: [(&str, &str); 18] = [
     ("drop-copy", "the last copy is not written"),
     ("blame-neighbour", "another device is charged with wrong data"),
     ("no-repair", "wrong copies are found and not rewritten"),
+    ("remap-off-by-one", "what was relocated is looked for a sector behind its place"),
+    ("forget-remap", "entries of the remap table are not written"),
+    ("empty-early", "a chunk is dropped before what was relocated from it is durable elsewhere"),
 ];
 
 /// The first seed from `from` on, within `seeds`, that catches a defect.

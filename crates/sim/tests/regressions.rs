@@ -140,6 +140,33 @@ fn raid_sets_keep_what_they_promise() {
     }
 }
 
+/// RAID sets of every shape, with and without journal, opened again in each of the three ways.
+#[test]
+fn raid_sets_of_all_shapes_keep_what_they_promise() {
+    let seeds = std::env::var("RAID_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(4);
+    let mut tally = sim::run::Tally::default();
+    let mut programs = 0;
+    for program in (0..seeds).flat_map(|seed| sim::raid::Program::shapes(seed, 150)) {
+        let outcome = sim::raid::run(&program, false);
+        assert_eq!(outcome.failure, None, "{program}");
+        tally.merge(&outcome.tally);
+        programs += 1;
+    }
+    let count = |what: &str| tally.counts.get(what).map_or(0, |counts| counts.0);
+    assert!(count("raid power cut") > 2 * programs && count("raid opened by a file") > programs, "{tally:?}");
+}
+
+/// Programs on RAID sets that found a defect, made short; the first line of each tells which.
+#[test]
+fn kept_raid_programs_pass() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/raid-programs");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let program: sim::raid::Program = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        assert_eq!(sim::raid::run(&program, false).failure, None, "{}", path.display());
+    }
+}
+
 /// A set that has no journal loses what one with a journal must keep.
 #[test]
 fn a_missing_journal_is_seen() {

@@ -32,6 +32,7 @@ pub(super) fn create(context: &Context, args: args::Create) -> Outcome {
         command: context.command_line.clone(),
     };
     if args.dry_run {
+        context.state.could_prepare()?;
         return context.planned(&Pool::plan_create(&spec)?);
     }
     // Before anything is written: a pool that can't be remembered would be of little use.

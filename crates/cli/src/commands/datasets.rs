@@ -4,7 +4,7 @@ use protocol::request::Request;
 
 use super::{Context, jobs};
 use crate::args;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::names;
 use crate::session::{self, Mode};
 
@@ -59,16 +59,24 @@ pub(super) fn set(context: &Context, args: args::Set) -> Outcome {
 /// `coffer destroy`.
 ///
 /// # Errors
-/// The engine's; a volume that has snapshots; a pool that is being served, without `-f`.
+/// The engine's; a volume that has snapshots; a pool that is being served or can't be opened, without `-f`.
 pub(super) fn destroy(context: &Context, args: &args::Destroy) -> Outcome {
     let name = names::any(&args.name)?;
     if let Some(dataset) = name.dataset {
         return jobs::administer(context, &name.pool, &Request::DatasetDestroy { name: dataset }, false);
     }
     let guid = context.state.find(&name.pool)?.guid;
-    let session = session::open(&context.state, &name.pool, Mode::Change, &context.command_line)?;
-    session.give_up(&Request::Destroy { force: args.force })?;
-    context.state.forget(guid)
+    match session::open(&context.state, &name.pool, Mode::Change, &context.command_line) {
+        Ok(session) => {
+            session.give_up(&Request::Destroy { force: args.force })?;
+            context.state.forget(guid)
+        }
+        Err(Failure::Pool(_)) if args.force => context.state.destroy_unopened(&name.pool),
+        Err(Failure::Pool(error)) => Err(Failure::refused(format!(
+            "{error}; 'destroy -f' clears the labels of what is there and forgets the pool"
+        ))),
+        Err(other) => Err(other),
+    }
 }
 
 /// A change that is done when the answer is there.

@@ -106,7 +106,11 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
             ("readonly", other) => {
                 return Err(Failure::usage(format!("readonly is on or off, not '{other}'")));
             }
-            _ => settings.push(setting),
+            (property, value) => {
+                // Said before anything is imported, and perhaps gone back to.
+                Pool::check_setting(property, value)?;
+                settings.push(setting);
+            }
         }
     }
     if options.read_only && !settings.is_empty() {
@@ -178,13 +182,23 @@ fn absolute(path: &PathBuf) -> Outcome<PathBuf> {
 /// It is being served, or its last commit fails.
 pub(super) fn export(context: &Context, args: &args::OnePool) -> Outcome {
     let pool = names::pool(&args.pool)?;
-    let session = session::open(&context.state, &pool, Mode::Change, &context.command_line)?;
+    let session = match session::open(&context.state, &pool, Mode::Change, &context.command_line) {
+        Ok(session) => Some(session),
+        // What is gone for good must not keep its name for ever; nothing is to be written to it.
+        Err(Failure::Pool(error)) => {
+            eprintln!(
+                "coffer export: note: pool '{pool}' is given up as it is, not marked as exported: {error}"
+            );
+            None
+        }
+        Err(other) => return Err(other),
+    };
     // The record as it is now, with the devices where they were last seen.
     let mut record = context.state.find(&pool)?;
-    if record.read_only {
-        session.close()?;
-    } else {
-        session.give_up(&Request::Export)?;
+    match session {
+        Some(session) if record.read_only => session.close()?,
+        Some(session) => session.give_up(&Request::Export)?,
+        None => {}
     }
     record.exported = true;
     record.offline.clear();

@@ -113,7 +113,7 @@ fn progress_of(reply: Reply) -> Outcome<Progress> {
 }
 
 /// Holds a pool until nothing is left to do.
-fn stay(local: LocalPool) -> Outcome<Option<ScanReport>> {
+pub(super) fn stay(local: LocalPool) -> Outcome<Option<ScanReport>> {
     let interrupt = Interrupt::catch()?;
     let holder = Holder::start(local, false)?;
     let shared = Arc::clone(holder.shared());
@@ -124,7 +124,7 @@ fn stay(local: LocalPool) -> Outcome<Option<ScanReport>> {
 }
 
 /// Waits until the holder has nothing left to do.
-fn look_on(mut client: Client) -> Outcome<Option<ScanReport>> {
+pub(super) fn look_on(mut client: Client) -> Outcome<Option<ScanReport>> {
     let interrupt = Interrupt::catch()?;
     let look = || client.call(&Request::Scan, &[]).and_then(|(reply, _)| progress_of(reply));
     match progress::wait(look, || interrupt.is_set()) {

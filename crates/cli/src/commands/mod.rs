@@ -1,5 +1,6 @@
 //! What each command does: arguments in, a request to a pool, its answer printed.
 
+mod balance;
 mod create;
 mod datasets;
 mod devices;
@@ -135,6 +136,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Online(args) => devices::online(context, args),
         Command::Clear(args) => devices::clear(context, args),
         Command::Scrub(args) => jobs::scrub(context, &args),
+        Command::Balance(args) => balance::run(context, args.command),
         Command::Wait(args) => jobs::wait(context, &args),
         Command::Set(args) => datasets::set(context, args),
         Command::Volume(args) => match args.command {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use device::Access;
 use pool::Pool;
-use pool::report::{DatasetRow, Event, PoolRow, PropertyRow, State as Health, StatusReport};
+use pool::report::{
+    ChunkReport, DatasetRow, Event, PoolRow, PropertyRow, RemappedReport, State as Health, StatusReport,
+};
 use pool::spec::ImportOptions;
 use pool::types::Guid;
 use protocol::request::{Reply, Request};
@@ -23,6 +25,7 @@ use crate::open;
 use crate::render::{self, Style};
 use crate::session::{self, Mode, Session};
 use crate::signals::Interrupt;
+use crate::state::Record;
 
 /// How often new events are looked for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -56,6 +59,7 @@ pub(super) fn list(context: &Context, args: &args::List) -> Outcome {
             Err(error) if name.is_none() => {
                 eprintln!("coffer list: {pool}: {error}");
                 failed = true;
+                all.push((unlisted(context, &pool)?, Vec::new()));
             }
             Err(error) => return Err(error),
         }
@@ -113,6 +117,13 @@ fn rows(context: &Context, pool: &str, with_datasets: bool) -> Outcome<(PoolRow,
     Ok((row, datasets))
 }
 
+/// The row of a pool that can't be opened: nothing is known but that it is there.
+fn unlisted(context: &Context, pool: &str) -> Outcome<PoolRow> {
+    let Record { name, guid, .. } = context.state.find(pool)?;
+    let (size, alloc, free, fragmentation, capacity) = (0, 0, 0, 0, 0);
+    Ok(PoolRow { name, guid, size, alloc, free, fragmentation, capacity, health: Health::Unavail })
+}
+
 /// The pools named, or all in use.
 fn pool_names(context: &Context, named: &[&str]) -> Outcome<Vec<String>> {
     if named.is_empty() {
@@ -155,6 +166,13 @@ pub(super) fn status(context: &Context, args: &args::Status) -> Outcome {
 /// The status of a pool that can't be opened.
 fn unavailable(context: &Context, name: &str, error: &Failure) -> Outcome<StatusReport> {
     let record = context.state.find(name)?;
+    // What the labels of those devices tell that are there.
+    let there: Vec<PathBuf> =
+        record.devices.iter().chain(&record.folders).filter(|path| path.exists()).cloned().collect();
+    let members = open::members_in(&there).unwrap_or_default();
+    let devices: Vec<_> = members.into_iter().map(|member| member.device).collect();
+    let found = Pool::find_pools(&devices).into_iter().find(|found| found.guid == record.guid);
+    let (vdevs, spares) = found.map(|found| (found.vdevs, found.spares)).unwrap_or_default();
     Ok(StatusReport {
         name: record.name,
         guid: record.guid,
@@ -162,8 +180,8 @@ fn unavailable(context: &Context, name: &str, error: &Failure) -> Outcome<Status
         status: Some(format!("The pool cannot be opened: {error}")),
         action: Some("Bring the missing devices back and try again.".to_owned()),
         scan: None,
-        vdevs: Vec::new(),
-        spares: Vec::new(),
+        vdevs,
+        spares,
         jobs: Vec::new(),
         data_errors: 0,
         data_error_places: Vec::new(),
@@ -183,13 +201,23 @@ pub(super) fn usage(context: &Context, args: &args::Usage) -> Outcome {
     }
 }
 
+/// The JSON of `map`.
+#[derive(Serialize)]
+struct Chunks {
+    chunks: Vec<ChunkReport>,
+    /// What was relocated out of chunks.
+    remapped: Vec<RemappedReport>,
+}
+
 /// `coffer map`.
 ///
 /// # Errors
 /// The pool can't be opened.
 pub(super) fn map(context: &Context, args: &args::OnePool) -> Outcome {
     match context.ask(&names::pool(&args.pool)?, Mode::Look, &Request::Map)? {
-        Reply::Map(chunks) => context.print(&chunks, |chunks| render::map(chunks)),
+        Reply::Map { chunks, remapped } => {
+            context.print(&Chunks { chunks, remapped }, |map| render::map(&map.chunks, &map.remapped))
+        }
         other => mismatch(other),
     }
 }

@@ -349,7 +349,7 @@ fn label_json(label: &Label) -> Value {
 fn plan(unit: &Arc<Unit>, invocation: &Invocation) -> Option<Told> {
     let set = unit.set();
     let status = set.status();
-    let layout = *set.layout();
+    let layout = set.layout();
     let lost_now = |other: usize| status.columns.get(other).is_some_and(lost);
     // Whether any further loss is survived.
     let spare_losses = |gone: Option<usize>| {

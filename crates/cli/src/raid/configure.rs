@@ -37,7 +37,7 @@ fn parse(file: &str) -> Result<Config, Told> {
 }
 
 /// The block design that a configuration names, if its level needs one.
-fn design(config: &Config) -> Result<Option<&'static Design>, Told> {
+fn design(config: &Config) -> Result<Option<Arc<Design>>, Told> {
     if !Level::needs_design(config.letter) {
         return Ok(None);
     }
@@ -45,7 +45,9 @@ fn design(config: &Config) -> Result<Option<&'static Design>, Told> {
         config.design_files.first().ok_or_else(|| bad_file("the layout section names no block design"))?;
     let text =
         std::fs::read_to_string(name).map_err(|error| bad_file(format!("cannot read {name}: {error}")))?;
-    Design::parse(&text).map(Some).map_err(|error| bad_file(format!("{name}: {error}")))
+    Design::parse(&text)
+        .map(|design| Some(Arc::new(design)))
+        .map_err(|error| bad_file(format!("{name}: {error}")))
 }
 
 /// `-t`.
@@ -134,7 +136,7 @@ pub(crate) fn configure(
         Err(told) => return Ok(told),
     };
     let empty = raidset::set::Known::default();
-    let draft = Record::new(number, parameters, columns.clone(), spares.clone(), &empty);
+    let draft = Record::new(number, &parameters, columns.clone(), spares.clone(), &empty);
     if draft.below().contains(&number) {
         return Ok(configure_failed(format!("raid{number} cannot be a component of itself")));
     }
@@ -151,13 +153,13 @@ pub(crate) fn configure(
     }
     let (spare_slots, _) = parts::slots(&spares, &below);
     if invocation.dry_run {
-        return Ok(would_configure(number, parameters, &column_slots, force));
+        return Ok(would_configure(number, &parameters, &column_slots, force));
     }
     let runner = host::runner();
     let configured = if force && journal == Some(true) {
-        RaidSet::configure_with_journal(number, parameters, column_slots, spare_slots, runner)
+        RaidSet::configure_with_journal(number, parameters.clone(), column_slots, spare_slots, runner)
     } else {
-        RaidSet::configure(number, parameters, column_slots, spare_slots, force, runner)
+        RaidSet::configure(number, parameters.clone(), column_slots, spare_slots, force, runner)
     };
     let set = match configured {
         Ok(set) => set,
@@ -180,7 +182,7 @@ pub(crate) fn configure(
     for (part, column) in named.iter_mut().zip(set.status().columns) {
         part.name = column.name;
     }
-    let record = Record::new(number, parameters, named, spares, &set.known());
+    let record = Record::new(number, &parameters, named, spares, &set.known());
     context.units.save(&record)?;
     context.units.note_places(&record)?;
     Unit::new(set, record, context.units.clone(), below, right).close()?;
@@ -188,7 +190,7 @@ pub(crate) fn configure(
 }
 
 /// What `-n` says.
-fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force: bool) -> Told {
+fn would_configure(number: u32, parameters: &Parameters, columns: &[Slot], force: bool) -> Told {
     use raidset::judge::{Found, judge, tell};
     let found: Vec<Found> = columns
         .iter()
@@ -202,7 +204,7 @@ fn would_configure(number: u32, parameters: Parameters, columns: &[Slot], force:
             }
         })
         .collect();
-    let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);
+    let verdict = judge(&parameters.level, parameters.sectors_per_unit, &found, force);
     let mut out = format!("would configure raid{number} as {} over:\n", parameters.level);
     for (slot, failed) in columns.iter().zip(&verdict.failed) {
         out += &format!("{:>20}: {}\n", slot.name, if *failed { "failed" } else { "optimal" });
@@ -339,13 +341,13 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
         let mut seen = scan(context)?;
         let extensions: Vec<Option<Extension>> = seen.iter().map(|one| one.extension.clone()).collect();
         complete(seen.iter_mut().filter_map(|one| one.label.as_mut()), &extensions);
-        let labelled: Vec<&Seen> = seen.iter().filter(|one| one.label.is_some()).collect();
-        let candidates: Vec<Candidate> = labelled
+        let (labelled, candidates): (Vec<&Seen>, Vec<Candidate>) = seen
             .iter()
             .filter_map(|one| {
-                Some(Candidate { name: one.name.clone(), label: one.label.clone()?, sectors: one.sectors })
+                let (name, label) = (one.name.clone(), one.label.clone()?);
+                Some((one, Candidate::of(name, label, one.sectors, one.extension.as_ref())?))
             })
-            .collect();
+            .unzip();
         let mut sets: Vec<FoundSet> =
             group(&candidates).into_iter().filter(|set| set.autoconfigure).collect();
         let root = |set: &FoundSet| candidates[set.members[0]].label.root();
@@ -429,8 +431,8 @@ fn take(
     // The record names units below, which have to be held while this one is used.
     let letter = label.letter().unwrap_or('?');
     let extensions = seen.iter().filter_map(|one| one.extension.as_ref());
-    let design =
-        Extension::best(extensions, label.serial_number, set.mod_counter).and_then(|best| best.known.design);
+    let design = Extension::best(extensions, label.serial_number, set.mod_counter)
+        .and_then(|best| best.known.design.clone());
     let Some(level) = Level::with_design(letter, design) else {
         return Ok(Err(ConfigureError::Level { letter }.to_string()));
     };
@@ -442,7 +444,7 @@ fn take(
         queue_length: label.max_outstanding,
     };
     let empty = raidset::set::Known::default();
-    let draft = Record::new(number, parameters, of_set.clone(), others.clone(), &empty);
+    let draft = Record::new(number, &parameters, of_set.clone(), others.clone(), &empty);
     let below = Unit::attach_below(units, &draft, 0)?;
     let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
     let mut opened: Vec<Candidate> = Vec::new();
@@ -481,7 +483,7 @@ fn take(
     };
     let columns = known.columns.iter().map(|column| find(&column.name)).collect();
     let spares = known.spares.iter().map(|spare| find(&spare.name)).collect();
-    let record = Record::new(number, raid.parameters(), columns, spares, &known);
+    let record = Record::new(number, &raid.parameters(), columns, spares, &known);
     units.save(&record)?;
     units.note_places(&record)?;
     let text = if invocation.verbose { introduction(number, &raid) } else { String::new() };

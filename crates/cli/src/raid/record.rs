@@ -53,7 +53,7 @@ impl Record {
     /// A record of a set.
     pub(crate) fn new(
         unit: u32,
-        parameters: Parameters,
+        parameters: &Parameters,
         columns: Vec<Part>,
         spares: Vec<Part>,
         known: &Known,

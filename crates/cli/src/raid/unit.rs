@@ -177,7 +177,7 @@ impl Unit {
         };
         let columns = known.columns.iter().map(|column| find(&column.name)).collect();
         let spares = known.spares.iter().map(|spare| find(&spare.name)).collect();
-        let new = Record::new(self.number, self.set.parameters(), columns, spares, &known);
+        let new = Record::new(self.number, &self.set.parameters(), columns, spares, &known);
         if new != *record {
             self.units.save(&new)?;
             self.units.note_places(&new)?;

@@ -36,8 +36,18 @@ pub(crate) fn found(pools: &[FoundPool]) -> String {
             note: None,
             children: pool.vdevs.clone(),
         };
-        let width = widest(&root, 0).max(10);
+        let spares = pool.spares.iter().map(|spare| spare.name.chars().count() + 2).max().unwrap_or(0);
+        let width = widest(&root, 0).max(10).max(spares);
         row(&mut text, &root, 0, width);
+        if !pool.spares.is_empty() {
+            text.push_str("\tspares\n");
+        }
+        for spare in &pool.spares {
+            let note = spare.note.as_ref().map_or_else(String::new, |note| format!("  {note}"));
+            let line = format!("\t  {:<rest$}  {:<8}{note}", spare.name, spare.state, rest = width - 2);
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
     }
     text
 }
@@ -62,7 +72,7 @@ fn row(text: &mut String, vdev: &VdevReport, depth: usize, width: usize) {
 
 #[cfg(test)]
 mod tests {
-    use pool::report::Counters;
+    use pool::report::{Counters, SpareReport};
     use pool::types::Guid;
 
     use super::*;
@@ -93,6 +103,12 @@ mod tests {
                     vdev("99", State::Unavail, Some("was /x/b"), vec![]),
                 ],
             )],
+            spares: vec![SpareReport {
+                name: "/x/c".into(),
+                guid: Guid(3),
+                state: "AVAIL".into(),
+                note: None,
+            }],
         };
         let wanted = concat!(
             "   pool: tank\n",
@@ -106,8 +122,10 @@ mod tests {
             "\t  mirror-0  DEGRADED\n",
             "\t    /x/a    ONLINE\n",
             "\t    99      UNAVAIL   was /x/b\n",
+            "\tspares\n",
+            "\t  /x/c      AVAIL\n",
         );
         assert_eq!(found(std::slice::from_ref(&pool)), wanted);
-        assert!(found(&[pool.clone(), pool]).contains("was /x/b\n\n   pool: tank\n"));
+        assert!(found(&[pool.clone(), pool]).contains("AVAIL\n\n   pool: tank\n"));
     }
 }

@@ -1,6 +1,6 @@
 //! `coffer list` and `coffer get`, in the shape of `zpool list`, `zfs list` and `zpool get`.
 
-use pool::report::{DatasetRow, PoolRow, PropertyRow};
+use pool::report::{DatasetRow, PoolRow, PropertyRow, State};
 use pool::types::Millis;
 
 use super::{Align, table};
@@ -53,6 +53,10 @@ pub(crate) fn pools(rows: &[PoolRow], style: Style) -> String {
         ("HEALTH", Left),
     ];
     let row = |row: &PoolRow| {
+        if row.health == State::Unavail {
+            let dashes = std::iter::repeat_n("-".to_owned(), header.len() - 2);
+            return std::iter::once(row.name.clone()).chain(dashes).chain([row.health.to_string()]).collect();
+        }
         vec![
             row.name.clone(),
             style.size(row.size),
@@ -103,11 +107,12 @@ pub(crate) fn everything(all: &[(PoolRow, Vec<DatasetRow>)], style: Style) -> St
     let mut rows = Vec::new();
     for (pool, datasets) in all {
         let dash = || "-".to_owned();
+        let size = |bytes| if pool.health == State::Unavail { dash() } else { style.size(bytes) };
         rows.push(vec![
             pool.name.clone(),
             "pool".to_owned(),
-            style.size(pool.alloc),
-            style.size(pool.free),
+            size(pool.alloc),
+            size(pool.free),
             dash(),
             dash(),
         ]);
@@ -148,7 +153,6 @@ fn value(row: &PropertyRow, style: Style) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pool::report::State;
     use pool::types::Guid;
 
     use super::*;
@@ -185,6 +189,8 @@ mod tests {
         assert_eq!(pools(&[pool()], Style::default()), wanted);
         let scripted = Style { scripted: true, exact: true };
         assert_eq!(pools(&[pool()], scripted), "tank\t10737418240\t1610612736\t9126805504\t3\t15\tONLINE\n");
+        let gone = PoolRow { health: State::Unavail, ..pool() };
+        assert_eq!(pools(&[gone], scripted), "tank\t-\t-\t-\t-\t-\tUNAVAIL\n");
         assert_eq!(pools(&[], Style::default()), "no pools available\n");
         assert_eq!(pools(&[], scripted), "");
     }

@@ -1,5 +1,6 @@
 //! Reports as text, one file for each command. Nothing here asks a pool: a report goes in, a string comes out.
 
+mod balance;
 mod found;
 mod lists;
 mod logs;
@@ -7,6 +8,7 @@ mod map;
 mod status;
 mod usage;
 
+pub(crate) use balance::{balance_result, balance_status};
 pub(crate) use found::found;
 pub(crate) use lists::{Style, datasets, everything, pools, properties};
 pub(crate) use logs::{check, event_header, events, history};

@@ -60,6 +60,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
     let name = match scan.kind {
         ScanKind::Scrub => "scrub",
         ScanKind::Resilver => "resilver",
+        ScanKind::Balance => "balance",
     };
     let ended = scan.ended.unwrap_or(scan.started);
     let done = short_bytes(scan.repaired);
@@ -69,7 +70,11 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
         } else {
             scan.done.min(scan.total) as f64 * 100.0 / scan.total as f64
         };
-        let verb = if scan.kind == ScanKind::Scrub { "repaired" } else { "resilvered" };
+        let verb = match scan.kind {
+            ScanKind::Scrub => "repaired",
+            ScanKind::Resilver => "resilvered",
+            ScanKind::Balance => "relocated",
+        };
         (percent, verb)
     };
     match scan.state {
@@ -78,6 +83,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
             let what = match scan.kind {
                 ScanKind::Scrub => format!("scrub repaired {done}"),
                 ScanKind::Resilver => format!("resilvered {done}"),
+                ScanKind::Balance => format!("balance relocated {done}"),
             };
             format!("  scan: {what} in {took} with {} errors on {}\n", scan.errors, date(ended))
         }

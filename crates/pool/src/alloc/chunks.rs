@@ -45,6 +45,7 @@ impl Core {
             used: 0,
             birth: self.txg,
             bitmap: BitmapAnchor::default(),
+            closed: false,
         };
         self.next_address = chunk.end().0.next_multiple_of(ADDRESS_STEP);
         match purpose {

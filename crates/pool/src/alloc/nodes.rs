@@ -15,27 +15,38 @@ impl Core {
     /// # Errors
     /// [`PoolError::NoSpace`] when there is no room for another chunk either.
     pub(crate) fn allocate_node(&mut self, class: Class) -> Result<u64> {
-        let current = self.current_nodes.get(&class).copied();
-        let known: Vec<Logical> = current
-            .into_iter()
-            .chain(self.map.iter().filter(|chunk| chunk.class == class).map(|chunk| chunk.address))
-            .collect();
-        for address in known {
-            let index = self.nodes.get_mut(&address).and_then(NodeSpace::allocate);
-            if let Some(index) = index {
-                self.current_nodes.insert(class, address);
-                return Ok(address.0 + index * NODE_SIZE as u64);
-            }
+        if let Some(&current) = self.current_nodes.get(&class)
+            && let Some(node) = self.node_in(class, current)
+        {
+            return Ok(node);
         }
-        let address = self.make_node_chunk(class).ok_or(PoolError::NoSpace)?;
-        let index = self.nodes.get_mut(&address).and_then(NodeSpace::allocate).ok_or(PoolError::NoSpace)?;
-        self.current_nodes.insert(class, address);
-        Ok(address.0 + index * NODE_SIZE as u64)
+        let purpose = Purpose::of_nodes(class);
+        let open = |chunk: &&Chunk| chunk.class == class && !chunk.closed;
+        let (suited, others): (Vec<&Chunk>, Vec<&Chunk>) =
+            self.map.iter().filter(open).partition(|chunk| self.suits(chunk, purpose));
+        let addresses = |chunks: Vec<&Chunk>| chunks.iter().map(|chunk| chunk.address).collect::<Vec<_>>();
+        let (suited, others) = (addresses(suited), addresses(others));
+        let node = suited.into_iter().find_map(|address| self.node_in(class, address));
+        let node = node.or_else(|| {
+            let made = self.make_node_chunk(class)?;
+            self.node_in(class, made)
+        });
+        // Better a layout that is not wanted any more than no room.
+        let others = if self.relocating { Vec::new() } else { others };
+        let node = node.or_else(|| others.into_iter().find_map(|address| self.node_in(class, address)));
+        node.ok_or(PoolError::NoSpace)
+    }
+
+    /// Takes a free node of a chunk.
+    fn node_in(&mut self, class: Class, chunk: Logical) -> Option<u64> {
+        let index = self.nodes.get_mut(&chunk).and_then(NodeSpace::allocate)?;
+        self.current_nodes.insert(class, chunk);
+        Some(chunk.0 + index * NODE_SIZE as u64)
     }
 
     /// Makes another chunk for nodes, where there is room for one.
     pub(crate) fn make_node_chunk(&mut self, class: Class) -> Option<Logical> {
-        let purpose = if class == Class::System { Purpose::System } else { Purpose::Metadata };
+        let purpose = Purpose::of_nodes(class);
         let mut groups: Vec<GroupId> = self.groups.keys().copied().collect();
         // Nodes go where most is left, the chunk tree where most may be lost.
         groups.sort_by_key(|&group| {
@@ -56,8 +67,13 @@ impl Core {
         (free * 1_000_000 / size) as u64
     }
 
-    /// Frees a node: at once when the open transaction group wrote it, else when no root knows it any more.
-    pub(crate) fn free_node(&mut self, address: u64, birth: Txg) {
+    /// Frees the node with this home: at once when the open transaction group wrote it, else when no root knows it any
+    /// more.
+    pub(crate) fn free_node(&mut self, home: u64, birth: Txg) {
+        let address = self.remaps.place_of(Logical(home)).0;
+        if address != home {
+            self.remaps.forget(Logical(home), NODE_SIZE as u64);
+        }
         let Some(chunk) = self.map.at(Logical(address)).map(|chunk| chunk.address) else { return };
         let committed = birth < self.txg && !self.is_sabotaged("reuse-early");
         let txg = self.txg;
@@ -74,7 +90,13 @@ impl Core {
 
     /// Nodes of a class that can be allocated without another chunk.
     pub(crate) fn free_nodes(&self, class: Class) -> u64 {
-        self.spaces(class).map(NodeSpace::free).sum()
+        let open = |chunk: &&Chunk| chunk.class == class && !chunk.closed;
+        self.map
+            .iter()
+            .filter(open)
+            .filter_map(|chunk| self.nodes.get(&chunk.address))
+            .map(NodeSpace::free)
+            .sum()
     }
 
     /// Nodes of a class that are in use.

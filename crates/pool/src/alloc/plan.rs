@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use geometry::ideal::{self, Ideal};
 use geometry::{Kind, Layout, Profile};
 
-use crate::chunk::{COLUMN_HEADER, COLUMNS_MAX, Class};
+use crate::chunk::{COLUMN_HEADER, COLUMNS_MAX, Chunk, Class};
 use crate::core::{Core, Device, Group, Relation};
 use crate::space::FreeRuns;
 use crate::spec::GroupKind;
@@ -39,6 +39,11 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// What chunks for nodes of a class are made for.
+    pub(crate) fn of_nodes(class: Class) -> Self {
+        if class == Class::System { Self::System } else { Self::Metadata }
+    }
+
     pub(crate) fn class(self) -> Class {
         match self {
             Self::Data | Self::Remainder => Class::Data,
@@ -150,7 +155,7 @@ impl Core {
         let group = self.groups.get(&group)?;
         let shape = shape(group, purpose)?;
         let unit = if matches!(shape.kind, Kind::Parity { .. }) { PARITY_UNIT } else { STRIPE_UNIT };
-        let reserved = purpose.class() == Class::Data;
+        let reserved = purpose.class() == Class::Data && !self.relocating;
         let mut candidates: Vec<(bool, u64, DeviceId, Vec<DeviceId>)> = Vec::new();
         for &member in &group.devices {
             let mut homes = vec![member];
@@ -187,7 +192,7 @@ impl Core {
             .min()
             .unwrap_or(0);
         let mut target = column_target(smallest);
-        if !reserved {
+        if purpose.class() != Class::Data {
             target = target.min(METADATA_COLUMN_MAX);
         }
         let room = candidates.iter().map(|&(_, room, ..)| room).min().unwrap_or(0);
@@ -202,6 +207,34 @@ impl Core {
         }
         let layout = Layout::new(shape.kind, columns.len() as u16, unit).ok()?;
         Some(ChunkPlan { layout, column_bytes, columns })
+    }
+
+    /// Whether a chunk has the layout that its group gives new ones for this purpose: not after a conversion, nor after the
+    /// group became wider.
+    pub(crate) fn suits(&self, chunk: &Chunk, purpose: Purpose) -> bool {
+        let Some(shape) = self.groups.get(&chunk.group).and_then(|group| shape(group, purpose)) else {
+            return false;
+        };
+        let columns = usize::from(chunk.layout.columns());
+        let mut devices = chunk.columns.iter().filter_map(|column| column.placements.first());
+        let first = devices.next();
+        let on_one =
+            columns > 1 && devices.all(|other| first.is_some_and(|first| first.device == other.device));
+        chunk.layout.kind() == shape.kind
+            && match shape.kind {
+                Kind::Copies => on_one == shape.dup && columns == shape.most * (1 + usize::from(shape.dup)),
+                _ => columns >= self.width(chunk.group, purpose),
+            }
+    }
+
+    /// Columns of the chunk that the group would make now; 0 when it has no room for one.
+    fn width(&self, group: GroupId, purpose: Purpose) -> usize {
+        if let Some(&known) = self.widths.borrow().get(&(group, purpose)) {
+            return known;
+        }
+        let width = self.plan_chunk(group, purpose, None).map_or(0, |plan| plan.columns.len());
+        self.widths.borrow_mut().insert((group, purpose), width);
+        width
     }
 
     /// The longest column that a device could take now, bytes.
@@ -231,6 +264,7 @@ impl Core {
     /// Free space of a device, or who works, is not what it was.
     pub(crate) fn space_changed(&mut self) {
         self.potential.get_mut().clear();
+        self.widths.get_mut().clear();
     }
 
     /// A copy of the free space of a group's devices.

@@ -3,6 +3,7 @@
 //! - this file: a chunk, its columns and their placements
 //! - `record`: chunks, devices and groups as items of the chunk tree
 //! - `map`: all chunks of the pool, in memory
+//! - `remap`: where what was relocated lives now
 //!
 //! A chunk is a run of logical addresses with one class and one [`Layout`]. Each column of the layout is
 //! one or more *placements*: a device, an offset there, and a bitmap of regions that are stale (not up to
@@ -11,8 +12,11 @@
 
 mod map;
 mod record;
+mod remap;
 
 pub use map::ChunkMap;
+pub use remap::Moved;
+pub(crate) use remap::Remaps;
 
 use geometry::Layout;
 
@@ -155,6 +159,8 @@ pub struct Chunk {
     pub birth: Txg,
     /// Where its bitmap of nodes is (not in data chunks).
     pub bitmap: BitmapAnchor,
+    /// Something was relocated from it, or is going to be: it takes nothing new, and is dropped once it is empty.
+    pub closed: bool,
 }
 
 /// Bytes in front of each column on its device: the column header.

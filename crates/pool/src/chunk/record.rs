@@ -11,6 +11,9 @@ const STALE_NONE: u8 = 0;
 const STALE_SOME: u8 = 1;
 const STALE_ALL: u8 = 2;
 
+/// Beside the number of the bitmap's slot: the chunk is closed.
+const CLOSED: u8 = 2;
+
 /// Column length and unit beyond which no arithmetic here can overflow, bytes.
 const COLUMN_BYTES_MAX: u64 = 1 << 48;
 
@@ -32,7 +35,7 @@ impl Chunk {
         };
         w.u8(kind);
         w.u8(argument);
-        w.u8(self.bitmap.slot);
+        w.u8(self.bitmap.slot | if self.closed { CLOSED } else { 0 });
         w.u32(self.group.0);
         w.u32(self.layout.unit());
         w.u64(self.column_bytes);
@@ -80,7 +83,8 @@ impl Chunk {
             4 => Kind::Parity { parity: argument },
             other => return Err(r.error("layout", format!("{other} is not known"))),
         };
-        let slot = r.u8("bitmap slot")?;
+        let flags = r.u8("bitmap slot")?;
+        let (slot, closed) = (flags & !CLOSED, flags & CLOSED != 0);
         let group = GroupId(r.u32("group")?);
         let unit = r.u32("unit")?;
         let column_bytes = r.u64("column length")?;
@@ -147,6 +151,7 @@ impl Chunk {
             used,
             birth,
             bitmap: BitmapAnchor { slot, txg: bitmap_txg, checksum },
+            closed,
         };
         let regions = chunk.regions();
         for placement in chunk.columns.iter_mut().flat_map(|column| &mut column.placements) {
@@ -182,6 +187,7 @@ mod tests {
             used: 77 * 4096,
             birth: Txg(4),
             bitmap: BitmapAnchor::default(),
+            closed: true,
         }
     }
 

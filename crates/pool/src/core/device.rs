@@ -18,8 +18,17 @@ use crate::types::{DeviceId, GroupId, Guid};
 pub(crate) enum StandIn {
     /// It will take its place.
     Replacement,
-    /// It is a spare that stepped in.
+    /// It is a spare that stepped in by itself, and goes back by itself.
     Spare,
+    /// It is a spare that somebody called, and that stays until it or the original is detached.
+    Called,
+}
+
+impl StandIn {
+    /// Whether it is a spare, in whatever way it came.
+    pub(crate) fn is_spare(self) -> bool {
+        self != Self::Replacement
+    }
 }
 
 /// What a device is to the pool.
@@ -151,6 +160,7 @@ impl Device {
             Relation::For(device, StandIn::Replacement) => (2, device.0),
             Relation::For(device, StandIn::Spare) => (3, device.0),
             Relation::Spare => (4, 0),
+            Relation::For(device, StandIn::Called) => (5, device.0),
         };
         w.u8(code);
         w.u32(number);
@@ -175,6 +185,7 @@ impl Device {
             2 => Relation::For(DeviceId(number), StandIn::Replacement),
             3 => Relation::For(DeviceId(number), StandIn::Spare),
             4 => Relation::Spare,
+            5 => Relation::For(DeviceId(number), StandIn::Called),
             other => return Err(r.error("relation", format!("{other} is not known"))),
         };
         let flags = r.u8("flags")?;

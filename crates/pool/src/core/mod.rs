@@ -32,7 +32,7 @@ use bytes::Bytes;
 use tree::Node;
 
 use crate::alloc::Purpose;
-use crate::chunk::{Chunk, ChunkMap, Class, Stale};
+use crate::chunk::{Chunk, ChunkMap, Class, Remaps, Stale};
 use crate::io::Healing;
 use crate::report::State;
 use crate::space::{DataSpace, NodeSpace};
@@ -89,6 +89,7 @@ pub(crate) struct Core {
     pub(crate) devices: BTreeMap<DeviceId, Device>,
     pub(crate) groups: BTreeMap<GroupId, Group>,
     pub(crate) map: ChunkMap,
+    pub(crate) remaps: Remaps,
     /// Nodes of every metadata and system chunk.
     pub(crate) nodes: HashMap<Logical, NodeSpace>,
     /// Free space of data chunks that were written to since the import.
@@ -120,6 +121,8 @@ pub(crate) struct Core {
     pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
     /// What chunks could still be made for, as long as no device's free space changes.
     pub(crate) potential: RefCell<BTreeMap<(GroupId, Purpose), u64>>,
+    /// Columns of the chunks that could be made, as long as that stays so.
+    pub(crate) widths: RefCell<BTreeMap<(GroupId, Purpose), usize>>,
     /// Places whose read failed in the operation under way.
     pub(crate) charged: Vec<(DeviceId, Range<u64>)>,
     /// What the commit under way found out to be stale: (chunk, column, device, region).
@@ -127,6 +130,9 @@ pub(crate) struct Core {
     /// What an older root knows is read: should something else be there by now, nobody is to blame, nothing is lost and
     /// nothing to be repaired.
     pub(crate) looking_back: bool,
+    /// Room is looked for on behalf of what is relocated: it may use the slot that is kept free, and goes to nothing but
+    /// chunks of the layout that is wanted.
+    pub(crate) relocating: bool,
     /// A defect to be shown to the simulator.
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: Option<String>,

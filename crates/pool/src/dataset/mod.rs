@@ -1,7 +1,8 @@
 //! Datasets: volumes and their snapshots.
 //!
 //! - this file: what a dataset is, and its item in the meta tree
-//! - `volume`: reading and writing blocks
+//! - `volume`: making and writing them
+//! - `read`: reading blocks, beside the pool where that can be
 //! - `snapshot`: snapshots, roll back, destroy
 //! - `property`: what users can set
 //!
@@ -10,9 +11,11 @@
 //! freed when its birth is later than the last snapshot, else it goes to the deadlist of whoever dropped it.
 
 mod property;
+mod read;
 mod snapshot;
 mod volume;
 
+pub use read::{BlocksRead, ReadWork};
 pub use volume::VolumeInfo;
 
 pub(crate) use property::check_pool_property;

@@ -124,6 +124,14 @@ impl Pool {
         Ok(rows)
     }
 
+    /// That a property of a pool can be set to a value: what can be known without the pool.
+    ///
+    /// # Errors
+    /// No such property, or a value that it does not take.
+    pub fn check_setting(property: &str, value: &str) -> Result<()> {
+        check_pool_property(property, value)
+    }
+
     /// Sets a property of the pool (`name` empty) or of a volume.
     ///
     /// # Errors

@@ -1,10 +1,9 @@
-//! Volumes: creating, resizing, reading and writing blocks.
+//! Volumes: creating, resizing and writing blocks.
 
 use std::ops::ControlFlow;
 
 use super::{Dataset, Dirty, NewDataset, block_key};
 use crate::error::{PoolError, Result};
-use crate::io::Want;
 use crate::pointer::BlockPtr;
 use crate::pool::Pool;
 use crate::spec::VolumeSpec;
@@ -13,9 +12,6 @@ use bytes::Bytes;
 
 /// The largest volume, bytes.
 const VOLUME_BYTES_MAX: u64 = 1 << 62;
-
-/// Bytes read from devices in one go.
-const READ_BYTES_MAX: usize = 8 << 20;
 
 /// What a server must know about a volume or snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +161,7 @@ impl Pool {
         self.commit()
     }
 
-    fn check_range(&self, id: DatasetId, offset: u64, length: u64) -> Result<(u64, u64)> {
+    pub(super) fn check_range(&self, id: DatasetId, offset: u64, length: u64) -> Result<(u64, u64)> {
         let dataset = self.dataset(id)?;
         if offset.checked_add(length).is_none_or(|end| end > dataset.size) {
             return Err(PoolError::refused(format!(
@@ -174,97 +170,6 @@ impl Pool {
             )));
         }
         Ok((u64::from(dataset.block_size), dataset.size))
-    }
-
-    /// Fills `buffer` from `offset` (bytes) of a volume or snapshot on.
-    ///
-    /// # Errors
-    /// Beyond the end, or data that can't be had.
-    pub fn read(&mut self, id: DatasetId, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let (block_size, _) = self.check_range(id, offset, buffer.len() as u64)?;
-        let mut at = offset;
-        let mut rest = buffer;
-        // Whole batches, cut at block boundaries, so that memory stays bounded.
-        while !rest.is_empty() {
-            let most =
-                (at / block_size * block_size + READ_BYTES_MAX.max(block_size as usize) as u64 - at) as usize;
-            let length = rest.len().min(most);
-            let (head, tail) = rest.split_at_mut(length);
-            self.read_batch(id, block_size, at, head)?;
-            at += length as u64;
-            rest = tail;
-        }
-        Ok(())
-    }
-
-    fn read_batch(&mut self, id: DatasetId, block_size: u64, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let first = offset / block_size;
-        let last = (offset + buffer.len() as u64).div_ceil(block_size);
-        let mut missing: Vec<(u64, BlockPtr)> = Vec::new();
-        let Self { core, datasets, .. } = self;
-        let Some(dataset) = datasets.get(&id) else { return Ok(()) };
-        let mut copy = |block: u64, bytes: Option<&[u8]>| {
-            let start = (block * block_size).max(offset);
-            let end = ((block + 1) * block_size).min(offset + buffer.len() as u64);
-            let target = &mut buffer[(start - offset) as usize..(end - offset) as usize];
-            match bytes {
-                Some(bytes) => {
-                    let from = (start - block * block_size) as usize;
-                    target.copy_from_slice(&bytes[from..from + target.len()]);
-                }
-                None => target.fill(0),
-            }
-        };
-        let mut pointers: Vec<(u64, BlockPtr)> = Vec::with_capacity((last - first) as usize);
-        if last - first == 1 {
-            if let Some(pointer) = dataset.tree.get_with(core, block_key(first), BlockPtr::decode)? {
-                pointers.push((first, pointer?));
-            }
-        } else {
-            dataset.tree.scan(core, block_key(first), block_key(last - 1), |key, value| {
-                pointers.push((key.offset, BlockPtr::decode(value)?));
-                Ok(ControlFlow::Continue(()))
-            })?;
-        }
-        let mut pointers = pointers.into_iter().peekable();
-        for block in first..last {
-            let pointer = pointers.next_if(|(found, _)| *found == block);
-            match dataset.dirty.get(&block) {
-                Some(Dirty::Data(bytes)) => copy(block, Some(bytes)),
-                Some(Dirty::Hole) => copy(block, None),
-                None => match pointer {
-                    None => copy(block, None),
-                    Some((_, pointer)) if u64::from(pointer.length) != block_size => {
-                        return Err(PoolError::Corrupt(format!(
-                            "block {block} of '{}' says it has {} bytes",
-                            dataset.name, pointer.length
-                        )));
-                    }
-                    Some((_, pointer)) => match core.cache.block(pointer.address.0, pointer.extent_birth) {
-                        Some(bytes) => copy(block, Some(&bytes)),
-                        None => missing.push((block, pointer)),
-                    },
-                },
-            }
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let wants: Vec<Want> = missing
-            .iter()
-            .map(|(_, p)| Want { address: p.address, length: p.stored, checksum: p.checksum })
-            .collect();
-        let mut outcome = Ok(());
-        for ((block, pointer), stored) in missing.into_iter().zip(core.read_extents(&wants)) {
-            match stored.and_then(|stored| unpack(&pointer, stored)) {
-                Ok(bytes) => {
-                    copy(block, Some(&bytes));
-                    core.cache.insert_block(pointer.address.0, pointer.extent_birth, bytes.into());
-                }
-                Err(error) => outcome = outcome.and(Err(error)),
-            }
-        }
-        outcome
     }
 
     /// Writes `data` at `offset` (bytes): visible at once, durable after the next `flush`.
@@ -474,14 +379,4 @@ fn check_size(size: u64, block_size: u32) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// The block that stored bytes stand for.
-pub(crate) fn unpack(pointer: &BlockPtr, stored: Vec<u8>) -> Result<Vec<u8>> {
-    if pointer.compression == crate::compress::Compression::Off && stored.len() == pointer.length as usize {
-        return Ok(stored);
-    }
-    pointer.compression.decompress(&stored, pointer.length as usize).ok_or_else(|| {
-        PoolError::Corrupt(format!("the block at logical address {} can't be decompressed", pointer.address))
-    })
 }

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 
 use tree::{Key, NodePtr, Tree, TreeId};
 
-use crate::chunk::{COLUMN_HEADER, Chunk, Stale};
+use crate::chunk::{COLUMN_HEADER, Chunk, Moved, Remaps, Stale};
 use crate::codec::Reader;
 use crate::config::Config;
 use crate::core::{Core, Device, Env, Group, Relation};
@@ -30,6 +30,9 @@ use crate::report::{Plan, State};
 use crate::spec::{ImportOptions, NewDevice};
 use crate::txg::{self, range_of};
 use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical, Millis, Session, Txg};
+
+/// What to do about a newest root that does not open.
+const ROOT_THAT_OPENS: &str = "; 'import -F' goes back to the newest one that does";
 
 /// A device that carries a label of the pool.
 pub(crate) struct Member {
@@ -196,11 +199,20 @@ impl Pool {
                 }
             }
         }
+        if let Some((txg, _)) = &unopened
+            && let Some(missing) = find::missing(&config, &members)
+        {
+            let hint = if is_default && !missing.is_sure { ROOT_THAT_OPENS } else { "" };
+            let which = if is_default { "the newest" } else { "a" };
+            return Err(PoolError::refused(format!(
+                "{which} root of pool '{}' (transaction group {txg}) does not open: {}{hint}",
+                config.name, missing.sentence
+            )));
+        }
         Err(match (unopened, first_error) {
             // What else stands in the way may only be what an `import -F` left that was cut short.
             (Some((txg, error)), _) if is_default => PoolError::refused(format!(
-                "the newest root of pool '{}' (transaction group {txg}) does not open: {error}; \
-                 'import -F' goes back to the newest one that does",
+                "the newest root of pool '{}' (transaction group {txg}) does not open: {error}{ROOT_THAT_OPENS}",
                 config.name
             )),
             (_, Some(error)) | (Some((_, error)), None) => error,
@@ -356,6 +368,8 @@ impl Pool {
         let (config, group, device) =
             (txg::CONFIG_KEY, txg::group_key(GroupId(0)), txg::device_key(DeviceId(0)));
         let (session, chunk) = (txg::session_key(0), txg::chunk_key(Logical(0)));
+        let remap = txg::remap_key(Logical(0));
+        let mut remaps = Remaps::default();
         self.chunks.scan(&mut self.core, Key::MIN, Key::MAX, |key, value| {
             if key.kind == config.kind {
                 let mut r = Reader::new("configuration item", value);
@@ -372,6 +386,13 @@ impl Pool {
                 sessions.push((Session(r.u64("session")?), Txg(r.u64("txg")?)));
             } else if key.kind == chunk.kind {
                 chunks.push(Chunk::decode(value)?);
+            } else if key.kind == remap.kind {
+                let home = Logical(key.offset);
+                if !remaps.load(home, Moved::decode(home, value)?) {
+                    return Err(PoolError::Corrupt(format!(
+                        "the remap item at {home} overlaps the one before it"
+                    )));
+                }
             }
             Ok::<_, PoolError>(ControlFlow::Continue(()))
         })?;
@@ -379,6 +400,7 @@ impl Pool {
             return Err(PoolError::Corrupt("the chunk tree has no configuration".to_owned()));
         };
         self.core.name = name;
+        self.core.remaps = remaps;
         self.next_device = next_device;
         self.next_group = next_group;
         self.core.next_address = next_address;
@@ -428,6 +450,8 @@ impl Pool {
             }
             self.core.next_address = self.core.next_address.max(chunk.end().0.next_multiple_of(1 << 20));
         }
+        let homes_end = self.core.remaps.iter().last().map_or(0, |(home, moved)| home.0 + moved.length);
+        self.core.next_address = self.core.next_address.max(homes_end.next_multiple_of(1 << 20));
         for chunk in self.core.map.iter() {
             if chunk.address < end {
                 return Err(PoolError::Corrupt(format!(
@@ -579,7 +603,7 @@ impl Pool {
         let mut datasets: BTreeMap<DatasetId, Dataset> = BTreeMap::new();
         let mut zombies = Vec::new();
         let mut lost = std::collections::BTreeSet::new();
-        let mut scan = None;
+        let mut jobs = Vec::new();
         let mut pool_item = None;
         let mut history = 0;
         let guid = self.core.guid;
@@ -601,7 +625,7 @@ impl Pool {
                 } else if kind == kinds[2] {
                     zombies.push(Zombie::decode(key.offset, value)?);
                 } else if kind == kinds[3] {
-                    scan = Some(value.to_vec());
+                    jobs.push((key, value.to_vec()));
                 } else {
                     lost.insert(Logical(key.offset));
                 }
@@ -627,8 +651,12 @@ impl Pool {
         self.datasets = datasets;
         self.zombies = zombies;
         self.core.lost = lost;
-        if let Some(scan) = scan {
-            self.decode_scan(&scan)?;
+        for (key, item) in jobs {
+            if key == txg::job_key(0) {
+                self.decode_scan(&item)?;
+            } else if key == txg::job_key(1) {
+                self.decode_balance(&item)?;
+            }
         }
         Ok(())
     }

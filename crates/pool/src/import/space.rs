@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use tree::{Bounds, Key, NODE_SIZE, NodePtr, Visit, Visitor, dropped, walk};
 
 use crate::checksum::Checksum;
-use crate::chunk::{COLUMN_HEADER, Chunk, Class};
+use crate::chunk::{COLUMN_HEADER, Chunk, Class, Moved, Remaps};
 use crate::core::Core;
 use crate::dataset::{DEAD_NODE, Dataset, Zombie};
 use crate::error::{PoolError, Result};
@@ -113,7 +113,8 @@ impl Pool {
                 Ok::<_, PoolError>(ControlFlow::Continue(()))
             })?;
         }
-        for (address, _) in seen {
+        for (home, _) in seen {
+            let address = self.core.remaps.place_of(Logical(home)).0;
             let Some(chunk) = self.core.map.at(Logical(address)).map(|chunk| chunk.address) else { continue };
             if which.contains(&chunk)
                 && let Some(space) = self.core.nodes.get_mut(&chunk)
@@ -130,6 +131,49 @@ impl Pool {
 
     /// Keeps what an older importable root knows and the current one does not from being used again too early.
     fn pin(&mut self, older: &Uberblock, now: &Uberblock) -> Result<()> {
+        // What is gone by now was where the older root's own table says, and is read there.
+        let Ok(remaps) = self.remaps_at(older) else { return Ok(()) };
+        let mut both = self.core.remaps.clone();
+        remaps.iter().for_each(|(home, moved)| both.relocate(home, moved.length, moved.to));
+        let current = std::mem::replace(&mut self.core.remaps, both);
+        let outcome = self.pin_dropped(older, now, &remaps);
+        self.core.remaps = current;
+        self.pin_moved(&remaps, now.txg);
+        outcome
+    }
+
+    /// The table of relocations as an older root has it.
+    fn remaps_at(&mut self, older: &Uberblock) -> Result<Remaps> {
+        let mut remaps = Remaps::default();
+        let chunks = tree::Tree::new(self.chunks.identity(), older.chunk_root);
+        let (from, to) = txg::range_of(txg::remap_key(Logical(0)));
+        chunks.scan(&mut self.core, from, to, |key, value| {
+            remaps.load(Logical(key.offset), Moved::decode(Logical(key.offset), value)?);
+            Ok::<_, PoolError>(ControlFlow::Continue(()))
+        })?;
+        Ok(remaps)
+    }
+
+    /// Keeps the places that nodes were relocated from since an older root.
+    fn pin_moved(&mut self, then: &Remaps, txg: Txg) {
+        let core = &mut self.core;
+        for (start, moved) in core.remaps.iter() {
+            for within in (0..moved.length).step_by(NODE_SIZE) {
+                let place = then.place_of(Logical(start.0 + within));
+                let chunk = core.map.at(place).map(|chunk| chunk.address);
+                // Data chunks have no such space: their extents are pinned one by one.
+                if place.0 != moved.to.0 + within
+                    && let Some(chunk) = chunk
+                    && let Some(space) = core.nodes.get_mut(&chunk)
+                {
+                    space.pin((place.0 - chunk.0) / NODE_SIZE as u64, txg);
+                }
+            }
+        }
+    }
+
+    /// Pins what an older root knows and the current one has dropped.
+    fn pin_dropped(&mut self, older: &Uberblock, now: &Uberblock, remaps: &Remaps) -> Result<()> {
         let mut nodes = Vec::new();
         for (old, new) in [(older.chunk_root, now.chunk_root), (older.meta_root, now.meta_root)] {
             let mut collect = Collect { items: Some(Vec::new()), ..Collect::default() };
@@ -157,11 +201,12 @@ impl Pool {
             }
         }
         for pointer in nodes {
-            let Some(chunk) = self.core.map.at(Logical(pointer.address)).map(|chunk| chunk.address) else {
+            let address = remaps.place_of(Logical(pointer.address)).0;
+            let Some(chunk) = self.core.map.at(Logical(address)).map(|chunk| chunk.address) else {
                 continue;
             };
             if let Some(space) = self.core.nodes.get_mut(&chunk) {
-                space.pin((pointer.address - chunk.0) / NODE_SIZE as u64, now.txg);
+                space.pin((address - chunk.0) / NODE_SIZE as u64, now.txg);
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ mod rows;
 mod write;
 
 pub(crate) use heal::Healing;
-pub(crate) use read::Want;
+pub(crate) use read::{Straight, Want};
 pub(crate) use rows::{Reading, Rows};
 pub(crate) use write::{Part, Piece, WriteLog, WriteOutcome, Writer};
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
+use std::sync::Arc;
 
-use device::{Op, Request};
+use device::{BlockDevice, DeviceError, Op, Request, Runner};
 use geometry::ColumnSet;
 
 use crate::checksum::Checksum;
@@ -21,17 +22,60 @@ pub(crate) struct Want {
     pub(crate) checksum: Checksum,
 }
 
+/// Buffers of one request.
+const BUFFERS_MAX: usize = 512;
+
 /// Rows that are read at once where columns are gone.
 const DEGRADED_ROWS_MAX: u64 = 256;
 
-/// One request under construction: contiguous on its device.
-struct Run<'a> {
+/// A request of a [`Straight`]: contiguous on its device.
+struct Run {
     device: DeviceId,
+    handle: Arc<dyn BlockDevice>,
     offset: u64,
     length: u64,
-    buffers: Vec<IoSliceMut<'a>>,
-    /// Which wants it serves.
-    wants: Vec<usize>,
+    buffers: usize,
+}
+
+/// A part of an extent, and the run that brings it, if any device can.
+struct Segment {
+    want: usize,
+    run: Option<usize>,
+    length: usize,
+}
+
+/// How extents are read whose every unit has a fresh copy: needs nothing of the pool, and can go on beside it.
+#[derive(Default)]
+pub(crate) struct Straight {
+    runs: Vec<Run>,
+    /// In order of extents, and within them of bytes.
+    segments: Vec<Segment>,
+}
+
+impl Straight {
+    /// Fills the buffers of extents; what fails stays as it is and shows by its checksum. Gives what went wrong.
+    pub(crate) fn read(&self, runner: &dyn Runner, buffers: &mut [Vec<u8>]) -> Vec<(DeviceId, DeviceError)> {
+        let mut parts: Vec<Vec<IoSliceMut<'_>>> =
+            self.runs.iter().map(|run| Vec::with_capacity(run.buffers)).collect();
+        let mut segments = self.segments.iter().peekable();
+        for (index, buffer) in buffers.iter_mut().enumerate() {
+            let mut rest: &mut [u8] = buffer;
+            while let Some(segment) = segments.next_if(|segment| segment.want == index) {
+                let (head, tail) = rest.split_at_mut(segment.length);
+                rest = tail;
+                if let Some(run) = segment.run {
+                    parts[run].push(IoSliceMut::new(head));
+                }
+            }
+        }
+        let runs = self.runs.iter().zip(parts);
+        let mut requests: Vec<Request<'_>> = runs
+            .map(|(run, buffers)| Request::new(&*run.handle, Op::Read { offset: run.offset, buffers }))
+            .collect();
+        runner.run(&mut requests);
+        let results = self.runs.iter().zip(requests.into_iter().map(|request| request.result));
+        results.filter_map(|(run, result)| Some((run.device, result.err()?))).collect()
+    }
 }
 
 impl Core {
@@ -44,8 +88,18 @@ impl Core {
     }
 
     /// Reads extents (in rising order of address for the best speed), each with its own outcome.
+    ///
+    /// Their addresses are homes; that of a place where nothing has its home stands for itself.
     pub(crate) fn read_extents(&mut self, wants: &[Want]) -> Vec<Result<Vec<u8>>> {
         self.charged.clear();
+        let placed: Vec<Want>;
+        let wants = if self.remaps.len() == 0 {
+            wants
+        } else {
+            let at_place = |want: &Want| Want { address: self.remaps.place_of(want.address), ..*want };
+            placed = wants.iter().map(at_place).collect();
+            &placed
+        };
         let mut buffers: Vec<Vec<u8>> = wants.iter().map(|want| vec![0; want.length as usize]).collect();
         let mut good = vec![false; wants.len()];
         let mut degraded: BTreeMap<Logical, Vec<usize>> = BTreeMap::new();
@@ -80,7 +134,10 @@ impl Core {
                 list.push(index);
             }
         }
-        self.read_straight(wants, &mut buffers, &straight);
+        let plan = self.plan_straight(wants, &straight);
+        for (device, error) in plan.read(&*self.runner, &mut buffers) {
+            self.device_failed(device, &error);
+        }
         for (chunk, mut indexes) in degraded {
             indexes.sort_by_key(|&index| wants[index].address);
             self.read_degraded(chunk, wants, &indexes, &mut buffers);
@@ -138,22 +195,21 @@ impl Core {
         found
     }
 
-    /// Fills the buffers of extents whose every unit has a fresh copy; what fails stays as it is and shows
-    /// by its checksum.
-    fn read_straight(&mut self, wants: &[Want], buffers: &mut [Vec<u8>], which: &[bool]) {
-        let mut runs: Vec<Run<'_>> = Vec::new();
+    /// Whether all of an extent can be read as it was written, from copies that are fresh.
+    pub(crate) fn is_straight(&self, want: &Want) -> bool {
+        self.chunk_of(want.address, u64::from(want.length))
+            .is_ok_and(|chunk| !chunk.has_parity() || self.all_fresh(chunk, want))
+    }
+
+    /// How to read some of the extents, given by their places.
+    pub(crate) fn plan_straight(&self, wants: &[Want], which: &[bool]) -> Straight {
+        let mut plan = Straight::default();
         // The open run of each device: requests to it that touch are made one.
         let mut open: BTreeMap<DeviceId, usize> = BTreeMap::new();
-        for (index, ((want, buffer), &which)) in wants.iter().zip(buffers.iter_mut()).zip(which).enumerate() {
-            if !which {
-                continue;
-            }
+        for (index, want) in wants.iter().enumerate().filter(|&(index, _)| which[index]) {
             let Ok(chunk) = self.chunk_of(want.address, u64::from(want.length)) else { continue };
             let unit = u64::from(chunk.layout.unit());
-            let mut rest: &mut [u8] = buffer;
             for segment in chunk.layout.segments(want.address.0 - chunk.address.0, u64::from(want.length)) {
-                let (head, tail) = rest.split_at_mut(segment.length as usize);
-                rest = tail;
                 let cell = segment.cell;
                 let copies: Vec<u16> = chunk.layout.columns_of(cell.row, cell.index).collect();
                 // Spread reads over the copies by address, so that every disk works.
@@ -161,39 +217,29 @@ impl Core {
                 let place = (0..copies.len()).find_map(|step| {
                     self.fresh_placement(chunk, copies[(turn + step) % copies.len()], cell.row * unit)
                 });
-                let Some((device, base)) = place else { continue };
-                let offset = base + cell.row * unit + u64::from(cell.within);
-                let touching = open.get(&device).copied().filter(|&run| {
-                    runs[run].offset + runs[run].length == offset && runs[run].buffers.len() < 512
+                let length = u64::from(segment.length);
+                let run = place.and_then(|(device, base)| {
+                    let offset = base + cell.row * unit + u64::from(cell.within);
+                    let touching = open.get(&device).copied().filter(|&run| {
+                        plan.runs[run].offset + plan.runs[run].length == offset
+                            && plan.runs[run].buffers < BUFFERS_MAX
+                    });
+                    let run = if let Some(run) = touching {
+                        run
+                    } else {
+                        let handle = Arc::clone(self.devices.get(&device)?.open()?);
+                        plan.runs.push(Run { device, handle, offset, length: 0, buffers: 0 });
+                        open.insert(device, plan.runs.len() - 1);
+                        plan.runs.len() - 1
+                    };
+                    plan.runs[run].length += length;
+                    plan.runs[run].buffers += 1;
+                    Some(run)
                 });
-                let run = touching.unwrap_or_else(|| {
-                    runs.push(Run { device, offset, length: 0, buffers: Vec::new(), wants: Vec::new() });
-                    open.insert(device, runs.len() - 1);
-                    runs.len() - 1
-                });
-                let run = &mut runs[run];
-                run.length += u64::from(segment.length);
-                run.buffers.push(IoSliceMut::new(head));
-                run.wants.push(index);
+                plan.segments.push(Segment { want: index, run, length: segment.length as usize });
             }
         }
-        let handles: Vec<_> =
-            runs.iter().map(|run| self.devices.get(&run.device).and_then(|d| d.open().cloned())).collect();
-        let devices: Vec<DeviceId> = runs.iter().map(|run| run.device).collect();
-        let mut requests: Vec<Request<'_>> = runs
-            .into_iter()
-            .zip(&handles)
-            .filter_map(|(run, handle)| {
-                Some(Request::new(&**handle.as_ref()?, Op::Read { offset: run.offset, buffers: run.buffers }))
-            })
-            .collect();
-        self.runner.run(&mut requests);
-        let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
-        for (device, result) in devices.into_iter().zip(results) {
-            if let Err(error) = result {
-                self.device_failed(device, &error);
-            }
-        }
+        plan
     }
 
     /// Fills the buffers of extents of one parity chunk by reading whole rows and rebuilding what is gone.

@@ -16,6 +16,7 @@ mod spares;
 
 #[cfg(feature = "sabotage")]
 pub use places::{Copies, Places};
+pub(crate) use resilver::best_copy;
 
 use crate::codec::{Reader, Writer};
 use crate::error::{PoolError, Result};
@@ -97,12 +98,7 @@ impl Progress {
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {
-        w.u8(match self.state {
-            ScanState::Running => 1,
-            ScanState::Paused => 2,
-            ScanState::Finished => 3,
-            ScanState::Canceled => 4,
-        });
+        w.u8(self.state.code());
         let numbers = [
             self.started.0,
             self.ended.0,
@@ -117,13 +113,9 @@ impl Progress {
     }
 
     pub(crate) fn decode(r: &mut Reader<'_>) -> Result<Self> {
-        let state = match r.u8("state")? {
-            1 => ScanState::Running,
-            2 => ScanState::Paused,
-            3 => ScanState::Finished,
-            4 => ScanState::Canceled,
-            other => return Err(r.error("state", format!("{other} is not known")).into()),
-        };
+        let code = r.u8("state")?;
+        let state =
+            ScanState::from_code(code).ok_or_else(|| r.error("state", format!("{code} is not known")))?;
         let mut next = || r.u64("number");
         Ok(Self {
             state,
@@ -161,8 +153,14 @@ impl Pool {
         Ok(r.end()?)
     }
 
-    /// The scan that is going on, or the last one.
+    /// The scan or balance that is going on, or else the last scan.
     pub fn scan(&self) -> Option<ScanReport> {
+        let scans = || [self.scan.scrub, self.scan.resilver].into_iter().flatten();
+        if !scans().any(|scan| scan.state == ScanState::Running)
+            && let Some(balance) = self.balance.as_ref().filter(|_| self.balances())
+        {
+            return Some(balance.as_scan());
+        }
         let scrub = self.scan.scrub.map(|progress| (progress, ScanKind::Scrub));
         let resilver = self.scan.resilver.map(|progress| (progress, ScanKind::Resilver));
         let both = [resilver, scrub].into_iter().flatten();
@@ -227,7 +225,8 @@ impl Pool {
                 || self.stand_ins_done()
                 || self.spare_wanted()
                 || self.destroys()
-                || self.scrubs())
+                || self.scrubs()
+                || self.balances())
     }
 
     fn scrubs(&self) -> bool {
@@ -263,6 +262,8 @@ impl Pool {
                 self.destroy_step()?;
             } else if self.scrubs() && self.may_go_on(now, self.scan.scrub) {
                 self.scrub_step(budget)?;
+            } else if self.balances() {
+                self.balance_step(budget)?;
             }
         }
         Ok(self.has_work())

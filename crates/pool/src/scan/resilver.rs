@@ -411,7 +411,15 @@ impl Pool {
         let mut loaded = self.core.read_rows(chunk, rows.clone(), &eager);
         let lacks_live = self.core.nodes.get(&chunk.address).is_some_and(|space| {
             (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE).any(|at| {
-                space.is_live(at / NODE_SIZE as u64) && best_copy(chunk, &loaded, at, pool).is_none()
+                space.is_live(at / NODE_SIZE as u64)
+                    && best_copy(
+                        chunk,
+                        &loaded,
+                        at,
+                        pool,
+                        self.core.remaps.home_of(Logical(chunk.address.0 + at)),
+                    )
+                    .is_none()
             })
         });
         let gone = loaded.missing();
@@ -424,7 +432,8 @@ impl Pool {
         for at in (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE) {
             let index = at / NODE_SIZE as u64;
             let live = self.core.nodes.get(&chunk.address).is_some_and(|space| space.is_live(index));
-            match best_copy(chunk, &loaded, at, pool) {
+            match best_copy(chunk, &loaded, at, pool, self.core.remaps.home_of(Logical(chunk.address.0 + at)))
+            {
                 Some(bytes) => put_copies(chunk, &mut loaded, at, &bytes),
                 None if live => {
                     outcome.errors += 1;
@@ -476,7 +485,7 @@ fn smallest_runs(chunk: &Chunk, extents: &[&(u64, Extent)]) -> Vec<Range<u64>> {
 }
 
 /// Of the copies of a node (or bitmap slot) the one to believe.
-pub(super) fn best_copy(chunk: &Chunk, rows: &Rows, at: u64, pool: u64) -> Option<Vec<u8>> {
+pub(crate) fn best_copy(chunk: &Chunk, rows: &Rows, at: u64, pool: u64, home: Logical) -> Option<Vec<u8>> {
     let cell = chunk.layout.cell(at);
     let within = cell.within as usize;
     let mut best: Option<(u64, &[u8])> = None;
@@ -489,7 +498,7 @@ pub(super) fn best_copy(chunk: &Chunk, rows: &Rows, at: u64, pool: u64) -> Optio
             u64::from_le_bytes(bytes[24..32].try_into().unwrap_or_default())
         } else {
             match Node::parse(bytes.into(), &expected) {
-                Ok(node) if node.header().address == chunk.address.0 + at => node.header().birth,
+                Ok(node) if node.header().address == home.0 => node.header().birth,
                 _ => continue,
             }
         };

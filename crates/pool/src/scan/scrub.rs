@@ -328,7 +328,7 @@ impl Pool {
         let pool = self.core.guid.0;
         for &at in &live {
             let address = Logical(chunk.address.0 + at);
-            let Some(right) = best_copy(chunk, &rows, at, pool) else {
+            let Some(right) = best_copy(chunk, &rows, at, pool, self.core.remaps.home_of(address)) else {
                 *errors += 1;
                 self.core.data_lost(address);
                 continue;

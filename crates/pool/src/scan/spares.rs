@@ -177,6 +177,7 @@ impl Pool {
                     self.core.devices.get(of).is_some_and(|of| of.usable() && !of.degraded)
                         && self.is_fresh(*of)
                 }
+                StandIn::Called => false,
             })
             .map(|(device, of, how)| (device.id, of, how))
             .collect()
@@ -229,7 +230,7 @@ impl Pool {
         while let Some((id, of, how)) = self.finished_stand_ins().into_iter().next() {
             match how {
                 StandIn::Replacement => self.take_over(id, of)?,
-                StandIn::Spare => self.send_back(id)?,
+                StandIn::Spare | StandIn::Called => self.send_back(id)?,
             }
         }
         Ok(())

@@ -18,6 +18,8 @@ pub(crate) struct DataSpace {
     held: BTreeMap<u64, u64>,
     deferred: Deferred<(u64, u64)>,
     cursor: u64,
+    /// Nothing is free, nor ever will be.
+    closed: bool,
 }
 
 impl DataSpace {
@@ -25,7 +27,13 @@ impl DataSpace {
     pub(crate) fn new(chunk_bytes: u64, grain: u64) -> Self {
         let mut free = FreeRuns::default();
         free.insert(0, chunk_bytes / grain * grain);
-        Self { grain, free, held: BTreeMap::new(), deferred: Deferred::default(), cursor: 0 }
+        Self { grain, free, held: BTreeMap::new(), deferred: Deferred::default(), cursor: 0, closed: false }
+    }
+
+    /// Hands out nothing any more.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.free = FreeRuns::default();
     }
 
     /// Notes bytes that are live.
@@ -50,6 +58,9 @@ impl DataSpace {
 
     /// Lets go of bytes that nothing knows any more.
     fn unhold(&mut self, offset: u64, length: u64) {
+        if self.closed {
+            return;
+        }
         if self.grain > crate::SECTOR {
             for (row, bytes) in self.rows(offset, length) {
                 match self.held.get_mut(&row) {

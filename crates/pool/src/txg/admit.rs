@@ -139,6 +139,7 @@ impl Pool {
     /// Whether a data chunk has free space that was not looked at since the import.
     fn is_unknown(&self, chunk: &Chunk) -> bool {
         chunk.class == Class::Data
+            && !chunk.closed
             && chunk.used < chunk.length()
             && !self.core.data.contains_key(&chunk.address)
     }
@@ -208,7 +209,7 @@ impl Pool {
         Err(PoolError::NoSpace)
     }
 
-    fn anything_waits(&self) -> bool {
+    pub(crate) fn anything_waits(&self) -> bool {
         self.destroys()
             || !self.core.unloaded_frees.is_empty()
             || self.core.data.values().any(|space| space.waits())
@@ -234,7 +235,7 @@ impl Pool {
             .core
             .map
             .iter()
-            .filter(|chunk| chunk.class == Class::Data)
+            .filter(|chunk| chunk.class == Class::Data && !chunk.closed)
             .map(|chunk| match self.core.data.get(&chunk.address) {
                 Some(space) => space.free_bytes(),
                 None => chunk.length().saturating_sub(chunk.used),

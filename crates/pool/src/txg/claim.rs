@@ -59,7 +59,7 @@ impl Claims {
 
 impl Pool {
     /// Dirty blocks and discards.
-    pub(super) fn dirty_entries(&self) -> u64 {
+    pub(crate) fn dirty_entries(&self) -> u64 {
         self.datasets.values().map(|dataset| dataset.dirty.len() as u64).sum()
     }
 
@@ -86,7 +86,7 @@ impl Pool {
     /// Takes room for a block for good; false where there is none now.
     pub(super) fn claim(&mut self, id: DatasetId, block: u64, block_size: u64) -> Result<bool> {
         self.claims.tight = true;
-        if !self.claim_nodes() {
+        if !self.claim_nodes(1, NODES_RESERVED, false) {
             return Ok(false);
         }
         if self.claims.has(id, block) {
@@ -109,8 +109,9 @@ impl Pool {
         Ok(true)
     }
 
-    /// Sees to it that the nodes that a commit with one more block may write are there, and those kept for deletion.
-    fn claim_nodes(&mut self) -> bool {
+    /// Sees to it that the nodes that a commit with so many more blocks may write are there, and `kept` others; chunks
+    /// are made for a single block, or `eagerly` for any number.
+    pub(crate) fn claim_nodes(&mut self, more: u64, kept: u64, eagerly: bool) -> bool {
         // A new chunk is an item of the chunk tree, all of which may be rewritten.
         while self.core.free_nodes(Class::System) < 2 * self.core.live_nodes(Class::System) + NODES_PER_COMMIT
         {
@@ -118,11 +119,11 @@ impl Pool {
                 return false;
             }
         }
-        let entries = self.dirty_entries() + 1;
-        let needed = self.nodes_for(entries) + NODES_RESERVED;
+        let entries = self.dirty_entries() + more;
+        let needed = self.nodes_for(entries) + kept;
         while self.core.free_nodes(Class::Metadata) < needed {
             // Less at once needs fewer nodes.
-            if entries > 1 || self.core.make_node_chunk(Class::Metadata).is_none() {
+            if (entries > 1 && !eagerly) || self.core.make_node_chunk(Class::Metadata).is_none() {
                 return false;
             }
         }

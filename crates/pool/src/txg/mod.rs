@@ -82,6 +82,7 @@ const CHUNK_GROUP: u8 = 2;
 const CHUNK_DEVICE: u8 = 3;
 const CHUNK_SESSION: u8 = 4;
 const CHUNK_CHUNK: u8 = 5;
+const CHUNK_REMAP: u8 = 6;
 
 const fn key(kind: u8, offset: u64) -> Key {
     Key { object: 0, kind, offset }
@@ -136,6 +137,11 @@ pub(crate) fn session_key(number: u64) -> Key {
 /// Chunk tree: a chunk.
 pub(crate) fn chunk_key(address: Logical) -> Key {
     key(CHUNK_CHUNK, address.0)
+}
+
+/// Chunk tree: where what has this home was relocated to.
+pub(crate) fn remap_key(home: Logical) -> Key {
+    key(CHUNK_REMAP, home.0)
 }
 
 /// All keys of the same kind.
@@ -332,7 +338,10 @@ impl Pool {
     }
 
     fn is_dirty(&self) -> bool {
-        self.changed || self.core.map.is_dirty() || !self.core.dirty_devices.is_empty()
+        self.changed
+            || self.core.map.is_dirty()
+            || self.core.remaps.is_dirty()
+            || !self.core.dirty_devices.is_empty()
     }
 
     /// Stops taking writes until `clear`.

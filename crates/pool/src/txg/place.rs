@@ -61,7 +61,7 @@ impl Pool {
     }
 
     /// Undoes [`Pool::place`]: nothing of it was written.
-    pub(super) fn unplace(&mut self, items: &[Bytes], placed: &Placed) {
+    pub(crate) fn unplace(&mut self, items: &[Bytes], placed: &Placed) {
         for (item, address) in items.iter().zip(&placed.addresses) {
             let length = item.len() as u64;
             let chunk = address.and_then(|address| Some((address.0, self.core.map.at(address)?.address)));
@@ -128,7 +128,9 @@ impl Pool {
     /// Takes `length` bytes in a chunk of remainders of the group that has them, if one does: (chunk, offset).
     pub(super) fn take_remainder(&mut self, group: GroupId, length: u64) -> Option<(Logical, u64)> {
         let Core { map, data, .. } = &mut self.core;
-        let fits = |chunk: &&Chunk| chunk.class == Class::Data && chunk.group == group && !chunk.has_parity();
+        let fits = |chunk: &&Chunk| {
+            chunk.class == Class::Data && chunk.group == group && !chunk.has_parity() && !chunk.closed
+        };
         map.iter().filter(fits).find_map(|chunk| {
             let (offset, _) = data.get_mut(&chunk.address)?.allocate(length, length)?;
             Some((chunk.address, offset))
@@ -182,6 +184,23 @@ impl Pool {
     /// A data chunk of the group, with parity or without, that has a run of `least` bytes free: the current one, one
     /// that is known, a new one, or the last resort, one whose free space was not looked at yet.
     pub(super) fn data_chunk(&mut self, group: GroupId, parity: bool, least: u64) -> Result<Option<Logical>> {
+        if let Some(found) = self.data_chunk_of(group, parity, least, true)? {
+            return Ok(Some(found));
+        }
+        // Better a layout that is not wanted any more than no room.
+        if self.core.relocating { Ok(None) } else { self.data_chunk_of(group, parity, least, false) }
+    }
+
+    /// As [`Pool::data_chunk`]; `strict`: of no other layout than new chunks get.
+    fn data_chunk_of(
+        &mut self,
+        group: GroupId,
+        parity: bool,
+        least: u64,
+        strict: bool,
+    ) -> Result<Option<Logical>> {
+        let has_parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
+        let purpose = if has_parity && !parity { Purpose::Remainder } else { Purpose::Data };
         let fits = |pool: &Self, address: Logical| {
             let grain = pool.core.map.get(address).map_or(1, Chunk::grain);
             pool.core.data.get(&address).is_some_and(|space| space.longest() >= least.next_multiple_of(grain))
@@ -191,12 +210,16 @@ impl Pool {
         {
             return Ok(Some(current));
         }
-        let candidates: Vec<(Logical, u64)> = self
-            .core
+        let core = &self.core;
+        let candidates: Vec<(Logical, u64)> = core
             .map
             .iter()
             .filter(|chunk| {
-                chunk.class == Class::Data && chunk.group == group && chunk.has_parity() == parity
+                chunk.class == Class::Data
+                    && chunk.group == group
+                    && chunk.has_parity() == parity
+                    && !chunk.closed
+                    && (!strict || core.suits(chunk, purpose))
             })
             .map(|chunk| (chunk.address, chunk.length() - chunk.used.min(chunk.length())))
             .collect();
@@ -215,8 +238,6 @@ impl Pool {
             }
         }
         if found.is_none() {
-            let has_parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
-            let purpose = if has_parity && !parity { Purpose::Remainder } else { Purpose::Data };
             // A nearly full group has no room to spare for a chunk of remainders: they fill a row with zeros.
             let crowded = purpose == Purpose::Remainder && self.is_crowded(group);
             let made = if crowded { Err(PoolError::NoSpace) } else { self.core.make_chunk(group, purpose) };
@@ -282,8 +303,10 @@ impl Pool {
         Ok(())
     }
 
-    /// Takes one reference off an extent; without any it is gone, and its space comes back when no root knows it.
-    pub(crate) fn free_extent(&mut self, address: Logical) -> Result<()> {
+    /// Takes one reference off the extent with this home; without any it is gone, and its space comes back when no root
+    /// knows it.
+    pub(crate) fn free_extent(&mut self, home: Logical) -> Result<()> {
+        let address = self.core.remaps.place_of(home);
         let key = extent_key(address);
         let Some(value) = self.extents.remove(&mut self.core, key)? else {
             return Err(PoolError::Corrupt(format!(
@@ -297,8 +320,9 @@ impl Pool {
             return Ok(());
         }
         let length = u64::from(extent.stored);
-        let early = self.core.is_sabotaged("free-early");
-        let txg = self.core.txg;
+        if address != home {
+            self.core.remaps.forget(home, length);
+        }
         if self.core.lost.remove(&address) {
             self.meta.remove(&mut self.core, super::lost_key(address))?;
         }
@@ -308,16 +332,22 @@ impl Pool {
                 "the extent at logical address {address} is in no chunk"
             )));
         };
+        self.leave_place(chunk, address, length);
+        Ok(())
+    }
+
+    /// Nothing is at a place of a data chunk any more; it can be used again when no root knows otherwise.
+    pub(crate) fn leave_place(&mut self, chunk: Logical, address: Logical, length: u64) {
         if let Some(chunk) = self.core.map.change(chunk) {
             chunk.used = chunk.used.saturating_sub(length);
         }
-        let offset = address.0 - chunk.0;
+        let early = self.core.is_sabotaged("free-early");
+        let (txg, offset) = (self.core.txg, address.0 - chunk.0);
         match self.core.data.get_mut(&chunk) {
             Some(space) if early => space.free_now(offset, length),
             Some(space) => space.free_later(txg, offset, length),
             None => self.core.unloaded_frees.entry(chunk).or_default().push((txg, offset, length)),
         }
-        Ok(())
     }
 }
 

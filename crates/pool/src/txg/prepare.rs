@@ -167,7 +167,8 @@ impl Pool {
         let old = dataset.tree.get_with(&mut self.core, key, BlockPtr::decode)?.transpose()?;
         self.extents.get_with(&mut self.core, extent_key(address), |_| ())?;
         if let Some(old) = old {
-            self.extents.get_with(&mut self.core, extent_key(old.address), |_| ())?;
+            let place = self.core.remaps.place_of(old.address);
+            self.extents.get_with(&mut self.core, extent_key(place), |_| ())?;
             if old.birth <= self.last_snapshot_txg(dataset) {
                 dataset.deadlist.get_with(&mut self.core, dead_key(&old), |_| ())?;
             }
@@ -274,9 +275,12 @@ impl Pool {
 
     fn commit_meta(&mut self) -> Result<()> {
         // A commit that changes nothing here leaves the root as it is: an import tells by it who wrote something.
-        for (key, item) in
-            [(super::POOL_KEY, self.encode_pool_item()), (super::job_key(0), self.encode_scan())]
-        {
+        let items = [
+            (super::POOL_KEY, self.encode_pool_item()),
+            (super::job_key(0), self.encode_scan()),
+            (super::job_key(1), self.encode_balance()?),
+        ];
+        for (key, item) in items {
             if self.meta.get(&mut self.core, key)?.as_deref() != Some(&item) {
                 self.meta.insert(&mut self.core, key, &item)?;
             }

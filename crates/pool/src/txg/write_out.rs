@@ -14,7 +14,7 @@ use tree::NODE_SIZE;
 
 use super::prepare::{commit_tree, free_all};
 use super::work::Job;
-use super::{ROOTS_KEPT, chunk_key, device_key};
+use super::{ROOTS_KEPT, chunk_key, device_key, remap_key};
 use crate::checksum::ChecksumKind;
 use crate::chunk::{Chunk, Class};
 use crate::codec::Writer;
@@ -158,6 +158,17 @@ impl Pool {
                 }
                 None => {
                     chunks.remove(core, chunk_key(address))?;
+                }
+            }
+        }
+        for (home, moved) in core.remaps.take_dirty() {
+            match moved {
+                Some(_) if core.is_sabotaged("forget-remap") => {}
+                Some(moved) => {
+                    chunks.insert(core, remap_key(home), &moved.encode())?;
+                }
+                None => {
+                    chunks.remove(core, remap_key(home))?;
                 }
             }
         }
@@ -370,16 +381,19 @@ impl Pool {
             .filter(|chunk| chunk.used == 0 && chunk.birth < oldest)
             .filter(|chunk| match chunk.class {
                 Class::Data => match core.data.get(&chunk.address) {
+                    Some(space) if chunk.closed => !space.waits(),
                     Some(space) => !space.waits() && space.free_bytes() + chunk.grain() > chunk.length(),
                     None => !core.unloaded_frees.contains_key(&chunk.address),
                 },
                 // The last metadata chunk, or one of a full pool, would only be made again.
                 Class::Metadata => {
-                    !tight
+                    (!tight || chunk.closed)
                         && core.current_nodes.get(&Class::Metadata) != Some(&chunk.address)
                         && core.nodes.get(&chunk.address).is_some_and(|space| space.is_empty())
                 }
-                Class::System => false,
+                Class::System => {
+                    chunk.closed && core.nodes.get(&chunk.address).is_some_and(|space| space.is_empty())
+                }
             })
             .map(|chunk| chunk.address)
             .collect();

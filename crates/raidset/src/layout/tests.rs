@@ -44,8 +44,8 @@ fn rows_are_as_drawn() {
         // Q stands for the diagonals.
         (Level::EvenOdd, 5, &["0 1 2 Q P", "5 Q P 3 4", "P 6 7 8 Q"]),
     ];
-    for &(level, columns, rows) in table {
-        let layout = layout(level, columns, 8, rows.len() as u64);
+    for &(ref level, columns, rows) in table {
+        let layout = layout(level.clone(), columns, 8, rows.len() as u64);
         for (row, expected) in rows.iter().enumerate() {
             assert_eq!(drawn(&layout, row as u64), *expected, "{level} over {columns}");
         }
@@ -95,7 +95,7 @@ pub(crate) fn by_formula(layout: &Layout, sector: u64) -> (u64, u64, Vec<(u64, u
 }
 
 /// RAIDframe's way through the tables: full tables of k, within them one with each place of the parity, which data skip.
-fn by_design(level: Level, su: u64) -> (u64, u64, Vec<(u64, u64)>) {
+fn by_design(level: &Level, su: u64) -> (u64, u64, Vec<(u64, u64)>) {
     let design = level.design().unwrap();
     let tuples: Vec<&[u8]> = design.tuples().collect();
     let (b, k, depth) = (tuples.len() as u64, u64::from(design.width()), design.depth());
@@ -120,15 +120,17 @@ pub(crate) fn all_levels() -> Vec<Level> {
     use crate::design::tests::{FIVE, SEVEN};
     let mut all = Level::ALL.to_vec();
     for text in [FIVE, SEVEN] {
-        let design = Design::parse(text).ok();
-        all.extend(['T', 'Q', 'e'].into_iter().filter_map(|letter| Level::with_design(letter, design)));
+        let design = Design::parse(text).ok().map(Arc::new);
+        all.extend(
+            ['T', 'Q', 'e'].into_iter().filter_map(|letter| Level::with_design(letter, design.clone())),
+        );
     }
     all
 }
 
 fn any_layout() -> impl Strategy<Value = Layout> {
     (0..all_levels().len(), 0_u16..8, 1_u32..9, 1_u64..40).prop_map(|(level, more, unit, rows)| {
-        let level = all_levels()[level];
+        let level = all_levels()[level].clone();
         let step = if level == Level::Raid1 { 2 } else { 1 };
         let columns = (level.min_columns() + more * step).min(level.max_columns());
         // The declustered levels need some rows for their pattern, and rotated spares come round only after some.
@@ -199,7 +201,7 @@ proptest! {
 
     #[test]
     fn any_numbers_are_harmless(columns: u16, unit: u32, rows: u64, sector: u64, level in 0..all_levels().len()) {
-        if let Ok(layout) = Layout::new(all_levels()[level], columns, unit, rows) {
+        if let Ok(layout) = Layout::new(all_levels()[level].clone(), columns, unit, rows) {
             layout.place(sector % layout.total_sectors());
             layout.place(layout.total_sectors() - 1);
         }
@@ -211,7 +213,7 @@ proptest! {
 fn declustered_layouts_are_balanced() {
     for columns in 2..9_u16 {
         for (level, neighbours) in [(Level::Chained, 2), (Level::Interleaved, columns - 1)] {
-            let layout = layout(level, columns, 4, 5 * 2 * u64::from(columns) + 1);
+            let layout = layout(level.clone(), columns, 4, 5 * 2 * u64::from(columns) + 1);
             let mut units = vec![0_u64; layout.columns()];
             // Of the units of each column and their copies: how many are on each other column.
             let mut partners = vec![vec![0_u64; layout.columns()]; layout.columns()];
@@ -246,7 +248,7 @@ fn declustered_layouts_are_balanced() {
 fn levels_5_and_6_are_the_left_symmetric_chunk_layouts() {
     for (level, parity) in [(Level::Raid5, 1), (Level::Raid6, 2)] {
         for columns in 3..9 {
-            let ours = layout(level, columns, 8, 100);
+            let ours = layout(level.clone(), columns, 8, 100);
             let theirs = geometry::Layout::new(geometry::Kind::Parity { parity }, columns, 4096).unwrap();
             for row in 0..100 {
                 let stripe = ours.stripe(row);
@@ -268,7 +270,7 @@ fn impossible_layouts_are_refused() {
     for (level, columns) in
         [(Level::Raid1, 3), (Level::Raid1, 0), (Level::Raid5, 1), (Level::Raid6, 2), (Level::Raid0, 40)]
     {
-        assert_eq!(Layout::new(level, columns, 8, 8), Err(LayoutError::Columns { level, columns }));
+        assert_eq!(Layout::new(level.clone(), columns, 8, 8), Err(LayoutError::Columns { level, columns }));
     }
     assert_eq!(Layout::new(Level::Raid0, 1, 0, 1), Err(LayoutError::Unit));
     assert_eq!(Layout::over(Level::Raid0, 1, 64, 63), Err(LayoutError::TooSmall { unit: 64 }));
@@ -277,7 +279,7 @@ fn impossible_layouts_are_refused() {
         Layout::new(Level::EvenOdd, 18, 8, 8),
         Err(LayoutError::Columns { level: Level::EvenOdd, columns: 18 })
     );
-    let two = Design::new(3, 2, true, vec![0, 1, 1, 2, 0, 2]).ok();
+    let two = Design::new(3, 2, true, vec![0, 1, 1, 2, 0, 2]).ok().map(Arc::new);
     let level = Level::with_design('Q', two).unwrap();
     assert_eq!(
         Layout::new(level, 3, 8, 8).unwrap_err().to_string(),

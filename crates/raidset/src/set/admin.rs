@@ -403,7 +403,7 @@ impl RaidSet {
     /// A configuration file that makes the same set again (`raidctl -G`).
     pub fn config(&self) -> Config {
         let members = self.members();
-        let parameters = lock(&self.header).parameters;
+        let parameters = lock(&self.header).parameters.clone();
         let names = |components: &[Component]| components.iter().map(|one| one.name.clone()).collect();
         Config {
             disks: names(&members.columns),
@@ -421,7 +421,7 @@ impl RaidSet {
 
     /// What the set is, apart from its components.
     pub fn parameters(&self) -> Parameters {
-        lock(&self.header).parameters
+        lock(&self.header).parameters.clone()
     }
 
     /// Ends the use of the set (`raidctl -u`): everything is made durable and labels say whether the parity is right.

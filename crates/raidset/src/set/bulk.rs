@@ -1,21 +1,27 @@
 //! Many stripes at a time: long reads, rebuilding rows, comparing parity. Whatever does not go smoothly is done stripe by stripe.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use device::{BlockDevice, DeviceError};
+use device::{BlockDevice, DeviceError, Operation};
 
 use super::RaidSet;
-use super::io::Piece;
+use super::io::{Output, Piece, grown};
 use super::locks::lock;
 use super::members::{Members, Rebuild};
 use super::stripe::Units;
 use crate::layout::Stripe;
 
 /// Bytes that a job reads at once: few enough to stay in the cache until they have been used.
-const JOB_BYTES: usize = 2 << 20;
+const PART_BYTES: usize = 1 << 20;
+/// Bytes that a job reads under one set of locks: enough for several workers.
+const JOB_BYTES: usize = 8 << 20;
 /// Stripes that a job locks at once.
 const JOB_STRIPES: usize = 128;
+/// Workers of a job for each processor: while one waits for disks or computes, others go on.
+const WORKERS: usize = 2;
+/// Most workers of a job.
+const WORKERS_MAX: usize = 4;
 
 impl RaidSet {
     /// Reads what can be read of a range as it stands, in one go. False: that did not work, or components have changed meanwhile.
@@ -50,6 +56,42 @@ impl RaidSet {
         (JOB_BYTES / (self.unit_bytes() * reads.max(1))).clamp(1, JOB_STRIPES)
     }
 
+    /// Runs `work` on parts of some stripes of `reads` units each, in order or, as far as the runner has use for it, side by side.
+    /// `work` gets memory that it may use.
+    fn in_parts<T: Send>(
+        &self,
+        stripes: &[Stripe],
+        reads: usize,
+        work: impl Fn(&[Stripe], &mut Vec<u8>) -> T + Sync,
+    ) -> Vec<T> {
+        let size = (PART_BYTES / (self.unit_bytes() * reads.max(1))).max(1);
+        let parts: Vec<&[Stripe]> = stripes.chunks(size).collect();
+        let next = AtomicUsize::new(0);
+        let worker = || {
+            let mut memory = self.memory();
+            let mut results = Vec::new();
+            while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                results.push(work(part, &mut memory));
+            }
+            self.keep_memory(memory);
+            results
+        };
+        let processors = self.runner.parallelism();
+        let workers = if processors > 1 { processors * WORKERS } else { 1 };
+        let workers = workers.min(WORKERS_MAX).min(parts.len());
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..workers).map(|_| scope.spawn(worker)).collect();
+            let mut results = worker();
+            for other in others {
+                match other.join() {
+                    Ok(more) => results.extend(more),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            results
+        })
+    }
+
     /// Rebuilds the next rows, at most `rows` of them; returns how many were done.
     ///
     /// # Errors
@@ -58,7 +100,10 @@ impl RaidSet {
         let column = rebuild.column;
         let begin = rebuild.rows.load(Ordering::Acquire);
         let reads = usize::from(self.layout().stripe_data_units());
-        let rows = rows.min(self.layout().rows() - begin).min(self.job_stripes(reads) as u64);
+        let mut rows = rows.min(self.layout().rows() - begin).min(self.job_stripes(reads) as u64);
+        if begin < rebuild.before.rows {
+            rows = rows.min(rebuild.before.rows - begin);
+        }
         let end = begin + rows;
         let mut indices: Vec<u64> =
             (begin..end).filter_map(|row| self.layout().stripe_of(row, column)).collect();
@@ -67,9 +112,19 @@ impl RaidSet {
         if rebuild.partial {
             indices.retain(|&stripe| self.missed(column, stripe));
         }
+        if begin < rebuild.before.rows {
+            let doubtful = |stripe| {
+                let map = self.map.as_ref().map(lock);
+                map.is_none_or(|map| rebuild.before.doubtful.get(map.region(stripe)))
+            };
+            indices.retain(|&stripe| doubtful(stripe));
+        }
         let stripes: Vec<Stripe> = indices.iter().map(|&index| self.layout().stripe(index)).collect();
         let members = self.members();
-        self.rebuild_stripes(&members, &stripes, column, &rebuild.target)?;
+        let results = self.in_parts(&stripes, reads, |part, memory| {
+            self.rebuild_stripes(&members, part, column, &rebuild.target, memory)
+        });
+        results.into_iter().collect::<Result<(), _>>()?;
         rebuild.rows.store(end, Ordering::Release);
         Ok(rows)
     }
@@ -81,6 +136,7 @@ impl RaidSet {
         stripes: &[Stripe],
         column: usize,
         target: &Arc<dyn BlockDevice>,
+        buffer: &mut Vec<u8>,
     ) -> Result<(), DeviceError> {
         let unit_bytes = self.unit_bytes();
         let unit_of = |stripe: &Stripe| stripe.columns().position(|other| other == column).unwrap_or(0);
@@ -97,9 +153,8 @@ impl RaidSet {
             });
         }
         let total: usize = sources.iter().map(Vec::len).sum();
-        let mut buffer = std::mem::take(&mut *lock(&self.scratch));
-        buffer.resize((total + stripes.len()) * unit_bytes, 0);
-        let (read, made) = buffer.split_at_mut(total * unit_bytes);
+        let (read, made) =
+            grown(buffer, (total + stripes.len()) * unit_bytes).split_at_mut(total * unit_bytes);
         let mut pieces = Vec::with_capacity(total);
         let mut lanes = read.chunks_mut(unit_bytes);
         for (tag, (stripe, units)) in stripes.iter().zip(&sources).enumerate() {
@@ -110,7 +165,8 @@ impl RaidSet {
                 pieces.push(Piece { column, device: device.clone(), offset, bytes, tag });
             }
         }
-        let mut failed: Vec<usize> = self.read_pieces(&mut pieces).into_iter().map(|(tag, _)| tag).collect();
+        let mut failed: Vec<usize> =
+            self.read_pieces_here(&mut pieces).into_iter().map(|(tag, _)| tag).collect();
         drop(pieces);
         failed.sort_unstable();
         let mut lanes = read.chunks(unit_bytes);
@@ -143,11 +199,7 @@ impl RaidSet {
                 Piece { column, device: target.clone(), offset, bytes: bytes.into(), tag: 0 }
             })
             .collect();
-        let written =
-            self.write_pieces(&mut outputs).into_iter().next().map_or(Ok(()), |failure| Err(failure.error));
-        drop(outputs);
-        *lock(&self.scratch) = buffer;
-        written
+        self.write_pieces_here(&mut outputs).into_iter().next().map_or(Ok(()), |failure| Err(failure.error))
     }
 
     /// Compares the redundancy of some stripes with their data, and corrects it if `repair`; returns how many did not match.
@@ -161,10 +213,18 @@ impl RaidSet {
         let stripes: Vec<Stripe> = (*cursor..end).map(|index| self.layout().stripe(index)).collect();
         let _guard = self.locks.lock_all(*cursor..end);
         let members = self.members();
-        let mut wrong = 0;
-        let doubtful = self.compare(&members, &stripes);
+        let found = self.in_parts(&stripes, width, |part, memory| {
+            let (wrong, unread) = self.compare(&members, part, memory);
+            if repair {
+                self.put_right(&members, part, &wrong, memory)?;
+            }
+            Ok((wrong.len() as u64, unread))
+        });
+        let found = found.into_iter().collect::<Result<Vec<_>, DeviceError>>()?;
+        let mut wrong = found.iter().map(|(wrong, _)| wrong).sum();
+        let unread: Vec<u64> = found.into_iter().flat_map(|(_, unread)| unread).collect();
         for stripe in &stripes {
-            if doubtful.contains(&stripe.index) {
+            if unread.contains(&stripe.index) {
                 wrong += u64::from(!self.check_stripe(&members, stripe, repair)?);
             }
             *cursor = stripe.index + 1;
@@ -172,19 +232,19 @@ impl RaidSet {
         Ok(wrong)
     }
 
-    /// The stripes of some, all locked, that are not known to match: they do not, or cannot all be read.
-    fn compare(&self, members: &Members, stripes: &[Stripe]) -> Vec<u64> {
+    /// The stripes of some, all locked, that do not match, and those that cannot all be read. What was read is in `buffer`, one stripe
+    /// behind the other.
+    fn compare(&self, members: &Members, stripes: &[Stripe], buffer: &mut Vec<u8>) -> (Vec<u64>, Vec<u64>) {
         let unit_bytes = self.unit_bytes();
         let total: usize = stripes.iter().map(Stripe::width).sum();
-        let mut buffer = std::mem::take(&mut *lock(&self.scratch));
-        buffer.resize(total * unit_bytes, 0);
+        let buffer = grown(buffer, total * unit_bytes);
         let mut pieces = Vec::with_capacity(total);
         let mut lanes = buffer.chunks_mut(unit_bytes);
-        let mut doubtful = Vec::new();
+        let mut unread = Vec::new();
         for stripe in stripes {
             for (unit, column) in stripe.columns().enumerate() {
                 let (Some(bytes), Some(device)) = (lanes.next(), members.at(column, stripe.row(unit))) else {
-                    doubtful.push(stripe.index);
+                    unread.push(stripe.index);
                     continue;
                 };
                 let offset = self.offset(stripe.row(unit), 0);
@@ -197,16 +257,59 @@ impl RaidSet {
                 });
             }
         }
-        doubtful.extend(self.read_pieces(&mut pieces).into_iter().map(|(tag, _)| tag as u64));
+        unread.extend(self.read_pieces_here(&mut pieces).into_iter().map(|(tag, _)| tag as u64));
         drop(pieces);
         let mut lanes = buffer.chunks(unit_bytes);
+        let mut wrong = Vec::new();
         for stripe in stripes {
             let units: Vec<&[u8]> = lanes.by_ref().take(stripe.width()).collect();
-            if !doubtful.contains(&stripe.index) && !self.matches(stripe, &units) {
-                doubtful.push(stripe.index);
+            if !unread.contains(&stripe.index) && !self.matches(stripe, &units) {
+                wrong.push(stripe.index);
             }
         }
-        *lock(&self.scratch) = buffer;
-        doubtful
+        (wrong, unread)
+    }
+
+    /// Writes the redundancy that the data of the `wrong` ones of some stripes should have; `bytes` is what [`Self::compare`] has read.
+    ///
+    /// # Errors
+    /// A component fails that the set cannot do without.
+    fn put_right(
+        &self,
+        members: &Members,
+        stripes: &[Stripe],
+        wrong: &[u64],
+        bytes: &[u8],
+    ) -> Result<(), DeviceError> {
+        let unit_bytes = self.unit_bytes();
+        let mut lanes = bytes.chunks(unit_bytes);
+        let mut pieces: Vec<Output<'_>> = Vec::new();
+        for stripe in stripes {
+            let units: Vec<&[u8]> = lanes.by_ref().take(stripe.width()).collect();
+            if wrong.binary_search(&stripe.index).is_err() {
+                continue;
+            }
+            let (data, found) = units.split_at(stripe.data_columns());
+            let mut right = vec![vec![0; unit_bytes]; found.len()];
+            let mut outputs: Vec<&mut [u8]> = right.iter_mut().map(Vec::as_mut_slice).collect();
+            self.generate(Operation::Write, stripe, data, &mut outputs)?;
+            for (unit, (right, found)) in (data.len()..).zip(right.into_iter().zip(found)) {
+                if right == *found {
+                    continue;
+                }
+                let (column, row) = (stripe.column(unit), stripe.row(unit));
+                let offset = self.offset(row, 0);
+                for device in members.also(column, row).into_iter().chain(members.at(column, row)) {
+                    let bytes = right.clone().into();
+                    pieces.push(Piece { column, device: device.clone(), offset, bytes, tag: 0 });
+                }
+            }
+        }
+        for failure in self.write_pieces_here(&mut pieces) {
+            if !self.device_failed(failure.column, &failure.device) {
+                return Err(failure.error);
+            }
+        }
+        Ok(())
     }
 }

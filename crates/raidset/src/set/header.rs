@@ -281,7 +281,7 @@ impl RaidSet {
             autospare: header.autospare,
             journal_sectors: header.journal_sectors,
             missed: header.missed.clone(),
-            design: self.layout().level().design(),
+            design: self.layout().level().design().cloned(),
         }
     }
 

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use device::{BlockDevice, DeviceError, Op, Request};
 
 use super::RaidSet;
+use super::locks::lock;
 
 /// Most buffers of one request.
 const MAX_BUFFERS: usize = 256;
+
+/// Pieces of memory that are kept.
+const KEPT_MAX: usize = 8;
 
 /// A span of a component.
 pub(super) struct Piece<B> {
@@ -51,22 +55,52 @@ pub(super) fn sort<B>(pieces: &mut [Piece<B>]) {
     pieces.sort_unstable_by_key(|piece| (piece.column, first[piece.column] != address(piece), piece.offset));
 }
 
+/// The first `length` bytes of memory that is used again and again.
+pub(super) fn grown(memory: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    if memory.len() < length {
+        memory.resize(length, 0);
+    }
+    &mut memory[..length]
+}
+
 fn follows<B: AsRef<[u8]>>(a: &Piece<B>, b: &Piece<B>) -> bool {
     address(a) == address(b) && a.offset + a.bytes.as_ref().len() as u64 == b.offset
 }
 
 impl RaidSet {
+    /// Memory that was used before, or none.
+    pub(super) fn memory(&self) -> Vec<u8> {
+        lock(&self.scratch).pop().unwrap_or_default()
+    }
+
+    /// Keeps memory for the next user.
+    pub(super) fn keep_memory(&self, memory: Vec<u8>) {
+        let mut kept = lock(&self.scratch);
+        if kept.len() < KEPT_MAX {
+            kept.push(memory);
+        }
+    }
+
     /// Writes pieces that do not overlap. Returns the components that failed; their pieces may or may not be written.
     pub(super) fn write_pieces(&self, pieces: &mut [Output<'_>]) -> Vec<Failure> {
+        Self::write_by(pieces, |requests| self.runner.run(requests))
+    }
+
+    /// As [`Self::write_pieces`], by one of several workers.
+    pub(super) fn write_pieces_here(&self, pieces: &mut [Output<'_>]) -> Vec<Failure> {
+        Self::write_by(pieces, |requests| self.runner.run_here(requests))
+    }
+
+    fn write_by(pieces: &mut [Output<'_>], run: impl Fn(&mut [Request<'_>])) -> Vec<Failure> {
         sort(pieces);
         let mut firsts = Vec::new();
         let mut requests = Vec::new();
-        for run in pieces.chunk_by(follows).flat_map(|run| run.chunks(MAX_BUFFERS)) {
-            let buffers = run.iter().map(|piece| IoSlice::new(&piece.bytes)).collect();
-            requests.push(Request::new(&*run[0].device, Op::Write { offset: run[0].offset, buffers }));
-            firsts.push(&run[0]);
+        for row in pieces.chunk_by(follows).flat_map(|row| row.chunks(MAX_BUFFERS)) {
+            let buffers = row.iter().map(|piece| IoSlice::new(&piece.bytes)).collect();
+            requests.push(Request::new(&*row[0].device, Op::Write { offset: row[0].offset, buffers }));
+            firsts.push(&row[0]);
         }
-        self.runner.run(&mut requests);
+        run(&mut requests);
         let failed = firsts.into_iter().zip(requests).filter_map(|(first, request)| {
             let error = request.result.err()?;
             Some(Failure { column: first.column, device: first.device.clone(), error })
@@ -76,14 +110,26 @@ impl RaidSet {
 
     /// Fills pieces. Returns the tags of those that could not be read, with the reason.
     pub(super) fn read_pieces(&self, pieces: &mut [Piece<&mut [u8]>]) -> Vec<(usize, DeviceError)> {
+        Self::read_by(pieces, |requests| self.runner.run(requests))
+    }
+
+    /// As [`Self::read_pieces`], by one of several workers.
+    pub(super) fn read_pieces_here(&self, pieces: &mut [Piece<&mut [u8]>]) -> Vec<(usize, DeviceError)> {
+        Self::read_by(pieces, |requests| self.runner.run_here(requests))
+    }
+
+    fn read_by(
+        pieces: &mut [Piece<&mut [u8]>],
+        run: impl Fn(&mut [Request<'_>]),
+    ) -> Vec<(usize, DeviceError)> {
         sort(pieces);
         let mut lengths = Vec::new();
         let mut requests = Vec::new();
-        for run in pieces.chunk_by_mut(follows).flat_map(|run| run.chunks_mut(MAX_BUFFERS)) {
-            lengths.push(run.len());
-            let offset = run[0].offset;
-            let device = run[0].device.clone();
-            let buffers = run.iter_mut().map(|piece| IoSliceMut::new(piece.bytes)).collect();
+        for row in pieces.chunk_by_mut(follows).flat_map(|row| row.chunks_mut(MAX_BUFFERS)) {
+            lengths.push(row.len());
+            let offset = row[0].offset;
+            let device = row[0].device.clone();
+            let buffers = row.iter_mut().map(|piece| IoSliceMut::new(piece.bytes)).collect();
             requests.push((device, Op::Read { offset, buffers }));
         }
         let mut requests: Vec<(Arc<dyn BlockDevice>, Op<'_>)> = requests;
@@ -93,7 +139,7 @@ impl RaidSet {
                 let op = std::mem::replace(op, Op::Flush);
                 batch.push(Request::new(&**device, op));
             }
-            self.runner.run(&mut batch);
+            run(&mut batch);
             batch.into_iter().map(|request| request.result).collect()
         };
         let mut failed = Vec::new();

@@ -2,14 +2,14 @@
 //! and during which the set is used as ever; a step that was done need not be done again if its cursor is kept.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use device::BlockDevice;
 
 use super::RaidSet;
 use super::admin::SetError;
 use super::locks::lock;
-use super::members::{Rebuild, RebuildKind, Status};
+use super::members::{Component, Members, Rebuild, RebuildKind, Status, same};
 use super::start::Slot;
 use crate::label::map_flags;
 
@@ -34,41 +34,44 @@ impl Progress {
     }
 }
 
+/// A column that is to be rebuilt must be lost, and be the only one.
+fn require_lost(members: &Members, column: usize) -> Result<(), SetError> {
+    if members.rebuild.is_some() {
+        return Err(SetError::Rebuilding);
+    }
+    match &members.columns[column] {
+        lost if lost.status == Status::Failed => Ok(()),
+        other => Err(SetError::Status { name: other.name.clone(), status: other.status }),
+    }
+}
+
 impl RaidSet {
     /// Begins to rebuild a lost column on the first free spare (`raidctl -F`). A column that works is failed first.
     ///
     /// # Errors
     /// There is no free spare, a rebuild is running, or the set cannot do without the column.
     pub fn reconstruct_to_spare(&self, column: usize) -> Result<(), SetError> {
-        let free = |members: &super::Members| {
-            members.spares.iter().position(|spare| spare.status == Status::Spare && spare.device.is_some())
+        let free = |members: &Members| {
+            let mut free = members.spares.iter().filter(|spare| spare.status == Status::Spare);
+            free.find_map(|spare| spare.device.clone()).ok_or(SetError::NoSpare)
         };
-        if free(&self.members()).is_none() {
-            return Err(SetError::NoSpare);
-        }
+        free(&self.members())?;
         self.fail_for_rebuild(column)?;
         self.open();
-        if let Some(target) =
-            free(&self.members()).and_then(|spare| self.members().spares[spare].device.clone())
-        {
-            self.join_journal(&target)?;
-        }
+        let target = free(&self.members())?;
+        let _joining = self.journal_join(column, &target)?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
-        let spare = free(&members).ok_or(SetError::NoSpare)?;
-        let target = members.spares[spare].device.clone().ok_or(SetError::NoSpare)?;
+        require_lost(&members, column)?;
+        let still_free = |spare: &Component| {
+            spare.status == Status::Spare && spare.device.as_ref().is_some_and(|device| same(device, &target))
+        };
+        let spare = members.spares.iter().position(still_free).ok_or(SetError::NoSpare)?;
         self.disown(&header, &target);
         members.spares[spare].status = Status::UsedSpare;
         members.spare_of[column] = Some(spare);
         members.columns[column].status = Status::Reconstructing;
-        members.rebuild = Some(Arc::new(Rebuild {
-            kind: RebuildKind::Reconstruction,
-            column,
-            target,
-            partial: false,
-            rows: AtomicU64::new(0),
-            durable: AtomicU64::new(0),
-        }));
+        members.rebuild = Some(Arc::new(Rebuild::new(RebuildKind::Reconstruction, column, target)));
         self.amend(&mut header, members);
         Ok(())
     }
@@ -96,23 +99,18 @@ impl RaidSet {
         let target = self.check_device(&slot)?;
         self.fail_for_rebuild(column)?;
         self.open();
-        self.join_journal(&target)?;
+        let _joining = self.journal_join(column, &target)?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
+        require_lost(&members, column)?;
         members.columns[column].name = slot.name;
         members.columns[column].device = Some(target.clone());
         members.columns[column].status = Status::Reconstructing;
         let done = rows_done.min(self.layout.rows());
         let partial = self.map.is_some() && header.returned(self, column, &target);
         self.disown(&header, &target);
-        members.rebuild = Some(Arc::new(Rebuild {
-            kind: RebuildKind::Reconstruction,
-            column,
-            target,
-            partial,
-            rows: AtomicU64::new(done),
-            durable: AtomicU64::new(done),
-        }));
+        let rebuild = Rebuild::new(RebuildKind::Reconstruction, column, target).done(done);
+        members.rebuild = Some(Arc::new(Rebuild { partial, ..rebuild }));
         self.amend(&mut header, members);
         Ok(())
     }
@@ -128,7 +126,7 @@ impl RaidSet {
             return Err(SetError::Status { name: component.name, status: component.status });
         }
         let target = self.check_device(&Slot { name: component.name, device: component.device })?;
-        self.join_journal(&target)?;
+        let _joining = self.journal_join(column, &target)?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         let component = &members.columns[column];
@@ -139,22 +137,9 @@ impl RaidSet {
             return Err(SetError::Rebuilding);
         }
         self.disown(&header, &target);
-        members.rebuild = Some(Arc::new(Rebuild {
-            kind: RebuildKind::Copyback,
-            column,
-            target,
-            partial: false,
-            rows: AtomicU64::new(0),
-            durable: AtomicU64::new(0),
-        }));
+        members.rebuild = Some(Arc::new(Rebuild::new(RebuildKind::Copyback, column, target)));
         self.amend(&mut header, members);
         Ok(())
-    }
-
-    /// Before a device begins to take what is written to a column: nothing that is on the journal now may count for it.
-    fn join_journal(&self, device: &Arc<dyn BlockDevice>) -> Result<(), SetError> {
-        self.journal_reset()?;
-        Ok(self.wipe_journal(&**device)?)
     }
 
     fn fail_for_rebuild(&self, column: usize) -> Result<(), SetError> {
@@ -242,14 +227,18 @@ impl RaidSet {
 
     /// The rebuilt device is the column from now on, with a label like those of the others.
     fn finish_rebuild(&self, rebuild: &Arc<Rebuild>) {
-        if rebuild.kind == RebuildKind::Copyback && self.journal_reset().is_err() {
-            // Records of rows that the target did not have yet must not wait for it to have them.
-            return self.give_up(rebuild);
-        }
         // The map goes first: its label will say that there is one.
         if let Some(map) = &self.map {
             let map = lock(map);
             self.write_map_to(&map, &rebuild.target);
+        }
+        let mut joining = None;
+        if rebuild.kind == RebuildKind::Copyback {
+            // Records of rows that the target did not have yet must not wait for it to have them.
+            match self.journal_take_over(rebuild.column, &rebuild.target) {
+                Ok(now) => joining = Some(now),
+                Err(_) => return self.give_up(rebuild),
+            }
         }
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
@@ -264,7 +253,7 @@ impl RaidSet {
         if let Some(label) = &label
             && label.write(&*rebuild.target).and_then(|()| rebuild.target.flush()).is_err()
         {
-            drop(header);
+            drop((header, joining));
             return self.give_up(rebuild);
         }
         let mut freed = None;

@@ -35,7 +35,7 @@
 mod replay;
 
 use std::io::IoSlice;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use device::{BlockDevice, DeviceError, Op, Request};
 
@@ -83,6 +83,11 @@ impl Drop for Ticket<'_> {
         lock(&self.0.state).in_flight -= 1;
         self.0.idle.notify_all();
     }
+}
+
+/// No record is made as long as this is there.
+pub(super) struct Joining<'a> {
+    _state: MutexGuard<'a, State>,
 }
 
 /// One component's part of a record: where its bytes go.
@@ -161,7 +166,7 @@ impl RaidSet {
     /// The level needs none; there is no room for one behind the data; a component fails.
     pub fn set_journal(&self, on: bool) -> Result<(), SetError> {
         if on && !journalled(self.layout().level()) {
-            return Err(SetError::NoJournal { level: self.layout().level() });
+            return Err(SetError::NoJournal { level: self.layout().level().clone() });
         }
         let sector = u64::from(self.sector_size());
         let mut sectors = 0;
@@ -223,8 +228,8 @@ impl RaidSet {
         })
     }
 
-    /// The state, once no record is in flight.
-    fn journal_idle(&self) -> std::sync::MutexGuard<'_, State> {
+    /// The state, once no record is in flight. Locked after `map` and before `header`, if several are.
+    fn journal_idle(&self) -> MutexGuard<'_, State> {
         let mut state = lock(&self.journal.state);
         while state.in_flight > 0 {
             state = self.journal.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -237,12 +242,58 @@ impl RaidSet {
     /// # Errors
     /// A component fails that the set cannot do without.
     pub(super) fn journal_reset(&self) -> Result<(), DeviceError> {
-        let mut state = self.journal_idle();
+        self.reset(&mut self.journal_idle())
+    }
+
+    fn reset(&self, state: &mut State) -> Result<(), DeviceError> {
         // Nothing is on it after a reset, nor before the first record.
         if state.capacity == 0 || state.position == state.capacity || state.position == 0 {
             return Ok(());
         }
-        self.next_epoch(&mut state)
+        self.next_epoch(state)
+    }
+
+    /// Before a device begins to take what is written to a column: nothing that is on the journal now may count for it.
+    /// No record is made before the answer is dropped, which is to be when the device is part of the set.
+    ///
+    /// # Errors
+    /// It cannot be written, or a component fails that the set cannot do without.
+    pub(super) fn journal_join(
+        &self,
+        column: usize,
+        device: &Arc<dyn BlockDevice>,
+    ) -> Result<Joining<'_>, DeviceError> {
+        let mut state = self.journal_idle();
+        self.reset(&mut state)?;
+        self.wipe_log(&**device, state.capacity)?;
+        self.join(state, column, device)
+    }
+
+    /// As [`Self::journal_join`], before a device that took part in records is all there is of its column.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn journal_take_over(
+        &self,
+        column: usize,
+        device: &Arc<dyn BlockDevice>,
+    ) -> Result<Joining<'_>, DeviceError> {
+        let mut state = self.journal_idle();
+        self.reset(&mut state)?;
+        self.join(state, column, device)
+    }
+
+    /// Every device has the head of the epoch in whose records it takes part: one day it may be the last that is left.
+    fn join<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        column: usize,
+        device: &Arc<dyn BlockDevice>,
+    ) -> Result<Joining<'a>, DeviceError> {
+        if state.capacity > 0 {
+            self.write_head(state.epoch, column, &**device)?;
+        }
+        Ok(Joining { _state: state })
     }
 
     /// Forgets the log because the set gets another serial number.
@@ -257,19 +308,9 @@ impl RaidSet {
         self.flush()?;
         state.epoch += 1;
         let members = self.members();
-        let serial = lock(&self.header).serial_number;
         let mut result = Ok(());
         for (column, device) in self.journal_devices(&members) {
-            let mut block = vec![0; self.journal_block() as usize];
-            put(&mut block, 0, &HEAD_MAGIC);
-            put(&mut block, 12, &1_u16.to_le_bytes());
-            put(&mut block, 16, &serial.to_le_bytes());
-            put(&mut block, 20, &(column as u32).to_le_bytes());
-            put(&mut block, 24, &state.epoch.to_le_bytes());
-            seal(&mut block);
-            let slot = self.journal_start() + state.epoch % 2 * self.journal_block();
-            let written = device.write(slot, &block).and_then(|()| device.flush());
-            if let Err(error) = written
+            if let Err(error) = self.write_head(state.epoch, column, &**device)
                 && !self.device_failed(column, device)
             {
                 result = Err(error);
@@ -277,6 +318,20 @@ impl RaidSet {
         }
         state.position = 0;
         result
+    }
+
+    fn write_head(&self, epoch: u64, column: usize, device: &dyn BlockDevice) -> Result<(), DeviceError> {
+        let serial = lock(&self.header).serial_number;
+        let mut block = vec![0; self.journal_block() as usize];
+        put(&mut block, 0, &HEAD_MAGIC);
+        put(&mut block, 12, &1_u16.to_le_bytes());
+        put(&mut block, 16, &serial.to_le_bytes());
+        put(&mut block, 20, &(column as u32).to_le_bytes());
+        put(&mut block, 24, &epoch.to_le_bytes());
+        seal(&mut block);
+        let slot = self.journal_start() + epoch % 2 * self.journal_block();
+        device.write(slot, &block)?;
+        device.flush()
     }
 
     /// Puts what is about to be written on the journal, if there is one. Pieces of components that fail at that are dropped.
@@ -387,7 +442,7 @@ impl RaidSet {
 }
 
 /// Whether a level has a write hole: those with parity do.
-pub(super) const fn journalled(level: Level) -> bool {
+pub(super) fn journalled(level: &Level) -> bool {
     !matches!(level, Level::Raid0) && !level.mirrored()
 }
 

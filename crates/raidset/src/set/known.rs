@@ -14,6 +14,8 @@
 //! ```
 //! Numbers are little-endian.
 
+use std::sync::Arc;
+
 use super::members::{RebuildKind, Status};
 use crate::config::{MAX_NAME, MAX_SPARES};
 use crate::design::Design;
@@ -89,7 +91,7 @@ pub struct Known {
     /// What lost columns missed.
     pub missed: Vec<Missed>,
     /// The block design of a declustered level.
-    pub design: Option<&'static Design>,
+    pub design: Option<Arc<Design>>,
 }
 
 const STATUSES: [Status; 6] = [
@@ -189,7 +191,7 @@ impl Known {
             bytes.extend(missed.counter.to_le_bytes());
             bytes.extend(missed.regions.encode());
         }
-        bytes.extend(self.design.map(Design::encode).unwrap_or_default());
+        bytes.extend(self.design.as_deref().map(Design::encode).unwrap_or_default());
         bytes
     }
 
@@ -227,7 +229,7 @@ impl Known {
             let regions = Bits::decode(&from.array::<MAP_LENGTH>()?);
             known.missed.push(Missed { column, counter, regions });
         }
-        known.design = Design::decode(from.0);
+        known.design = Design::decode(from.0).map(Arc::new);
         Some(known)
     }
 
@@ -240,8 +242,27 @@ impl Known {
             return newer.clone();
         }
         let mut known = Self { missed: newer.missed.clone(), ..self.clone() };
-        for (column, now) in known.columns.iter_mut().zip(&newer.columns) {
-            if column.name == now.name && matches!(now.status, Status::Optimal | Status::Failed) {
+        known.rebuild = self
+            .rebuild
+            .filter(|old| newer.rebuild.is_some_and(|now| (now.kind, now.column) == (old.kind, old.column)));
+        let same_column = |&column: &usize| {
+            let name = |known: &Self| known.columns.get(column).map(|column| column.name.clone());
+            name(self) == name(newer)
+        };
+        for spare in &mut known.spares {
+            let Some(now) = newer.spares.iter().find(|now| now.name == spare.name) else { continue };
+            if now.column.is_none_or(|column| same_column(&column)) {
+                (spare.status, spare.column) = (now.status, now.column);
+            }
+        }
+        for (index, (column, now)) in known.columns.iter_mut().zip(&newer.columns).enumerate() {
+            let on_spare = || known.spares.iter().any(|spare| spare.column == Some(index));
+            let told = match now.status {
+                Status::Optimal | Status::Failed => true,
+                Status::Spared => on_spare(),
+                _ => false,
+            };
+            if column.name == now.name && told {
                 (column.status, column.stamp) = (now.status, now.stamp);
             }
         }
@@ -314,7 +335,7 @@ mod tests {
 
         #[test]
         fn a_design_comes_back(known in known()) {
-            let design = Design::parse(crate::design::tests::SEVEN).ok();
+            let design = Design::parse(crate::design::tests::SEVEN).ok().map(Arc::new);
             let known = Known { design, ..known };
             prop_assert_eq!(Known::decode(&known.encode()), Some(known));
         }

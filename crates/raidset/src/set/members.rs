@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use device::BlockDevice;
 
 use crate::label::Label;
+use crate::layout::Layout;
+use crate::paritymap::{Bits, Parameters as MapParameters, ParityMap};
 
 /// State of a component, as RAIDframe names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,51 @@ pub(super) struct Rebuild {
     pub(super) rows: AtomicU64,
     /// Rows that are done and durable.
     pub(super) durable: AtomicU64,
+    /// What a copyback had done before a crash.
+    pub(super) before: Before,
+}
+
+impl Rebuild {
+    pub(super) fn new(kind: RebuildKind, column: usize, target: Arc<dyn BlockDevice>) -> Self {
+        let (rows, durable) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { kind, column, target, partial: false, rows, durable, before: Before::default() }
+    }
+
+    /// From `rows` on.
+    pub(super) fn done(self, rows: u64) -> Self {
+        Self { rows: AtomicU64::new(rows), durable: AtomicU64::new(rows), ..self }
+    }
+
+    /// A copyback that goes on after a crash: what it had done counts, but for the doubtful regions.
+    pub(super) fn doubting(self, doubtful: Bits, layout: &Layout, map: MapParameters) -> Self {
+        let rows = self.rows.load(Ordering::Acquire);
+        let regions = ParityMap::new(layout, map, Bits::clean());
+        let in_doubt = |row: &u64| {
+            let stripe = layout.stripe_of(*row, self.column);
+            stripe.is_some_and(|stripe| doubtful.get(regions.region(stripe)))
+        };
+        let first = if doubtful.count() > 0 { (0..rows).find(in_doubt) } else { None };
+        Self { before: Before { rows, doubtful }, ..self }.done(first.unwrap_or(rows))
+    }
+
+    /// Whether writes to a row go to the target as well as to the spare that is copied back.
+    fn beside(&self, row: u64) -> bool {
+        self.kind == RebuildKind::Copyback && row < self.rows.load(Ordering::Acquire).max(self.before.rows)
+    }
+}
+
+/// Rows that a copyback had done when power failed. Of writes that were under way the spare may hold something else than
+/// the target: those regions are copied once more.
+#[derive(Debug)]
+pub(super) struct Before {
+    pub(super) rows: u64,
+    pub(super) doubtful: Bits,
+}
+
+impl Default for Before {
+    fn default() -> Self {
+        Self { rows: 0, doubtful: Bits::clean() }
+    }
 }
 
 /// All components. Never changed: changes make a new one.
@@ -119,9 +166,7 @@ impl Members {
     /// The device that must be written as well: the target of a copyback that has passed the row.
     pub(super) fn also(&self, column: usize, row: u64) -> Option<&Arc<dyn BlockDevice>> {
         let rebuild = self.rebuild.as_ref()?;
-        let passed = row < rebuild.rows.load(Ordering::Acquire);
-        (rebuild.kind == RebuildKind::Copyback && rebuild.column == column && passed)
-            .then_some(&rebuild.target)
+        (rebuild.column == column && rebuild.beside(row)).then_some(&rebuild.target)
     }
 
     /// Whether the column's contents are kept on this device.

@@ -70,8 +70,8 @@ pub struct RaidSet {
     repairs: AtomicU64,
     /// What people should know about how it was configured.
     notes: Mutex<Vec<String>>,
-    /// Memory of jobs, kept from one step to the next.
-    scratch: Mutex<Vec<u8>>,
+    /// Memory of jobs and writes, kept from one to the next.
+    scratch: Mutex<Vec<Vec<u8>>>,
 }
 
 impl fmt::Debug for RaidSet {

@@ -32,7 +32,7 @@ pub struct Slot {
 }
 
 /// What a set is, apart from its components.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameters {
     /// The level.
     pub level: Level,
@@ -59,7 +59,7 @@ impl Parameters {
     ///
     /// # Errors
     /// Its level cannot be run, or not without a design.
-    pub fn with_design(config: &Config, design: Option<&'static Design>) -> Result<Self, ConfigureError> {
+    pub fn with_design(config: &Config, design: Option<Arc<Design>>) -> Result<Self, ConfigureError> {
         let level = Level::with_design(config.letter, design);
         Ok(Self {
             level: level.ok_or(ConfigureError::Level { letter: config.letter })?,
@@ -204,12 +204,12 @@ fn check_design(
     best: Option<&Extension>,
     force: bool,
 ) -> Result<(), ConfigureError> {
-    let level = parameters.level;
+    let level = parameters.level.clone();
     let Some(design) = level.design() else { return Ok(()) };
     if parameters.units_per_parity_unit != 1 {
         return Err(ConfigureError::ParityUnit { level, found: parameters.units_per_parity_unit });
     }
-    match best.and_then(|best| best.known.design) {
+    match best.and_then(|best| best.known.design.as_ref()) {
         _ if force => Ok(()),
         Some(other) if other != design => Err(ConfigureError::Design),
         None if matches!(level, Level::DeclusteredPq(_)) => Err(ConfigureError::Foreign { level }),
@@ -286,7 +286,7 @@ impl RaidSet {
         spares: Vec<Slot>,
         runner: Arc<dyn Runner>,
     ) -> Result<Self, ConfigureError> {
-        if !journalled(parameters.level) {
+        if !journalled(&parameters.level) {
             return Err(ConfigureError::NoJournal { level: parameters.level });
         }
         let present = columns.iter().filter_map(|slot| Some((slot.name.as_str(), slot.device.as_ref()?)));
@@ -349,7 +349,7 @@ impl RaidSet {
             })
             .collect();
         let names: Vec<String> = columns.iter().map(|slot| slot.name.clone()).collect();
-        let verdict = judge(parameters.level, parameters.sectors_per_unit, &found, force);
+        let verdict = judge(&parameters.level, parameters.sectors_per_unit, &found, force);
         if !force && !verdict.refusals.is_empty() {
             let told = tell(&verdict.refusals, &names, &found);
             return Err(ConfigureError::Refused { refusals: verdict.refusals, told });
@@ -443,7 +443,7 @@ impl RaidSet {
             .collect();
         let serial = label.serial_number;
         let best = Extension::best(extensions.iter().flatten(), serial, found.mod_counter);
-        let design = best.and_then(|best| best.known.design);
+        let design = best.and_then(|best| best.known.design.clone());
         let parameters = Parameters {
             level: Level::with_design(letter, design).ok_or(ConfigureError::Level { letter })?,
             sectors_per_unit: label.sectors_per_unit,
@@ -672,7 +672,7 @@ impl RaidSet {
             usable = label.num_blocks;
         }
         let count = u16::try_from(columns.len()).unwrap_or(u16::MAX);
-        let layout = Layout::over(parameters.level, count, parameters.sectors_per_unit, usable)?;
+        let layout = Layout::over(parameters.level.clone(), count, parameters.sectors_per_unit, usable)?;
         let lost = |column: usize| whole(column).is_none();
         if !layout.survives(lost) {
             let names = (0..columns.len()).filter(|&column| lost(column));
@@ -689,7 +689,7 @@ impl RaidSet {
             live.iter().map(|live| Component { status: Status::Optimal, ..(*live).clone() }).collect();
         let stored = stored_map(&live_components, map_parameters.regions, sector_size, trusted)?;
         let fallback = if parity_good { Bits::clean() } else { Bits::dirty(map_parameters.regions) };
-        let bits = stored.unwrap_or(fallback);
+        let bits = stored.clone().unwrap_or(fallback);
         let use_map = layout.redundant() && !disabled;
         let on_disk = if use_map { bits.clone() } else { Bits::dirty(MAX_REGIONS) };
         let mut missed = known.missed;
@@ -724,13 +724,15 @@ impl RaidSet {
         let clean = labels.clone().count() > 0 && labels.clone().all(|label| label.clean);
         let degraded = (0..columns.len()).any(lost);
         let rebuild = rebuild.map(|(known, target)| {
-            Arc::new(Rebuild {
-                kind: known.kind,
-                column: known.column,
-                target,
-                partial: known.partial,
-                rows: AtomicU64::new(known.rows.min(layout.rows())),
-                durable: AtomicU64::new(known.rows.min(layout.rows())),
+            let rows = known.rows.min(layout.rows());
+            let rebuild = Rebuild::new(known.kind, known.column, target);
+            let rebuild = Rebuild { partial: known.partial, ..rebuild }.done(rows);
+            // What a crash left of a row is whatever its stripe has now; but a copyback has two devices that may differ.
+            Arc::new(if known.kind == RebuildKind::Copyback && !clean {
+                let doubtful = stored.filter(|_| use_map).unwrap_or_else(|| Bits::dirty(MAX_REGIONS));
+                rebuild.doubting(doubtful, &layout, map_parameters)
+            } else {
+                rebuild
             })
         });
         let members = Members { columns, spares, spare_of, rebuild };
@@ -741,6 +743,8 @@ impl RaidSet {
             discards: false,
             block_device: false,
         };
+        let map = use_map.then(|| Mutex::new(ParityMap::new(&layout, map_parameters, bits)));
+        let parity_good = AtomicBool::new(parity_good || !layout.redundant());
         let set = Self {
             info,
             unit,
@@ -748,11 +752,11 @@ impl RaidSet {
             runner,
             members: RwLock::new(Arc::new(members)),
             header: Mutex::new(header),
-            map: use_map.then(|| Mutex::new(ParityMap::new(&layout, map_parameters, bits))),
+            map,
             on_disk: Mutex::new(on_disk),
             degraded: AtomicBool::new(degraded),
             opened: AtomicBool::new(false),
-            parity_good: AtomicBool::new(parity_good || !layout.redundant()),
+            parity_good,
             locks: StripeLocks::default(),
             repairs: AtomicU64::new(0),
             scratch: Mutex::default(),

@@ -6,18 +6,18 @@ use crate::label::{Label, map_flags};
 use crate::layout::Level;
 use device::sim::{Cut, Healing};
 use device::{Inline, MemoryDevice, Rng, SimDevice};
+use std::borrow::Borrow;
 
 mod again;
-mod power;
 
 const SECTOR: u64 = 512;
 const UNIT: u32 = 4;
 const ROWS: u64 = 24;
 const DISK: u64 = (64 + UNIT as u64 * ROWS + 3) * SECTOR;
 
-fn parameters(level: Level) -> Parameters {
+fn parameters(level: impl Borrow<Level>) -> Parameters {
     Parameters {
-        level,
+        level: level.borrow().clone(),
         sectors_per_unit: UNIT,
         units_per_parity_unit: 1,
         units_per_recon_unit: 1,
@@ -49,7 +49,11 @@ fn slots(disks: &[Arc<SimDevice>]) -> Vec<Slot> {
     disks.iter().map(slot).collect()
 }
 
-fn configure(level: Level, disks: &[Arc<SimDevice>], force: bool) -> Result<RaidSet, ConfigureError> {
+fn configure(
+    level: impl Borrow<Level>,
+    disks: &[Arc<SimDevice>],
+    force: bool,
+) -> Result<RaidSet, ConfigureError> {
     RaidSet::configure(0, parameters(level), slots(disks), vec![], force, Arc::new(Inline))
 }
 
@@ -59,9 +63,9 @@ fn rewrite(set: &RaidSet) {
     assert!(set.parity_good());
 }
 
-fn new_set(level: Level, disks: &[Arc<SimDevice>]) -> RaidSet {
-    let set = configure(level, disks, true).unwrap();
-    assert!(!set.parity_good() || level == Level::Raid0);
+fn new_set(level: impl Borrow<Level>, disks: &[Arc<SimDevice>]) -> RaidSet {
+    let set = configure(level.borrow(), disks, true).unwrap();
+    assert!(!set.parity_good() || *level.borrow() == Level::Raid0);
     set.init_labels(4711).unwrap();
     rewrite(&set);
     set
@@ -112,7 +116,11 @@ const PLAIN: &[(Level, usize)] = &[
 /// Levels and numbers of columns to try.
 fn shapes() -> Vec<(Level, usize)> {
     let designed = crate::layout::tests::all_levels().into_iter().filter(|level| level.design().is_some());
-    PLAIN.iter().copied().chain(designed.map(|level| (level, usize::from(level.min_columns())))).collect()
+    PLAIN
+        .iter()
+        .cloned()
+        .chain(designed.map(|level| (level.clone(), usize::from(level.min_columns()))))
+        .collect()
 }
 
 /// One run: random reads, writes, failures, rebuilds, restarts, always against the model.
@@ -129,7 +137,7 @@ struct Run {
 impl Run {
     fn new(level: Level, columns: usize, seed: u64) -> Self {
         let all = disks(columns, seed + 1);
-        let set = new_set(level, &all);
+        let set = new_set(&level, &all);
         let model = contents(&set);
         Self { rng: Rng::new(seed), level, set, model, all, step: 0 }
     }
@@ -271,7 +279,7 @@ fn mismatches_or_parity(set: &RaidSet) -> u64 {
 fn every_level_behaves_like_a_vector_of_bytes() {
     for (level, columns) in shapes() {
         for seed in 0..12 {
-            let mut run = Run::new(level, columns, seed);
+            let mut run = Run::new(level.clone(), columns, seed);
             for step in 0..250 {
                 run.step = step;
                 run.act();
@@ -316,8 +324,8 @@ fn components_hold_what_the_formulas_say() {
     use crate::layout::{Code, tests::by_formula};
     for (level, columns) in shapes() {
         let disks = disks(columns, 31);
-        let set = new_set(level, &disks);
-        let layout = *set.layout();
+        let set = new_set(&level, &disks);
+        let layout = set.layout().clone();
         let mut bytes = vec![0; set.size().unwrap() as usize];
         Rng::new(5).fill(&mut bytes);
         set.write(0, &bytes).unwrap();
@@ -358,10 +366,10 @@ fn components_hold_what_the_formulas_say() {
 fn losses_are_survived_exactly_as_far_as_the_layout_says() {
     for (level, columns) in shapes() {
         let disks = disks(columns, 9);
-        let model = contents(&new_set(level, &disks));
+        let model = contents(&new_set(&level, &disks));
         for lost in 0..1_u32 << columns {
             let forks: Vec<_> = disks.iter().map(|disk| Arc::new(disk.fork())).collect();
-            let set = configure(level, &forks, false).unwrap();
+            let set = configure(&level, &forks, false).unwrap();
             (0..columns).filter(|column| lost >> column & 1 == 1).for_each(|column| forks[column].pull());
             let survives = set.layout().survives(|column| lost >> column & 1 == 1);
             let mut bytes = vec![0; model.len()];
@@ -410,7 +418,7 @@ fn the_cheapest_way_is_taken() {
 fn what_cannot_be_read_is_written_anew() {
     for (level, columns) in [(Level::Raid1, 2), (Level::Raid5, 4), (Level::Raid6, 5), (Level::Mirror, 3)] {
         let disks = disks(columns, 5);
-        let set = new_set(level, &disks);
+        let set = new_set(&level, &disks);
         let model = contents(&set);
         for disk in &disks {
             disk.add_read_errors(32768..DISK, Healing::OnRewrite);
@@ -432,7 +440,7 @@ fn after_a_power_cut_the_marked_regions_are_enough() {
         for seed in 0..10 {
             let disks = disks(columns, 40 + seed);
             // Regions of a few stripes each.
-            let set = new_set(level, &disks);
+            let set = new_set(&level, &disks);
             set.unconfigure().unwrap();
             for disk in &disks {
                 let mut label = Label::read(&**disk).unwrap().unwrap();
@@ -441,7 +449,7 @@ fn after_a_power_cut_the_marked_regions_are_enough() {
                 label.write(&**disk).unwrap();
                 disk.flush().unwrap();
             }
-            let set = configure(level, &disks, false).unwrap();
+            let set = configure(&level, &disks, false).unwrap();
             let mut rng = Rng::new(seed);
             let size = set.size().unwrap();
             for _ in 0..rng.below(6) {
@@ -453,14 +461,14 @@ fn after_a_power_cut_the_marked_regions_are_enough() {
             for disk in &disks {
                 disk.power_cut(Cut::Random(rng.next_u64()));
             }
-            let set = configure(level, &disks, false).unwrap();
+            let set = configure(&level, &disks, false).unwrap();
             assert!(!set.parity_good(), "labels were not left clean");
             assert_eq!(set.map.as_ref().map(|map| lock(map).parameters().regions), Some(6));
             rewrite(&set);
             assert_eq!(mismatches(&set), 0, "{level} over {columns}, seed {seed}");
             assert_eq!(set.map.as_ref().map(|map| lock(map).bits().count()), Some(0));
             set.unconfigure().unwrap();
-            assert!(configure(level, &disks, false).unwrap().parity_good());
+            assert!(configure(&level, &disks, false).unwrap().parity_good());
         }
     }
 }

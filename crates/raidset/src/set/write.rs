@@ -17,7 +17,7 @@ use std::sync::Arc;
 use device::{BlockDevice, DeviceError, DeviceErrorKind, Operation};
 
 use super::RaidSet;
-use super::io::{Output, Piece};
+use super::io::{Output, Piece, grown};
 use super::members::Members;
 use super::stripe::{Span, Units};
 use crate::layout::Stripe;
@@ -78,15 +78,24 @@ impl RaidSet {
         let stripe_bytes = self.layout().stripe_sectors() * u64::from(self.sector_size());
         let _guard = self.locks.lock_all(stripes.clone());
         let members = self.members();
-        let mut pieces: Vec<Output<'_>> = Vec::new();
         let mut result = Ok(());
         let mut rest = bytes;
+        let mut memory = self.memory();
+        let parity_bytes = self.redundancy_bytes();
+        let mut redundancy = grown(&mut memory, bytes.len() / stripe_bytes as usize * parity_bytes)
+            .chunks_mut(parity_bytes.max(1));
+        let mut pieces: Vec<Output<'_>> = Vec::new();
         for index in stripes {
             let first = offset.saturating_sub(index * stripe_bytes);
             let (now, after) = rest.split_at((stripe_bytes - first).min(rest.len() as u64) as usize);
             rest = after;
             let stripe = self.layout().stripe(index);
-            match self.prepare(&stripe, &members, first as usize, now, &mut pieces) {
+            let whole = now.len() as u64 == stripe_bytes && parity_bytes > 0;
+            let prepared = match redundancy.next().filter(|_| whole) {
+                Some(parity) => self.prepare_whole(&stripe, &members, now, parity, &mut pieces),
+                None => self.prepare(&stripe, &members, first as usize, now, &mut pieces),
+            };
+            match prepared {
                 Ok(()) => {}
                 Err(error) => {
                     result = Err(error);
@@ -99,7 +108,45 @@ impl RaidSet {
             let (device, length) = (self.info.name.clone(), bytes.len() as u64);
             DeviceError { device, operation: Operation::Write, offset, length, kind }
         });
+        self.keep_memory(memory);
         result.and(stored)
+    }
+
+    /// Bytes of the parity of a whole stripe; 0 where there are copies, which need no memory of their own.
+    fn redundancy_bytes(&self) -> usize {
+        if self.mirrored() {
+            return 0;
+        }
+        let stripe = self.layout().stripe(0);
+        (stripe.width() - stripe.data_columns()) * self.unit_bytes()
+    }
+
+    /// As [`Self::prepare`], for a stripe that is written whole: nothing is read, and the parity is made in `parity`.
+    fn prepare_whole<'a>(
+        &self,
+        stripe: &Stripe,
+        members: &Members,
+        data: &'a [u8],
+        parity: &'a mut [u8],
+        pieces: &mut Vec<Output<'a>>,
+    ) -> Result<(), DeviceError> {
+        let unit_bytes = self.unit_bytes();
+        let units: Vec<&[u8]> = data.chunks(unit_bytes).collect();
+        let there = |unit: usize| members.at(stripe.column(unit), stripe.row(unit)).is_some();
+        let absent = (0..stripe.width()).filter(|&unit| !there(unit)).count();
+        if absent > stripe.width() - units.len() {
+            return Err(self.error(Operation::Write, stripe, None));
+        }
+        let mut outputs: Vec<&mut [u8]> = parity.chunks_mut(unit_bytes).collect();
+        self.generate(Operation::Write, stripe, &units, &mut outputs)?;
+        for (unit, bytes) in units.into_iter().chain(parity.chunks(unit_bytes)).enumerate() {
+            let (column, row) = (stripe.column(unit), stripe.row(unit));
+            for device in members.also(column, row).into_iter().chain(members.at(column, row)) {
+                let (offset, bytes) = (self.offset(row, 0), Cow::Borrowed(bytes));
+                pieces.push(Piece { column, device: device.clone(), offset, bytes, tag: 0 });
+            }
+        }
+        Ok(())
     }
 
     /// Writes pieces to the components. Those that fail are taken out of use.

@@ -45,12 +45,15 @@ impl Run {
         self.supply.restore();
         self.note(|| format!("power is back ({how:x}); lost were {lost:?}"));
         self.doubt.append(&mut self.unflushed);
-        let autospare = self.set.autospare();
+        let (autospare, parity_good) = (self.set.autospare(), self.set.parity_good());
         self.reopen(rng)?;
-        if let Some(rows) = self.checkpoint.take() {
+        if self.journal && parity_good && !self.set.parity_good() {
+            return Err("the journal was carried out, but the parity counts as dirty".to_owned());
+        }
+        if let Some((kind, rows)) = self.checkpoint.take() {
             let progress = self.set.rebuild_progress();
-            if progress.is_none_or(|(.., progress)| progress.done < rows) {
-                return Err(format!("{rows} rows were rebuilt, but now it is {progress:?}"));
+            if progress.is_none_or(|(now, _, progress)| now != kind || progress.done < rows) {
+                return Err(format!("{kind:?} had done {rows} rows, but now it is {progress:?}"));
             }
             if self.set.autospare() != autospare {
                 return Err("whether spares step in by themselves was forgotten".to_owned());
@@ -70,10 +73,23 @@ impl Run {
     }
 
     /// As the command line takes the set up again, or as it is found by its labels.
-    pub(super) fn reopen(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+    fn reopen(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         self.cursor = 0;
         let found = rng.chance(1, 3);
-        let opened = if found { self.assemble()? } else { self.attach() };
+        let opened = if found {
+            self.assemble()?
+        } else if self.seeds.chance(1, 3) {
+            match self.by_file() {
+                // RAIDframe's rule of one odd component refuses more than some levels can bear.
+                Err(ConfigureError::Refused { .. }) => self.assemble()?,
+                opened => {
+                    self.tally.add("raid opened by a file", opened.is_ok());
+                    opened
+                }
+            }
+        } else {
+            self.attach()
+        };
         self.set = opened.map_err(|error| format!("the set can't be opened again: {error}"))?;
         let lost = self.lost();
         if lost.contains(&true) && !self.set.layout().survives(|column| lost[column]) {
@@ -94,14 +110,22 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn attach(&self) -> Result<RaidSet, ConfigureError> {
+    /// As `-c` takes it, with nothing remembered but the names.
+    fn by_file(&self) -> Result<RaidSet, ConfigureError> {
+        let slots = |names: &[String]| names.iter().map(|name| self.named(name)).collect::<Vec<_>>();
+        let Remembered { columns, spares, .. } = &self.remembered;
+        let runner = Arc::new(Inline);
+        RaidSet::configure(0, self.parameters.clone(), slots(columns), slots(spares), false, runner)
+    }
+
+    fn attach(&self) -> Result<RaidSet, ConfigureError> {
         let slots = |names: &[String]| names.iter().map(|name| self.named(name)).collect::<Vec<_>>();
         let Remembered { columns, spares, known } = &self.remembered;
-        RaidSet::attach(0, self.parameters, &slots(columns), &slots(spares), known, Arc::new(Inline))
+        RaidSet::attach(0, self.parameters.clone(), &slots(columns), &slots(spares), known, Arc::new(Inline))
     }
 
     /// As `-L` finds it.
-    pub(super) fn assemble(&self) -> Result<Result<RaidSet, ConfigureError>, Failure> {
+    fn assemble(&self) -> Result<Result<RaidSet, ConfigureError>, Failure> {
         let mut seen = Vec::new();
         for disk in &self.disks {
             let label = Label::read(&**disk).map_err(|error| text("label")(&error))?.ok();
@@ -111,10 +135,12 @@ impl Run {
         let extensions: Vec<_> = seen.iter().map(|(.., extension)| extension.clone()).collect();
         complete(seen.iter_mut().filter_map(|(_, label, _)| label.as_mut()), &extensions);
         let (mut candidates, mut devices): (Vec<_>, Vec<Arc<dyn BlockDevice>>) = (Vec::new(), Vec::new());
-        for (disk, label, _) in &seen {
-            if let Some(label) = label {
-                let name = disk.info().name.clone();
-                candidates.push(Candidate { name, label: label.clone(), sectors: self.size / SECTOR });
+        for (disk, label, extension) in &seen {
+            let (name, sectors) = (disk.info().name.clone(), self.size / SECTOR);
+            let candidate =
+                label.clone().and_then(|label| Candidate::of(name, label, sectors, extension.as_ref()));
+            if let Some(candidate) = candidate {
+                candidates.push(candidate);
                 devices.push(disk.clone());
             }
         }

@@ -182,11 +182,6 @@ impl RaidSet {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(in crate::set) fn wipe_journal(&self, device: &dyn BlockDevice) -> Result<(), DeviceError> {
-        let capacity = lock(&self.journal.state).capacity;
-        self.wipe_log(device, capacity)
-    }
-
     pub(super) fn wipe_log(&self, device: &dyn BlockDevice, capacity: u64) -> Result<(), DeviceError> {
         if capacity == 0 {
             return Ok(());
