@@ -11,6 +11,7 @@ mod lives;
 mod measure;
 mod memory;
 mod ours;
+mod raids;
 mod served;
 mod table;
 mod uzfs;
@@ -64,6 +65,7 @@ const EXT4_ROWS: &[&str] = &["write", "read", "random", "flush"];
 const MIRROR_ROWS: &[&str] = &["mirror-write", "mirror-scrub"];
 const CONVERT_ROWS: &[&str] = &["plain-read", "convert", "remapped"];
 const NBD_ROWS: &[&str] = &["nbd-read-4k", "nbd-write-4k", "nbd-read-1m", "nbd-write-1m"];
+const RAID_ROWS: &[&str] = &["raid-read-4k", "raid-write-4k", "raid-read-1m", "raid-write-1m"];
 const FUSE_ROWS: &[&str] = &["fuse-read-4k", "fuse-write-4k"];
 
 /// Size of the volume with much hole in it, bytes: 10 TB.
@@ -106,6 +108,10 @@ const GOALS: &[Goal] = &[
     goal("nbd-write-4k", "nbdkit", 0.7, 1.0),
     goal("nbd-read-1m", "nbdkit", 0.7, 1.0),
     goal("nbd-write-1m", "nbdkit", 0.7, 1.0),
+    shown("raid-read-4k", "plain"),
+    shown("raid-write-4k", "plain"),
+    shown("raid-read-1m", "plain"),
+    shown("raid-write-1m", "plain"),
     goal("fuse-read-4k", "passthrough", 0.6, 0.8),
     goal("fuse-write-4k", "passthrough", 0.6, 0.8),
 ];
@@ -238,6 +244,10 @@ fn measure(
             if absent.nbdkit.is_none() {
                 take(results, "nbdkit", served::nbdkit(&setting).context("nbdkit")?);
             }
+        }
+        if any(RAID_ROWS) && absent.nbd.is_none() {
+            take(results, "ours", raids::level_5(&setting).context("a RAID set by NBD")?);
+            take(results, "plain", raids::plain(&setting).context("a plain file by NBD")?);
         }
         if any(FUSE_ROWS) && absent.fuse.is_none() {
             take(results, "ours", served::ours_fuse(&setting).context("our FUSE file system")?);

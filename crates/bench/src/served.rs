@@ -175,9 +175,19 @@ const NBD_JOBS: [(&str, &str, &str, u32); 4] = [
 ];
 
 fn nbd_jobs(s: &Setting<'_>, socket: &Path, name: &str) -> Result<Samples> {
+    jobs_on(s, &NBD_JOBS, socket, name)
+}
+
+/// fio's turns on an export: the row's name, what to do, block size, depth.
+pub fn jobs_on(
+    s: &Setting<'_>,
+    jobs: &[(&'static str, &str, &str, u32)],
+    socket: &Path,
+    name: &str,
+) -> Result<Samples> {
     let target =
         ["--ioengine=nbd".to_owned(), format!("--uri=nbd+unix:///{name}?socket={}", socket.display())];
-    let jobs = NBD_JOBS.iter().filter(|(row, ..)| (s.wanted)(row));
+    let jobs = jobs.iter().filter(|(row, ..)| (s.wanted)(row));
     jobs.map(|&(row, direction, block, depth)| {
         Ok((row, fio(&target, s.noise.bytes.len() as u64, direction, block, depth, s.time)?))
     })

@@ -122,3 +122,45 @@ fn what_a_full_pool_accepts_it_keeps() {
         pool.export().unwrap();
     }
 }
+
+#[test]
+fn what_is_reserved_can_be_written_however_full_others_made_the_pool() {
+    for (kind, sizes) in [
+        (GroupKind::Plain, &[128][..]),
+        (GroupKind::Mirror, &[128, 128]),
+        (GroupKind::Raidz(1), &[128, 128, 128]),
+        (GroupKind::Raidz(2), &[96, 96, 96, 96, 96]),
+    ] {
+        let disks = Disks::new(sizes);
+        let mut pool = create(&spec(vec![disks.group(kind, 0..sizes.len())]));
+        let reserved =
+            VolumeSpec { size: 40 * MIB, block_size: 16384, sparse: false, properties: Vec::new() };
+        pool.volume_create("keep", &reserved).unwrap();
+        for (name, block_size) in [("small", 4096), ("large", 131_072)] {
+            let spec = VolumeSpec { size: 1 << 30, block_size, sparse: true, properties: Vec::new() };
+            pool.volume_create(name, &spec).unwrap();
+            let id = pool.open(name).unwrap();
+            let most = if name == "small" { 20 * MIB } else { 1 << 30 };
+            let data = noise(9, MIB as usize);
+            let mut at = 0;
+            while at < most && pool.write(id, at, &data).is_ok() {
+                at += MIB;
+            }
+            pool.flush().unwrap();
+        }
+        // The last resort of others, too.
+        let small = pool.open("small").unwrap();
+        let mut at = 20 * MIB;
+        while pool.write(small, at, &noise(10, 4096)).is_ok() {
+            at += 4096;
+        }
+        pool.flush().unwrap();
+        let keep = pool.open("keep").unwrap();
+        for index in 0..40 {
+            let written = pool.write(keep, index * MIB, &noise(index, MIB as usize));
+            assert!(written.is_ok(), "{kind:?}: {written:?} after {index} of 40 MiB");
+        }
+        pool.flush().unwrap();
+        assert_sound(&mut pool);
+    }
+}

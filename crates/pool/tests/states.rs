@@ -173,6 +173,7 @@ fn a_device_with_other_contents_than_expected_is_faulted() {
     sims.0[1].set_size(70 * MIB);
     let mut pool = import(guid, sims.without(&[]));
     assert_eq!(state(&mut pool, 1), State::Faulted);
+    assert_eq!(line(&mut pool, 1).note.as_deref(), Some("shorter than it was"));
     assert_eq!(pool.status().state, State::Degraded);
 }
 

@@ -77,6 +77,7 @@ fn prepared_row(
 /// A file that takes its bytes as fast as a disk does.
 #[derive(Debug)]
 struct Disk {
+    info: DeviceInfo,
     file: FileDevice,
     free: Mutex<Instant>,
 }
@@ -94,7 +95,7 @@ impl Disk {
 
 impl BlockDevice for Disk {
     fn info(&self) -> &DeviceInfo {
-        self.file.info()
+        &self.info
     }
 
     fn size(&self) -> Result<u64, DeviceError> {
@@ -152,7 +153,11 @@ impl Lab {
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(self.column + (64 << 10)).unwrap();
         let file = FileDevice::open(&path, Access::ReadWrite).unwrap();
-        if self.disks { Arc::new(Disk { file, free: Mutex::new(Instant::now()) }) } else { Arc::new(file) }
+        if !self.disks {
+            return Arc::new(file);
+        }
+        let info = DeviceInfo { block_device: true, ..file.info().clone() };
+        Arc::new(Disk { info, file, free: Mutex::new(Instant::now()) })
     }
 
     fn set(&self, level: Level, columns: u64) -> (RaidSet, Vec<Arc<dyn BlockDevice>>) {

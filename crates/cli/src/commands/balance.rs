@@ -64,6 +64,7 @@ fn start(context: &Context, args: args::BalanceStart) -> Outcome {
         metadata: args.metadata.or_else(all),
         system: args.system,
         force: args.force,
+        remove: Vec::new(),
     });
     let interrupt = Interrupt::catch()?;
     if args.dry_run {

@@ -281,8 +281,7 @@ impl Pool {
         // Every copy counts: a target is filled from its own column where that can be read.
         let good =
             self.core.workers.map(extents, |(offset, extent)| extent_is_right(chunk, &rows, *offset, extent));
-        let wrong: Vec<&&(u64, Extent)> =
-            extents.iter().zip(good).filter(|(_, good)| !good).map(|(e, _)| e).collect();
+        let (sound, wrong): (Vec<_>, Vec<_>) = extents.iter().zip(good).partition(|(_, good)| *good);
         if wrong.is_empty() {
             // What is live is right. Dead bytes need not be, and parity protects the live bytes of other columns only
             // if it agrees with them: it follows what the target gets.
@@ -294,7 +293,7 @@ impl Pool {
         let read = rows.clone();
         let mut healed: Vec<(u64, Vec<u8>)> = Vec::new();
         let mut doubtful: BTreeSet<u64> = BTreeSet::new();
-        for (offset, extent) in wrong {
+        for ((offset, extent), _) in wrong {
             let address = Logical(chunk.address.0 + offset);
             let want = Want { address, length: extent.stored, checksum: extent.checksum };
             if let Ok(right) = self.core.heal_rows(&want) {
@@ -307,6 +306,12 @@ impl Pool {
             } else {
                 outcome.errors += 1;
                 doubtful.extend(chunk.layout.rows_of(*offset, u64::from(extent.stored)));
+            }
+        }
+        // Of a row that was taken over only the healed extent is proven: the others keep what was right before.
+        for ((offset, extent), _) in sound {
+            if let Some(bytes) = read.logical(chunk, *offset, u64::from(extent.stored)) {
+                rows.put(chunk, *offset, &bytes);
             }
         }
         for (offset, bytes) in &healed {

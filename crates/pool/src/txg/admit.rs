@@ -13,6 +13,10 @@ use crate::types::{DatasetId, GroupId, Logical};
 /// Nodes that writers leave free, so that a full pool can still delete: several small commits in a row.
 pub(super) const NODES_RESERVED: u64 = 96;
 
+/// What is left free for a reservation beyond its bytes: this part of them, and so many bytes.
+const RESERVED_MARGIN: u64 = 16;
+const RESERVED_BYTES: u64 = 2 << 20;
+
 /// Bytes for which room is looked for at once.
 const AHEAD_BYTES: u64 = 4 << 20;
 const AHEAD_BYTES_MAX: u64 = 64 << 20;
@@ -105,7 +109,7 @@ impl Pool {
             * 2
             * widest
             * u64::from(crate::alloc::PARITY_UNIT);
-        let kept = self.unused_reservations(Some(id));
+        let kept = self.kept_for_reservations(id);
         let wanted = 2 * bytes + rests + kept;
         let (mut outside, mut node_room) = (0, self.core.free_nodes(Class::Metadata));
         for group in groups {
@@ -227,6 +231,15 @@ impl Pool {
                 dataset.reservation.saturating_sub(own)
             })
             .sum()
+    }
+
+    /// Bytes that a writer leaves to the reservations of other volumes: with the nodes for them, what rows and chunks
+    /// leave over, and room for another chunk of nodes.
+    pub(super) fn kept_for_reservations(&self, writer: DatasetId) -> u64 {
+        match self.unused_reservations(Some(writer)) {
+            0 => 0,
+            unused => unused + unused / RESERVED_MARGIN + RESERVED_BYTES,
+        }
     }
 
     /// Bytes that can still be written (to a volume: with what is reserved for it).

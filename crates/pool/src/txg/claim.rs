@@ -92,7 +92,7 @@ impl Pool {
         if self.claims.has(id, block) {
             return Ok(true);
         }
-        let kept = self.unused_reservations(Some(id));
+        let kept = self.kept_for_reservations(id);
         if kept > 0 && self.data_room(block_size, true)? < kept + block_size {
             return Ok(false);
         }

@@ -13,15 +13,13 @@ use super::stripe::Units;
 use crate::layout::Stripe;
 
 /// Bytes that a job reads at once: few enough to stay in the cache until they have been used.
-const PART_BYTES: usize = 1 << 20;
+const PART_BYTES: usize = 2 << 20;
 /// Bytes that a job reads under one set of locks: enough for several workers.
 const JOB_BYTES: usize = 8 << 20;
 /// Stripes that a job locks at once.
 const JOB_STRIPES: usize = 128;
-/// Workers of a job for each processor: while one waits for disks or computes, others go on.
-const WORKERS: usize = 2;
-/// Most workers of a job.
-const WORKERS_MAX: usize = 4;
+/// Workers of a job on disks: while some wait for them, one computes.
+const WORKERS: usize = 4;
 
 impl RaidSet {
     /// Reads what can be read of a range as it stands, in one go. False: that did not work, or components have changed meanwhile.
@@ -56,10 +54,11 @@ impl RaidSet {
         (JOB_BYTES / (self.unit_bytes() * reads.max(1))).clamp(1, JOB_STRIPES)
     }
 
-    /// Runs `work` on parts of some stripes of `reads` units each, in order or, as far as the runner has use for it, side by side.
-    /// `work` gets memory that it may use.
+    /// Runs `work` on parts of some stripes of `reads` units each, which it may do on several at the same time. It gets memory that
+    /// it may use.
     fn in_parts<T: Send>(
         &self,
+        members: &Members,
         stripes: &[Stripe],
         reads: usize,
         work: impl Fn(&[Stripe], &mut Vec<u8>) -> T + Sync,
@@ -76,9 +75,12 @@ impl RaidSet {
             self.keep_memory(memory);
             results
         };
-        let processors = self.runner.parallelism();
-        let workers = if processors > 1 { processors * WORKERS } else { 1 };
-        let workers = workers.min(WORKERS_MAX).min(parts.len());
+        // What comes from memory is copied side by side anyway, and there is nothing to wait for.
+        let waits = members.any_disk() && self.runner.parallelism() > 1;
+        let workers = if waits { WORKERS.min(parts.len()) } else { 1 };
+        if workers == 1 {
+            return worker();
+        }
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..workers).map(|_| scope.spawn(worker)).collect();
             let mut results = worker();
@@ -121,7 +123,7 @@ impl RaidSet {
         }
         let stripes: Vec<Stripe> = indices.iter().map(|&index| self.layout().stripe(index)).collect();
         let members = self.members();
-        let results = self.in_parts(&stripes, reads, |part, memory| {
+        let results = self.in_parts(&members, &stripes, reads, |part, memory| {
             self.rebuild_stripes(&members, part, column, &rebuild.target, memory)
         });
         results.into_iter().collect::<Result<(), _>>()?;
@@ -165,8 +167,7 @@ impl RaidSet {
                 pieces.push(Piece { column, device: device.clone(), offset, bytes, tag });
             }
         }
-        let mut failed: Vec<usize> =
-            self.read_pieces_here(&mut pieces).into_iter().map(|(tag, _)| tag).collect();
+        let mut failed: Vec<usize> = self.read_pieces(&mut pieces).into_iter().map(|(tag, _)| tag).collect();
         drop(pieces);
         failed.sort_unstable();
         let mut lanes = read.chunks(unit_bytes);
@@ -199,7 +200,7 @@ impl RaidSet {
                 Piece { column, device: target.clone(), offset, bytes: bytes.into(), tag: 0 }
             })
             .collect();
-        self.write_pieces_here(&mut outputs).into_iter().next().map_or(Ok(()), |failure| Err(failure.error))
+        self.write_pieces(&mut outputs).into_iter().next().map_or(Ok(()), |failure| Err(failure.error))
     }
 
     /// Compares the redundancy of some stripes with their data, and corrects it if `repair`; returns how many did not match.
@@ -213,7 +214,7 @@ impl RaidSet {
         let stripes: Vec<Stripe> = (*cursor..end).map(|index| self.layout().stripe(index)).collect();
         let _guard = self.locks.lock_all(*cursor..end);
         let members = self.members();
-        let found = self.in_parts(&stripes, width, |part, memory| {
+        let found = self.in_parts(&members, &stripes, width, |part, memory| {
             let (wrong, unread) = self.compare(&members, part, memory);
             if repair {
                 self.put_right(&members, part, &wrong, memory)?;
@@ -257,7 +258,7 @@ impl RaidSet {
                 });
             }
         }
-        unread.extend(self.read_pieces_here(&mut pieces).into_iter().map(|(tag, _)| tag as u64));
+        unread.extend(self.read_pieces(&mut pieces).into_iter().map(|(tag, _)| tag as u64));
         drop(pieces);
         let mut lanes = buffer.chunks(unit_bytes);
         let mut wrong = Vec::new();
@@ -305,7 +306,7 @@ impl RaidSet {
                 }
             }
         }
-        for failure in self.write_pieces_here(&mut pieces) {
+        for failure in self.write_pieces(&mut pieces) {
             if !self.device_failed(failure.column, &failure.device) {
                 return Err(failure.error);
             }

@@ -83,15 +83,6 @@ impl RaidSet {
 
     /// Writes pieces that do not overlap. Returns the components that failed; their pieces may or may not be written.
     pub(super) fn write_pieces(&self, pieces: &mut [Output<'_>]) -> Vec<Failure> {
-        Self::write_by(pieces, |requests| self.runner.run(requests))
-    }
-
-    /// As [`Self::write_pieces`], by one of several workers.
-    pub(super) fn write_pieces_here(&self, pieces: &mut [Output<'_>]) -> Vec<Failure> {
-        Self::write_by(pieces, |requests| self.runner.run_here(requests))
-    }
-
-    fn write_by(pieces: &mut [Output<'_>], run: impl Fn(&mut [Request<'_>])) -> Vec<Failure> {
         sort(pieces);
         let mut firsts = Vec::new();
         let mut requests = Vec::new();
@@ -100,7 +91,7 @@ impl RaidSet {
             requests.push(Request::new(&*row[0].device, Op::Write { offset: row[0].offset, buffers }));
             firsts.push(&row[0]);
         }
-        run(&mut requests);
+        self.runner.run(&mut requests);
         let failed = firsts.into_iter().zip(requests).filter_map(|(first, request)| {
             let error = request.result.err()?;
             Some(Failure { column: first.column, device: first.device.clone(), error })
@@ -110,18 +101,6 @@ impl RaidSet {
 
     /// Fills pieces. Returns the tags of those that could not be read, with the reason.
     pub(super) fn read_pieces(&self, pieces: &mut [Piece<&mut [u8]>]) -> Vec<(usize, DeviceError)> {
-        Self::read_by(pieces, |requests| self.runner.run(requests))
-    }
-
-    /// As [`Self::read_pieces`], by one of several workers.
-    pub(super) fn read_pieces_here(&self, pieces: &mut [Piece<&mut [u8]>]) -> Vec<(usize, DeviceError)> {
-        Self::read_by(pieces, |requests| self.runner.run_here(requests))
-    }
-
-    fn read_by(
-        pieces: &mut [Piece<&mut [u8]>],
-        run: impl Fn(&mut [Request<'_>]),
-    ) -> Vec<(usize, DeviceError)> {
         sort(pieces);
         let mut lengths = Vec::new();
         let mut requests = Vec::new();
@@ -139,7 +118,7 @@ impl RaidSet {
                 let op = std::mem::replace(op, Op::Flush);
                 batch.push(Request::new(&**device, op));
             }
-            run(&mut batch);
+            self.runner.run(&mut batch);
             batch.into_iter().map(|request| request.result).collect()
         };
         let mut failed = Vec::new();

@@ -154,6 +154,13 @@ impl Members {
         }
     }
 
+    /// Whether any column is on a disk, not a file.
+    pub(super) fn any_disk(&self) -> bool {
+        let mut devices = (0..self.columns.len())
+            .filter_map(|column| self.whole(column).and_then(|whole| whole.device.as_ref()));
+        devices.any(|device| device.info().block_device)
+    }
+
     /// The device that holds a row of a column, for reading and writing.
     pub(super) fn at(&self, column: usize, row: u64) -> Option<&Arc<dyn BlockDevice>> {
         if let Some(component) = self.whole(column) {

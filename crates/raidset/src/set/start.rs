@@ -77,7 +77,7 @@ impl Parameters {
 pub enum ConfigureError {
     /// A level that cannot be run.
     #[error("RAID level {letter:?} cannot be run{}", match *.letter {
-        'D' => ": 'T' is the same without distributed sparing",
+        'D' => ": what its spare map files say is not known here; 'T' is the same without distributed sparing",
         'L' => ": RAIDframe's parity logging is not known here",
         letter if Level::needs_design(letter) => " without its block design: -c with a file that names it",
         _ => "",

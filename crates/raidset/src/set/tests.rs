@@ -9,6 +9,7 @@ use device::{Inline, MemoryDevice, Rng, SimDevice};
 use std::borrow::Borrow;
 
 mod again;
+mod workers;
 
 const SECTOR: u64 = 512;
 const UNIT: u32 = 4;
