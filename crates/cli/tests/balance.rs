@@ -12,7 +12,10 @@ const LENGTH: usize = 20 << 20;
 
 /// A pool on plain disks with a volume of known bytes, and a snapshot of it.
 fn filled(bench: &Bench) -> Vec<u8> {
-    let d = bench.disks(4);
+    filled_on(bench, &bench.disks(4))
+}
+
+fn filled_on(bench: &Bench, d: &[String]) -> Vec<u8> {
     bench.ok(&format!("create tank {} {} {} {}", d[0], d[1], d[2], d[3]));
     bench.ok("volume create -s -V 64M tank/vol");
     let bytes: Vec<u8> = (0..LENGTH).map(|i| (i * 7919 / 4096 + i) as u8).collect();
@@ -151,4 +154,34 @@ fn one_balance_at_a_time() {
     assert_eq!(server.interrupt(), 0);
     assert!(bench.bytes("volume read tank/vol --length 20M") == bytes);
     assert!(bench.ok("check tank").contains("no problems"));
+}
+
+#[test]
+fn a_disk_is_removed_and_what_can_t_be_is_told() {
+    let bench = Bench::new();
+    let d = bench.disks(4);
+    let bytes = filled_on(&bench, &d);
+    let planned = bench.ok(&format!("remove -n tank {}", d[1]));
+    assert!(
+        planned.contains(&format!("would do: remove {}", d[1])) && planned.contains("relocate"),
+        "{planned}"
+    );
+    assert!(bench.ok("status tank").contains(&d[1]));
+    bench.ok(&format!("remove tank {}", d[1]));
+    let status = bench.ok("status tank");
+    assert!(!status.contains(&d[1]) && status.contains(&d[0]), "{status}");
+    assert!(bench.bytes("volume read tank/vol@a --length 20M") == bytes);
+    assert!(bench.ok("check tank").contains("no problems"));
+    // It belongs to nobody, and can come back.
+    bench.ok(&format!("add tank {}", d[1]));
+    let all = format!("remove tank {} {} {} {}", d[0], d[1], d[2], d[3]);
+    for (command, why) in [
+        (&all[..], "coffer destroy"),
+        ("remove tank nothing", "no such device"),
+        ("remove -s tank", "no active"),
+    ] {
+        let refused = bench.run(command);
+        assert!(refused.code == 1 && refused.err.contains(why), "{command}: {}", refused.err);
+    }
+    assert_eq!(bench.run("remove tank").code, 2);
 }
