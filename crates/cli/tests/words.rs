@@ -138,7 +138,7 @@ const TYPOS: &[(&str, i32, &str)] = &[
     ("online tank 12345", 1, "no such device in pool"),
     ("detach tank {2}", 1, "no such device in pool"),
     ("remove tank {2}", 1, "no such device in pool"),
-    ("remove tank {0}", 1, "only spares"),
+    ("remove tank {0}", 1, "coffer detach"),
     ("clear tank {2}", 1, "no such device in pool"),
     ("attach tank {2} {3}", 1, "no such device in pool"),
     ("attach tank {0} {3}x", 1, "No such file"),

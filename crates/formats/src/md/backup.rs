@@ -82,6 +82,7 @@ mod tests {
         }
         let sum = sums(&bytes[..64])[1];
         bytes[64..68].copy_from_slice(&sum.to_le_bytes());
+        bytes[96..100].fill(0x5a);
         assert_eq!(ReshapeBackup::parse(&bytes, "file", 0).unwrap_err().field, "sb_csum2");
         let sum = sums(&bytes[..96])[0];
         bytes[96..100].copy_from_slice(&sum.to_le_bytes());
