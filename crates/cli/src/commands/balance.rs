@@ -192,10 +192,13 @@ pub(super) fn remove(context: &Context, args: args::Remove) -> Outcome {
             other => mismatch(other),
         };
     }
+    let before = ask(context, &pool)?;
     administer(context, &pool, &request, false)?;
-    match ask(context, &pool) {
-        // One that goes on in a server is not waited for.
-        Ok(Some(report)) if report.state != ScanState::Running => failure_of(&report),
+    match ask(context, &pool)? {
+        // One that goes on in a server is not waited for, and an earlier one is not this command's.
+        Some(report) if report.state != ScanState::Running && before.as_ref() != Some(&report) => {
+            failure_of(&report)
+        }
         _ => Ok(()),
     }
 }
