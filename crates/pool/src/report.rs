@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::BalanceSpec;
+use crate::spec::Task;
 use crate::types::{DeviceId, Guid, Logical, Millis, Txg};
 
 /// Health of a pool, vdev or device, from best to worst, with the words of `zpool status`.
@@ -160,7 +160,7 @@ pub struct BalanceReport {
     /// Why it stopped early.
     pub trouble: Option<String>,
     /// What was asked for.
-    pub spec: BalanceSpec,
+    pub task: Task,
 }
 
 /// What a balance would do.

@@ -125,9 +125,16 @@ pub struct BalanceSpec {
     /// Balance system chunks on their own, and convert to what protects less.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
-    /// Instead of all that: what is on these devices, which leave the pool then.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub remove: Vec<u32>,
+}
+
+/// What chunks are relocated for. One task at a time has the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// A user's balance: the chunks that its filters take.
+    Balance(Box<BalanceSpec>),
+    /// The devices with these numbers leave the pool: the chunks that have a column there.
+    Remove(Vec<u32>),
 }
 
 /// A profile by its name.

@@ -136,7 +136,7 @@ fn a_removal_is_paused_goes_on_after_an_import_and_is_given_up() {
     pool.remove(&names(&["/disks/d1"])).unwrap();
     pool.tick(1 << 20).unwrap();
     pool.balance_control(BalanceAction::Pause).unwrap();
-    assert!(refusal(pool.remove(&names(&["/disks/d2"]))).contains("under way"));
+    assert!(refusal(pool.remove(&names(&["/disks/d2"]))).contains("a removal is paused already"));
     assert!(pool.balance_start(BalanceSpec::default()).is_err());
     let guid = pool.guid();
     assert!(pool.export().is_ok());

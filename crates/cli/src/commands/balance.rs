@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pool::BalanceAction;
 use pool::report::{BalancePlan, BalanceReport, ScanState};
-use pool::spec::{BalanceFilters, BalanceSpec};
+use pool::spec::{BalanceFilters, BalanceSpec, Task};
 use protocol::request::{Reply, Request};
 
 use super::jobs::{administer, look_on, stay};
@@ -64,7 +64,6 @@ fn start(context: &Context, args: args::BalanceStart) -> Outcome {
         metadata: args.metadata.or_else(all),
         system: args.system,
         force: args.force,
-        remove: Vec::new(),
     });
     let interrupt = Interrupt::catch()?;
     if args.dry_run {
@@ -182,6 +181,13 @@ fn outcome_of(context: &Context, pool: &str) -> Outcome {
 pub(super) fn remove(context: &Context, args: args::Remove) -> Outcome {
     let pool = names::pool(&args.pool)?;
     if args.stop {
+        let removes = ask(context, &pool)?.is_some_and(|report| {
+            matches!(report.task, Task::Remove(_))
+                && matches!(report.state, ScanState::Running | ScanState::Paused)
+        });
+        if !removes {
+            return Err(Failure::refused(format!("there is no active removal in pool '{pool}'")));
+        }
         let request = Request::BalanceControl { action: BalanceAction::Cancel };
         return context.ask(&pool, Mode::Change, &request).map(|_| ());
     }
@@ -206,7 +212,7 @@ pub(super) fn remove(context: &Context, args: args::Remove) -> Outcome {
 /// What is wrong with how a balance ended.
 fn failure_of(report: &BalanceReport) -> Outcome {
     match (&report.trouble, report.errors) {
-        (Some(trouble), _) => Err(Failure::refused(format!("the balance stopped: {trouble}"))),
+        (Some(trouble), _) => Err(Failure::refused(format!("the {} stopped: {trouble}", report.task.name()))),
         (None, 0) => Ok(()),
         (None, errors) => Err(Failure::refused(format!(
             "{errors} extents can't be read and stay where they are; 'coffer status -v' shows whose"

@@ -1,6 +1,7 @@
 //! `coffer balance status`, and the line at the end of a balance.
 
 use pool::report::{BalanceReport, ScanState};
+use pool::spec::Task;
 
 use super::duration;
 
@@ -23,11 +24,12 @@ pub(crate) fn balance_status(pool: &str, report: Option<&BalanceReport>) -> Stri
         ScanState::Paused => "paused",
         ScanState::Finished | ScanState::Canceled => return none,
     };
+    let what = if matches!(report.task, Task::Remove(_)) { "Removal" } else { "Balance" };
     let percent =
         (report.total - report.done).checked_mul(100).and_then(|left| left.checked_div(report.total));
     let left = report.eta_seconds.map_or_else(String::new, |left| format!(", {} to go", duration(left)));
     format!(
-        "Balance on '{pool}' is {how}\n{} out of about {} chunks balanced ({} considered), {:>3}% left{left}\n",
+        "{what} on '{pool}' is {how}\n{} out of about {} chunks balanced ({} considered), {:>3}% left{left}\n",
         report.completed,
         report.expected,
         report.considered,
@@ -37,7 +39,6 @@ pub(crate) fn balance_status(pool: &str, report: Option<&BalanceReport>) -> Stri
 
 #[cfg(test)]
 mod tests {
-    use pool::spec::BalanceSpec;
     use pool::types::Millis;
 
     use super::*;
@@ -58,7 +59,7 @@ mod tests {
             rate: 1 << 20,
             eta_seconds: Some(3),
             trouble: None,
-            spec: BalanceSpec::default(),
+            task: Task::Balance(Box::default()),
         };
         let running = "Balance on 'tank' is running\n\
                        1 out of about 3 chunks balanced (12 considered),  75% left, 00:00:03 to go\n";

@@ -1,38 +1,38 @@
-//! Which chunks a balance takes: the filters of `btrfs balance`, with their meaning there.
+//! Which chunks a task takes. Of a balance: the filters of `btrfs balance`, with their meaning there.
 
 use super::CLASSES;
 use crate::chunk::Chunk;
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
-use crate::spec::{BalanceFilters, BalanceSpec};
+use crate::spec::{BalanceFilters, Task};
 use crate::types::DeviceId;
 
 impl Pool {
-    /// The chunks that the filters take, limits left aside, by address; each with the number of its class.
-    pub(super) fn matching<'a>(&'a self, spec: &'a BalanceSpec) -> impl Iterator<Item = (&'a Chunk, usize)> {
+    /// The chunks that a task takes, limits left aside, by address; each with the number of its class.
+    pub(super) fn matching<'a>(&'a self, task: &'a Task) -> impl Iterator<Item = (&'a Chunk, usize)> {
         // A range of limits: so few are not worth it.
         let enough = CLASSES.map(|class| {
-            let least = spec.of(class).and_then(|filters| filters.limit).map_or(0, |(least, _)| least);
+            let least = task.limit(class).map_or(0, |(least, _)| least);
             let count = || {
                 self.core
                     .map
                     .iter()
-                    .filter(|chunk| chunk.class == class && self.is_taken(spec, chunk))
+                    .filter(|chunk| chunk.class == class && self.is_taken(task, chunk))
                     .count()
             };
             least == 0 || count() >= least as usize
         });
         self.core.map.iter().filter_map(move |chunk| {
             let index = CLASSES.iter().position(|&class| class == chunk.class)?;
-            (enough[index] && self.is_taken(spec, chunk)).then_some((chunk, index))
+            (enough[index] && self.is_taken(task, chunk)).then_some((chunk, index))
         })
     }
 
-    fn is_taken(&self, spec: &BalanceSpec, chunk: &Chunk) -> bool {
-        if !spec.remove.is_empty() {
-            return spec.remove.iter().any(|&id| chunk.is_on(DeviceId(id)));
+    fn is_taken(&self, task: &Task, chunk: &Chunk) -> bool {
+        match task {
+            Task::Balance(spec) => spec.of(chunk.class).is_some_and(|filters| self.passes(filters, chunk)),
+            Task::Remove(devices) => devices.iter().any(|&id| chunk.is_on(DeviceId(id))),
         }
-        spec.of(chunk.class).is_some_and(|filters| self.passes(filters, chunk))
     }
 
     fn passes(&self, filters: &BalanceFilters, chunk: &Chunk) -> bool {

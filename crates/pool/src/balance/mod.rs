@@ -23,9 +23,9 @@ use crate::core::Group;
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::report::{BalanceClass, BalancePlan, BalanceReport, ScanKind, ScanReport, ScanState};
-use crate::spec::{BalanceFilters, BalanceSpec, GroupKind};
+use crate::spec::{BalanceFilters, BalanceSpec, GroupKind, Task};
 use crate::txg::ROOTS_KEPT;
-use crate::types::{Logical, Millis};
+use crate::types::{DeviceId, Logical, Millis};
 
 /// What to do about a balance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ struct Moved {
 /// One balance, going on or past.
 #[derive(Clone, Debug)]
 pub(crate) struct Balance {
-    spec: BalanceSpec,
+    task: Task,
     state: ScanState,
     started: Millis,
     ended: Millis,
@@ -97,6 +97,40 @@ impl BalanceSpec {
     }
 }
 
+impl Task {
+    /// As it is called in what users read.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Balance(_) => "balance",
+            Self::Remove(_) => "removal",
+        }
+    }
+
+    /// The first word of its events.
+    const fn event(&self) -> &'static str {
+        match self {
+            Self::Balance(_) => "balance",
+            Self::Remove(_) => "remove",
+        }
+    }
+
+    const fn kind(&self) -> ScanKind {
+        match self {
+            Self::Balance(_) => ScanKind::Balance,
+            Self::Remove(_) => ScanKind::Remove,
+        }
+    }
+
+    /// Chunks of a class that it takes at least, or none, and at most.
+    fn limit(&self, class: Class) -> Option<(u32, u32)> {
+        match self {
+            Self::Balance(spec) => spec.of(class)?.limit,
+            Self::Remove(_) => None,
+        }
+    }
+}
+
 impl Balance {
     fn encode(&self, w: &mut Writer) -> Result<()> {
         w.u8(self.state.code());
@@ -120,8 +154,8 @@ impl Balance {
         numbers.iter().for_each(|&number| w.u64(number));
         self.taken.iter().for_each(|&count| w.u32(count));
         w.text(&self.trouble);
-        let spec = serde_json::to_string(&self.spec);
-        w.text(&spec.map_err(|error| PoolError::Corrupt(format!("a balance can't be told: {error}")))?);
+        let task = serde_json::to_string(&self.task);
+        w.text(&task.map_err(|error| PoolError::Corrupt(format!("a balance can't be told: {error}")))?);
         Ok(())
     }
 
@@ -136,10 +170,10 @@ impl Balance {
         let (done, total, errors) = (next()?, next()?, next()?);
         let taken = [r.u32("count")?, r.u32("count")?, r.u32("count")?];
         let trouble = r.text("trouble")?;
-        let text = r.text("filters")?;
-        let spec = serde_json::from_str(&text).map_err(|error| r.error("filters", error.to_string()))?;
+        let text = r.text("task")?;
+        let task = serde_json::from_str(&text).map_err(|error| r.error("task", error.to_string()))?;
         Ok(Self {
-            spec,
+            task,
             state,
             started,
             ended,
@@ -178,7 +212,7 @@ impl Balance {
             rate,
             eta_seconds: (running && rate > 0).then(|| left.div_ceil(rate)),
             trouble: (!self.trouble.is_empty()).then(|| self.trouble.clone()),
-            spec: self.spec.clone(),
+            task: self.task.clone(),
         }
     }
 }
@@ -188,7 +222,7 @@ impl Balance {
     pub(crate) fn as_scan(&self) -> ScanReport {
         let report = self.report();
         ScanReport {
-            kind: if self.spec.remove.is_empty() { ScanKind::Balance } else { ScanKind::Remove },
+            kind: self.task.kind(),
             state: report.state,
             started: report.started,
             ended: report.ended,
@@ -214,12 +248,13 @@ impl Pool {
     /// As [`Pool::balance_start`].
     pub fn plan_balance(&self, spec: &BalanceSpec) -> Result<BalancePlan> {
         self.check_balance(spec)?;
+        let task = Task::Balance(Box::new(spec.clone()));
         let mut classes = Vec::new();
         let mut notes = Vec::new();
         for (index, class) in CLASSES.into_iter().enumerate() {
             let Some(filters) = spec.of(class) else { continue };
             let chunks: Vec<&Chunk> =
-                self.matching(spec).filter(|(_, found)| *found == index).map(|(c, _)| c).collect();
+                self.matching(&task).filter(|(_, found)| *found == index).map(|(c, _)| c).collect();
             let most = filters.limit.map_or(usize::MAX, |(_, most)| most as usize);
             let taken = chunks.iter().take(most);
             let (count, bytes) =
@@ -264,13 +299,13 @@ impl Pool {
             self.write_config()?;
         }
         let total = self.plan_balance(&spec)?.classes.iter().map(|class| class.bytes).sum();
-        self.begin_balance(spec, total)
+        self.begin_task(Task::Balance(Box::new(spec)), total)
     }
 
-    /// Begins a balance that relocates so many bytes.
-    fn begin_balance(&mut self, spec: BalanceSpec, total: u64) -> Result<()> {
+    /// Begins a task that relocates so many bytes.
+    fn begin_task(&mut self, task: Task, total: u64) -> Result<()> {
         let now = self.core.now();
-        let is_removal = !spec.remove.is_empty();
+        let what = task.event();
         self.balance = Some(Balance {
             state: ScanState::Running,
             started: now,
@@ -279,7 +314,7 @@ impl Pool {
             cursor: Logical(0),
             end: Logical(self.core.next_address),
             current: None,
-            expected: self.matching(&spec).count() as u64,
+            expected: self.matching(&task).count() as u64,
             chunks: self.core.map.len() as u64,
             considered: 0,
             completed: 0,
@@ -288,9 +323,8 @@ impl Pool {
             total,
             errors: 0,
             trouble: String::new(),
-            spec,
+            task,
         });
-        let what = if is_removal { "remove" } else { "balance" };
         self.core.events.push(now, &format!("{what}_start"), None, format!("{what} started"));
         self.changed = true;
         self.commit()
@@ -303,29 +337,29 @@ impl Pool {
     pub fn balance_control(&mut self, action: BalanceAction) -> Result<()> {
         self.writable()?;
         let now = self.core.now();
-        let state = self.balance.as_ref().map(|balance| balance.state);
-        let (next, event) = match (action, state) {
-            (BalanceAction::Pause, Some(ScanState::Running)) => (ScanState::Paused, "balance_pause"),
-            (BalanceAction::Resume, Some(ScanState::Paused)) => (ScanState::Running, "balance_resume"),
-            (BalanceAction::Cancel, Some(ScanState::Running | ScanState::Paused)) => {
-                (ScanState::Canceled, "balance_abort")
+        let Some(balance) = &mut self.balance else {
+            return Err(PoolError::refused("there is no active balance"));
+        };
+        let (name, event) = (balance.task.name(), balance.task.event());
+        let (next, done) = match (action, balance.state) {
+            (BalanceAction::Pause, ScanState::Running) => (ScanState::Paused, "pause"),
+            (BalanceAction::Resume, ScanState::Paused) => (ScanState::Running, "resume"),
+            (BalanceAction::Cancel, ScanState::Running | ScanState::Paused) => (ScanState::Canceled, "abort"),
+            (BalanceAction::Resume, ScanState::Running) => {
+                return Err(PoolError::refused(format!("the {name} is running already")));
             }
-            (BalanceAction::Resume, Some(ScanState::Running)) => {
-                return Err(PoolError::refused("the balance is running already"));
-            }
-            (BalanceAction::Pause, Some(ScanState::Paused)) => {
-                return Err(PoolError::refused("the balance is paused already"));
+            (BalanceAction::Pause, ScanState::Paused) => {
+                return Err(PoolError::refused(format!("the {name} is paused already")));
             }
             _ => return Err(PoolError::refused("there is no active balance")),
         };
-        if let Some(balance) = &mut self.balance {
-            balance.state = next;
-            balance.ended = now;
+        balance.state = next;
+        balance.ended = now;
+        let task = balance.task.clone();
+        if next == ScanState::Canceled {
+            self.keep_devices(&task);
         }
-        if let Some(balance) = self.balance.clone().filter(|_| next == ScanState::Canceled) {
-            self.keep_devices(&balance);
-        }
-        self.core.events.push(now, event, None, event.replace('_', " "));
+        self.core.events.push(now, &format!("{event}_{done}"), None, format!("{name} {done}"));
         self.changed = true;
         self.commit()
     }
@@ -334,15 +368,22 @@ impl Pool {
         self.balance.as_ref().is_some_and(|balance| balance.state == ScanState::Running)
     }
 
+    /// Refuses a second task beside one.
+    fn check_no_task(&self) -> Result<()> {
+        let Some(Balance { task, state, .. }) = &self.balance else { return Ok(()) };
+        let how = match state {
+            ScanState::Running => "running",
+            ScanState::Paused => "paused",
+            ScanState::Finished | ScanState::Canceled => return Ok(()),
+        };
+        Err(PoolError::refused(format!(
+            "a {} is {how} already; let it end first, or cancel it with 'coffer balance cancel'",
+            task.name()
+        )))
+    }
+
     fn check_balance(&self, spec: &BalanceSpec) -> Result<()> {
-        if let Some(balance) = &self.balance
-            && matches!(balance.state, ScanState::Running | ScanState::Paused)
-        {
-            let how = if balance.state == ScanState::Paused { "paused" } else { "running" };
-            return Err(PoolError::refused(format!(
-                "a balance is {how} already; cancel it or let it end first"
-            )));
-        }
+        self.check_no_task()?;
         if CLASSES.iter().all(|&class| spec.of(class).is_none()) {
             return Err(PoolError::refused("nothing is to be balanced: name a class"));
         }
@@ -403,14 +444,17 @@ impl Pool {
         let now = self.core.now();
         balance.ran_ms += now.0.saturating_sub(started.0);
         balance.total = balance.total.max(balance.done);
-        if outcome == Ok(true) && !balance.spec.remove.is_empty() {
-            outcome = self.let_go(&mut balance).map(|()| false);
+        if outcome == Ok(true)
+            && let Task::Remove(leaving) = &balance.task
+        {
+            let leaving = leaving.iter().copied().map(DeviceId).collect();
+            outcome = self.let_go(&mut balance, &leaving).map(|()| false);
         }
         match &outcome {
             Ok(true) => self.end_balance(&mut balance, ScanState::Finished, ""),
             // Waiting would not help: somebody has to make room first.
             Err(PoolError::NoSpace) => {
-                self.keep_devices(&balance);
+                self.keep_devices(&balance.task);
                 self.end_balance(&mut balance, ScanState::Canceled, "no space left to relocate to");
             }
             Ok(false) | Err(_) => {}
@@ -433,7 +477,7 @@ impl Pool {
         let why = if trouble.is_empty() { String::new() } else { format!(": {trouble}") };
         let (completed, chunks) = (balance.completed, balance.chunks);
         let message = format!("had to relocate {completed} out of {chunks} chunks{why}");
-        self.core.events.push(now, "balance_finish", None, message);
+        self.core.events.push(now, &format!("{}_finish", balance.task.event()), None, message);
     }
 
     /// True when nothing is left to do.
@@ -462,11 +506,11 @@ impl Pool {
 
     /// Closes the next chunk that the filters take, after `already` things in the same commit; true when there is none.
     fn next_chunk(&mut self, balance: &mut Balance, already: u64) -> Result<bool> {
-        let next = self.matching(&balance.spec).map(|(chunk, index)| (chunk.address, index));
+        let next = self.matching(&balance.task).map(|(chunk, index)| (chunk.address, index));
         let found = next.filter(|(address, _)| (balance.cursor..balance.end).contains(address)).find(
             |&(_, index)| {
-                let filters = balance.spec.of(CLASSES[index]);
-                filters.and_then(|filters| filters.limit).is_none_or(|(_, most)| balance.taken[index] < most)
+                let limit = balance.task.limit(CLASSES[index]);
+                limit.is_none_or(|(_, most)| balance.taken[index] < most)
             },
         );
         let looked_at = balance.cursor..found.map_or(balance.end, |(address, _)| Logical(address.0 + 1));

@@ -13,7 +13,7 @@ use crate::error::{PoolError, Result};
 use crate::label;
 use crate::pool::Pool;
 use crate::report::{Plan, ScanState};
-use crate::spec::{BalanceSpec, GroupKind};
+use crate::spec::{GroupKind, Task};
 use crate::txg::ROOTS_KEPT;
 use crate::types::{DeviceId, GroupId};
 
@@ -53,8 +53,7 @@ impl Pool {
             self.core.current_nodes.clear();
             let on_them = |chunk: &&Chunk| leaving.iter().any(|&id| chunk.is_on(id));
             let total = self.core.map.iter().filter(on_them).map(|chunk| self.live_in(chunk)).sum();
-            let remove = leaving.iter().map(|id| id.0).collect();
-            self.begin_balance(BalanceSpec { remove, ..BalanceSpec::default() }, total)?;
+            self.begin_task(Task::Remove(leaving.iter().map(|id| id.0).collect()), total)?;
         }
         plan
     }
@@ -119,13 +118,7 @@ impl Pool {
         if leaving.is_empty() {
             return Ok(plan);
         }
-        if let Some(balance) = &self.balance
-            && matches!(balance.state, ScanState::Running | ScanState::Paused)
-        {
-            return Err(PoolError::refused(
-                "a balance or a removal is under way; let it end first, or cancel it with 'coffer balance cancel'",
-            ));
-        }
+        self.check_no_task()?;
         self.check_what_stays(&going)?;
         let on_them = |chunk: &Chunk| leaving.iter().any(|&id| chunk.is_on(id));
         let moved: u64 =
@@ -189,8 +182,7 @@ impl Pool {
     }
 
     /// Everything that could be was relocated: lets the devices go as soon as no importable root knows anything on them.
-    pub(super) fn let_go(&mut self, balance: &mut Balance) -> Result<()> {
-        let leaving: BTreeSet<DeviceId> = balance.spec.remove.iter().map(|&id| DeviceId(id)).collect();
+    pub(super) fn let_go(&mut self, balance: &mut Balance, leaving: &BTreeSet<DeviceId>) -> Result<()> {
         let is_in_use =
             |pool: &Self| pool.core.map.iter().any(|chunk| leaving.iter().any(|&id| chunk.is_on(id)));
         for _ in 0..ROOTS_KEPT + 2 {
@@ -201,7 +193,7 @@ impl Pool {
             self.commit()?;
         }
         if is_in_use(self) {
-            self.keep_devices(balance);
+            self.keep_devices(&balance.task);
             let errors = balance.errors;
             let trouble = format!(
                 "{errors} extents or nodes can't be read and stay where they are; destroy what they belong to, or \
@@ -212,14 +204,16 @@ impl Pool {
         }
         self.end_balance(balance, ScanState::Finished, "");
         self.balance = Some(balance.clone());
-        self.forget_devices(&leaving)
+        self.forget_devices(leaving)
     }
 
     /// The devices of a removal that was given up are like others again.
-    pub(super) fn keep_devices(&mut self, balance: &Balance) {
-        let leaving: BTreeSet<DeviceId> = balance.spec.remove.iter().map(|&id| DeviceId(id)).collect();
-        self.set_leaving(&leaving, false);
-        self.core.dirty_devices.extend(leaving);
+    pub(super) fn keep_devices(&mut self, task: &Task) {
+        if let Task::Remove(devices) = task {
+            let staying = devices.iter().copied().map(DeviceId).collect();
+            self.set_leaving(&staying, false);
+            self.core.dirty_devices.extend(staying);
+        }
     }
 
     /// Forgets devices that nothing is on, and groups that are empty without them.
