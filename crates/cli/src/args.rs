@@ -9,8 +9,10 @@ use geometry::Profile;
 use crate::sizes;
 
 mod balance;
+mod whatif;
 
 pub(crate) use balance::{Balance, BalanceCommand, BalanceStart};
+pub(crate) use whatif::Whatif;
 
 /// Storage pools in user space that survive losing disks.
 #[derive(Debug, Parser)]
@@ -102,6 +104,8 @@ pub(crate) enum Command {
     Usage(Usage),
     /// Show where every chunk of a pool lives
     Map(OnePool),
+    /// Show which data would be lost if devices failed now
+    Whatif(Whatif),
     /// Show the administrative commands a pool has seen
     History(OnePool),
     /// Show what happened to a pool lately

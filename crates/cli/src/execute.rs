@@ -52,6 +52,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::Map => Reply::Map { chunks: pool.map(), remapped: pool.relocated() },
         Request::History => Reply::History(pool.history()?),
         Request::Events { after } => Reply::Events(eventlog::since(pool, state, *after)),
+        Request::WhatIf { failed, any } => Reply::WhatIf(Box::new(pool.what_if(failed, *any)?)),
         Request::Check => Reply::Check(pool.check()?),
         Request::Scan => {
             Reply::Scan { scan: pool.scan(), busy: pool.has_work(), suspended: pool.suspended() }

@@ -17,7 +17,7 @@
 //! [`Held`] is a pool behind a lock for servers, with commits beside reads and writes.
 //!
 //! `core` is the state that all of these share; `import`, `create`, `admin`, `scan` and `check` are what people ask
-//! for; `report` is what they are told. On-disk structures are described in `docs/on-disk-format.md`.
+//! for; `whatif` tells what failures would cost; `report` is what they are told. On-disk structures are described in `docs/on-disk-format.md`.
 
 mod admin;
 mod alloc;
@@ -52,6 +52,7 @@ mod status;
 mod txg;
 pub mod types;
 mod usage;
+mod whatif;
 
 pub use crate::core::{Clock, Env};
 pub use admin::ReplaceOptions;

@@ -460,6 +460,53 @@ pub struct Plan {
     pub notices: Vec<String>,
 }
 
+/// What would be lost if devices failed: `coffer whatif`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhatIfReport {
+    /// Devices that work now, spares among them.
+    pub devices: u64,
+    /// Names of the others.
+    pub away: Vec<String>,
+    /// What is lost already.
+    pub now: LossReport,
+    /// What would be lost without the devices that were named.
+    pub failed: Option<LossReport>,
+    /// What would be lost without any so many devices, for one number or several.
+    pub any: Vec<AnyReport>,
+}
+
+/// What would be lost without some devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LossReport {
+    /// Their names.
+    pub devices: Vec<String>,
+    /// Bytes of data.
+    pub data: u64,
+    /// Bytes of metadata: without all of it nothing may be found any more.
+    pub metadata: u64,
+    /// Bytes that could be read, but would not survive any further loss.
+    pub bare: u64,
+    /// Names of the volumes and snapshots that would lose data. Told for what was asked for and for the worst set.
+    pub datasets: Vec<String>,
+    /// Names of those of which that is not known: they can't be read now, or would take too long.
+    pub unknown: Vec<String>,
+}
+
+/// What would be lost without any so many devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnyReport {
+    /// How many devices fail at once.
+    pub count: u64,
+    /// How many sets of so many devices there are, 2^64-1 if more.
+    pub sets: u64,
+    /// Of these, how many lose something; none if they are too many to be tried.
+    pub fatal: Option<u64>,
+    /// Whether no other set can be worse than those that are named.
+    pub exact: bool,
+    /// The worst, worst first.
+    pub worst: Vec<LossReport>,
+}
+
 /// A pool found by looking at labels, in `coffer import` without a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundPool {

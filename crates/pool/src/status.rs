@@ -81,7 +81,7 @@ impl Pool {
     fn group_state(&self, group: GroupId, children: &[VdevReport]) -> State {
         let core = &self.core;
         let lost =
-            core.map.iter().any(|chunk| chunk.group == group && core.worst_redundancy(chunk, None).is_none());
+            core.map.iter().any(|chunk| chunk.group == group && core.worst_redundancy(chunk, &[]).is_none());
         let tolerated = core.groups.get(&group).map_or(0, |group| match group.kind {
             GroupKind::Mirror => group.devices.len().saturating_sub(1),
             GroupKind::Raidz(parity) => usize::from(parity),
@@ -105,7 +105,7 @@ impl Pool {
         if self.core.suspended {
             return State::Suspended;
         }
-        if self.core.map.iter().any(|chunk| self.core.worst_redundancy(chunk, None).is_none()) {
+        if self.core.map.iter().any(|chunk| self.core.worst_redundancy(chunk, &[]).is_none()) {
             return State::Faulted;
         }
         let members = self.core.devices.values().filter(|device| !matches!(device.relation, Relation::Spare));

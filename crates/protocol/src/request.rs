@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use pool::BalanceAction;
 use pool::report::{
     BalancePlan, BalanceReport, CheckReport, ChunkReport, DatasetRow, Event, HistoryEntry, Plan, PoolRow,
-    PropertyRow, RemappedReport, ScanReport, StatusReport, UsageReport,
+    PropertyRow, RemappedReport, ScanReport, StatusReport, UsageReport, WhatIfReport,
 };
 use pool::spec::BalanceSpec;
 use serde::{Deserialize, Serialize};
@@ -58,6 +58,8 @@ pub enum Request {
     History,
     /// Events younger than number `after`.
     Events { after: u64 },
+    /// What would be lost without these devices, or any so many.
+    WhatIf { failed: Vec<String>, any: Option<usize> },
     /// Prove that the structures agree.
     Check,
     /// Progress of a scrub or resilver.
@@ -133,6 +135,7 @@ impl Request {
             | Self::Map
             | Self::History
             | Self::Events { .. }
+            | Self::WhatIf { .. }
             | Self::Check
             | Self::Scan
             | Self::Balance
@@ -201,6 +204,8 @@ pub enum Reply {
     Balance(Option<Box<BalanceReport>>),
     /// To [`Request::BalanceStart`] with `dry_run`.
     BalancePlan(BalancePlan),
+    /// To [`Request::WhatIf`].
+    WhatIf(Box<WhatIfReport>),
     /// To [`Request::History`].
     History(Vec<HistoryEntry>),
     /// To [`Request::Events`].

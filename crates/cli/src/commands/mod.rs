@@ -119,6 +119,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Status(args) => show::status(context, &args),
         Command::Usage(args) => show::usage(context, &args),
         Command::Map(args) => show::map(context, &args),
+        Command::Whatif(args) => show::whatif(context, args),
         Command::History(args) => show::history(context, &args),
         Command::Events(args) => show::events(context, &args),
         Command::Get(args) => show::get(context, &args),

@@ -317,6 +317,19 @@ pub(super) fn get(context: &Context, args: &args::Get) -> Outcome {
     context.print(&rows, |rows| render::properties(rows, style))
 }
 
+/// `coffer whatif`.
+///
+/// # Errors
+/// A device is not known, or there are not so many.
+pub(super) fn whatif(context: &Context, args: args::Whatif) -> Outcome {
+    let pool = names::pool(&args.pool)?;
+    let request = Request::WhatIf { failed: args.fail, any: args.any };
+    match context.ask(&pool, Mode::Look, &request)? {
+        Reply::WhatIf(report) => context.print(&report, |report| render::whatif(&pool, report)),
+        other => mismatch(other),
+    }
+}
+
 /// `coffer check`.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod logs;
 mod map;
 mod status;
 mod usage;
+mod whatif;
 
 pub(crate) use balance::{balance_result, balance_status};
 pub(crate) use found::found;
@@ -15,6 +16,7 @@ pub(crate) use logs::{check, event_header, events, history};
 pub(crate) use map::map;
 pub(crate) use status::{scan_line, status};
 pub(crate) use usage::{usage, usage_table};
+pub(crate) use whatif::whatif;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

@@ -416,7 +416,7 @@ impl Pool {
     }
 
     /// Bytes that live in a chunk.
-    fn live_in(&self, chunk: &Chunk) -> u64 {
+    pub(crate) fn live_in(&self, chunk: &Chunk) -> u64 {
         if chunk.class == Class::Data { chunk.used } else { self.live_bytes(chunk.address) }
     }
 

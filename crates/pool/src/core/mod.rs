@@ -269,11 +269,11 @@ impl Core {
 
     /// Whether everything would still be readable without this device.
     pub(crate) fn can_lose(&self, id: DeviceId) -> bool {
-        self.map.iter().all(|chunk| !chunk.is_on(id) || self.worst_redundancy(chunk, Some(id)).is_some())
+        self.map.iter().all(|chunk| !chunk.is_on(id) || self.worst_redundancy(chunk, &[id]).is_some())
     }
 
-    /// Further losses that the chunk's worst region survives, with one more device gone; `None` when data is lost.
-    pub(crate) fn worst_redundancy(&self, chunk: &Chunk, without: Option<DeviceId>) -> Option<u16> {
+    /// Further losses that the chunk's worst region survives, with more devices gone; `None` when data is lost.
+    pub(crate) fn worst_redundancy(&self, chunk: &Chunk, without: &[DeviceId]) -> Option<u16> {
         // Regions with equal staleness need not be looked at twice: the fresh ones stand for all others.
         let mut stale = Stale::NONE;
         for (_, placement) in chunk.placements() {
@@ -297,12 +297,12 @@ impl Core {
         &self,
         chunk: &Chunk,
         region: u32,
-        without: Option<DeviceId>,
+        without: &[DeviceId],
     ) -> geometry::ColumnSet {
         let mut gone = geometry::ColumnSet::new();
         for (index, column) in chunk.columns.iter().enumerate() {
             let there = column.placements.iter().any(|placement| {
-                Some(placement.device) != without
+                !without.contains(&placement.device)
                     && !placement.stale.contains(region)
                     && self.usable(placement.device)
             });

@@ -559,7 +559,7 @@ impl Pool {
     fn check_enough(&self, config: &Config, differ: bool) -> Result<()> {
         let core = &self.core;
         let lost: Vec<&Chunk> =
-            core.map.iter().filter(|chunk| core.worst_redundancy(chunk, None).is_none()).collect();
+            core.map.iter().filter(|chunk| core.worst_redundancy(chunk, &[]).is_none()).collect();
         if lost.is_empty() {
             return Ok(());
         }

@@ -118,7 +118,7 @@ impl Core {
         let Some(healing) = self.healing.remove(&device).filter(|_| !done) else { return };
         for (address, region) in healing.regions {
             let is_enough = |chunk: &Chunk| {
-                chunk.layout.redundancy(&self.gone_columns(chunk, region, Some(device))).is_some()
+                chunk.layout.redundancy(&self.gone_columns(chunk, region, &[device])).is_some()
             };
             if !self.map.get(address).is_some_and(is_enough) {
                 continue;

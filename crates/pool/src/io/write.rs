@@ -546,7 +546,7 @@ impl Core {
     pub(crate) fn check_written(&self, log: &WriteLog) -> Result<()> {
         for &(address, region) in &log.touched {
             let Some(chunk) = self.map.get(address) else { continue };
-            let gone: ColumnSet = self.gone_columns(chunk, region, None);
+            let gone: ColumnSet = self.gone_columns(chunk, region, &[]);
             if chunk.layout.redundancy(&gone).is_none() {
                 return Err(PoolError::Suspended);
             }

@@ -67,7 +67,7 @@ impl Pool {
 
     /// Whether the region can be rebuilt with the devices that are there; else it waits for others to come back.
     fn has_sources(&self, chunk: &Chunk, region: u32) -> bool {
-        chunk.layout.redundancy(&self.core.gone_columns(chunk, region, None)).is_some()
+        chunk.layout.redundancy(&self.core.gone_columns(chunk, region, &[])).is_some()
     }
 
     pub(crate) fn resilver_needed(&self) -> bool {
