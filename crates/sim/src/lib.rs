@@ -6,6 +6,7 @@
 
 mod admin;
 mod behind;
+mod blocks;
 mod bytes;
 pub mod erasure;
 mod faults;

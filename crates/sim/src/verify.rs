@@ -21,6 +21,7 @@ const READ_BYTES: u64 = 256 << 10;
 /// Something can't be read.
 pub fn observe(pool: &mut Pool) -> Result<BTreeMap<String, Seen>, Failure> {
     let mut all = BTreeMap::new();
+    let mut buffer = Vec::new();
     let prefix = format!("{}/", pool.name());
     for row in pool.list().map_err(|error| format!("list: {error}"))? {
         let name = row.name.strip_prefix(&prefix).unwrap_or(&row.name).to_owned();
@@ -42,8 +43,9 @@ pub fn observe(pool: &mut Pool) -> Result<BTreeMap<String, Seen>, Failure> {
                 }
                 length = runs.first().map_or(length, |run| length.min(run.0));
             }
-            let mut bytes = vec![0; length as usize];
-            pool.read(id, at, &mut bytes).map_err(|error| format!("read {name} {at}+{length}: {error}"))?;
+            buffer.resize(buffer.len().max(length as usize), 0);
+            let bytes = &mut buffer[..length as usize];
+            pool.read(id, at, bytes).map_err(|error| format!("read {name} {at}+{length}: {error}"))?;
             for (index, bytes) in bytes.chunks(block as usize).enumerate() {
                 if let Some(digest) = digest(bytes) {
                     seen.blocks.insert(at / block + index as u64, digest);
