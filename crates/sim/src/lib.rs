@@ -14,6 +14,7 @@ pub mod model;
 pub mod nth;
 mod pools;
 pub mod program;
+pub mod progress;
 pub mod raid;
 mod reshape;
 pub mod run;
