@@ -58,8 +58,24 @@ impl Pages {
         let mut rest = bytes;
         for (number, start, count) in pieces(offset, bytes.len() as u64) {
             let (part, after) = rest.split_at(count);
-            self.page(number)[start..start + count].copy_from_slice(part);
+            let page = self.slot(number);
+            match page.as_mut().and_then(Arc::get_mut) {
+                Some(own) => own[start..start + count].copy_from_slice(part),
+                None if count as u64 == PAGE => *page = Arc::<[u8]>::from(part).try_into().ok(),
+                None => own_page(page)[start..start + count].copy_from_slice(part),
+            }
             rest = after;
+        }
+    }
+
+    /// Makes the pages that the range touches those of `other`, shared with it.
+    pub(crate) fn share(&mut self, other: &Self, offset: u64, length: u64) {
+        for (number, ..) in pieces(offset, length) {
+            let leaf = other.leaves.get(&(number / LEAF));
+            let theirs = leaf.and_then(|leaf| leaf[(number % LEAF) as usize].as_ref());
+            if theirs.is_some() || self.stored_page(number).is_some() {
+                *self.slot(number) = theirs.cloned();
+            }
         }
     }
 
@@ -122,10 +138,14 @@ impl Pages {
 
     /// The page to write to, made if it was not there.
     fn page(&mut self, number: u64) -> &mut Page {
+        own_page(self.slot(number))
+    }
+
+    /// Where a page is, or is to be.
+    fn slot(&mut self, number: u64) -> &mut Option<Arc<Page>> {
         let leaf =
             self.leaves.entry(number / LEAF).or_insert_with(|| Arc::new([const { None }; LEAF as usize]));
-        let page = &mut Arc::make_mut(leaf)[(number % LEAF) as usize];
-        Arc::make_mut(page.get_or_insert_with(|| Arc::new([0; PAGE as usize])))
+        &mut Arc::make_mut(leaf)[(number % LEAF) as usize]
     }
 
     /// Frees whole pages.
@@ -145,6 +165,16 @@ impl Pages {
             }
         }
     }
+}
+
+/// The page of a slot as one's own: made if it was not there, copied if it is shared.
+fn own_page(slot: &mut Option<Arc<Page>>) -> &mut Page {
+    Arc::make_mut(slot.get_or_insert_with(|| Arc::new([0; PAGE as usize])))
+}
+
+/// The range with all of the pages that it touches.
+pub(crate) fn whole_pages(range: &Range<u64>) -> Range<u64> {
+    range.start / PAGE * PAGE..range.end.div_ceil(PAGE).saturating_mul(PAGE)
 }
 
 /// The pieces of `offset..end` that are not whole pages: none, one or two.

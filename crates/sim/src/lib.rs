@@ -6,6 +6,7 @@
 
 mod admin;
 mod behind;
+mod blocks;
 mod bytes;
 pub mod erasure;
 mod faults;
@@ -13,6 +14,7 @@ pub mod model;
 pub mod nth;
 mod pools;
 pub mod program;
+pub mod progress;
 pub mod raid;
 mod reshape;
 pub mod run;

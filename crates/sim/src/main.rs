@@ -7,10 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clap::Parser;
 use sim::nth::Faults;
 use sim::program::Program;
+use sim::progress::Progress;
 use sim::raid;
 use sim::run::{Outcome, Tally, run};
 use sim::shrink::shrink;
 use sim::states::{Crashes, STATES_EACH};
+
+/// What tried crash states are counted as.
+const CRASH_STATES: &str = "crash states";
 
 /// Tries to make a pool lose data, in simulation.
 #[derive(Debug, Parser)]
@@ -102,33 +106,44 @@ fn main() -> ExitCode {
     if let Some(path) = &args.program {
         return told(run_program(path, &args));
     }
-    let (first, earlier) = progress(&args, args.seed);
-    let next = AtomicU64::new(first);
+    told(seeds(&args))
+}
+
+/// Runs the programs of seeds.
+fn seeds(args: &Args) -> Result<(), String> {
+    let progress = Progress::open(args.resume.as_deref(), args.seed)?;
+    let first = progress.first();
     let end = first + args.seeds;
-    let tried = AtomicU64::new(first);
     let failed: Mutex<Vec<u64>> = Mutex::new(Vec::new());
-    let tally: Mutex<Tally> = Mutex::new(Tally::default());
+    let unkept: Mutex<Option<String>> = Mutex::new(None);
+    let (runs, steps) = (AtomicU64::new(0), AtomicU64::new(0));
     let begun = std::time::Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = progress.take();
                     if (seed >= end && begun.elapsed().as_secs() >= args.seconds)
                         || (!args.keep_going && failed.lock().is_ok_and(|failed| !failed.is_empty()))
+                        || unkept.lock().is_ok_and(|unkept| unkept.is_some())
                     {
                         return;
                     }
-                    tried.fetch_max(seed + 1, Ordering::Relaxed);
-                    let subject = Subject::new(seed, &args);
-                    let outcome = subject.run(args.trace);
+                    let subject = Subject::new(seed, args);
+                    let mut outcome = subject.run(args.trace);
                     for line in &outcome.lines {
                         println!("{line}");
                     }
-                    if let Ok(mut tally) = tally.lock() {
-                        tally.merge(&outcome.tally);
-                    }
-                    let Some((step, failure)) = outcome.failure else { continue };
+                    runs.fetch_add(1, Ordering::Relaxed);
+                    steps.fetch_add(
+                        outcome.tally.counts.get("step").map_or(0, |count| count.0),
+                        Ordering::Relaxed,
+                    );
+                    let Some((step, failure)) = outcome.failure else {
+                        outcome.tally.add("seed", true);
+                        note(&unkept, progress.done(seed, &outcome.tally).err());
+                        continue;
+                    };
                     println!("seed {seed} step {step}: {failure}");
                     if subject.run(args.trace).digest != outcome.digest {
                         println!(
@@ -155,21 +170,28 @@ fn main() -> ExitCode {
             });
         }
     });
-    let mut tally = tally.into_inner().unwrap_or_default();
-    let steps = tally.counts.get("step").map_or(0, |count| count.0);
+    let kept = progress.finish();
     let seconds = begun.elapsed().as_secs_f64();
-    for (name, (done, refused)) in &tally.counts {
-        println!("{name:32} {done:9} {refused:9}");
+    if let Ok(tally) = &kept {
+        for (name, (done, refused)) in &tally.counts {
+            println!("{name:32} {done:9} {refused:9}");
+        }
     }
-    println!("{} seeds from {first} on", tried.load(Ordering::Relaxed) - first);
+    let steps = steps.into_inner();
+    println!("{} seeds from {first} on", runs.into_inner());
     println!("{steps} steps in {seconds:.1} s, {:.0} a second", steps as f64 / seconds);
     let failed = failed.into_inner().unwrap_or_default();
-    if failed.is_empty() {
-        tally.merge(&earlier);
-        return told(keep_progress(&args, tried.into_inner(), &tally));
+    if !failed.is_empty() {
+        return Err(format!("failed seeds: {failed:?}"));
     }
-    println!("failed seeds: {failed:?}");
-    ExitCode::FAILURE
+    kept.map(|_| ())
+}
+
+/// Keeps the first failure.
+fn note(failed: &Mutex<Option<String>>, failure: Option<String>) {
+    if let (Ok(mut failed), Some(failure)) = (failed.lock(), failure) {
+        failed.get_or_insert(failure);
+    }
 }
 
 /// What a seed stands for.
@@ -226,11 +248,12 @@ impl<'a> Subject<'a> {
 /// Tries crash states until there were `wanted` of them.
 fn crash_states(wanted: u64, args: &Args) -> Result<(), String> {
     let begun = std::time::Instant::now();
-    let (first, mut earlier) = progress(args, 0);
+    let progress = Progress::open(args.resume.as_deref(), 0)?;
+    let first = progress.count();
     let crashes = Crashes::new(args.seed)?;
     // Over several sittings each program has the same share.
     let most = if args.resume.is_some() { STATES_EACH } else { crashes.states_each(wanted) };
-    let (next, states) = (AtomicU64::new(first), AtomicU64::new(0));
+    let states = AtomicU64::new(0);
     let failed: Mutex<Option<String>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
@@ -238,45 +261,35 @@ fn crash_states(wanted: u64, args: &Args) -> Result<(), String> {
                 while states.load(Ordering::Relaxed) < wanted
                     && failed.lock().is_ok_and(|failed| failed.is_none())
                 {
-                    let number = next.fetch_add(1, Ordering::Relaxed) as usize;
-                    if number >= crashes.sequences() {
+                    let number = progress.take();
+                    if number >= crashes.sequences() as u64 {
                         return;
                     }
-                    match crashes.try_sequence(number, most) {
-                        Ok(count) => {
-                            states.fetch_add(count, Ordering::Relaxed);
-                        }
-                        Err(failure) => {
-                            if let Ok(mut failed) = failed.lock() {
-                                failed.get_or_insert(failure);
-                            }
-                        }
-                    }
+                    let tried = crashes.try_sequence(number as usize, most).and_then(|count| {
+                        states.fetch_add(count, Ordering::Relaxed);
+                        progress.done(number, &Tally::of(CRASH_STATES.to_owned(), count))
+                    });
+                    note(&failed, tried.err());
                 }
             });
         }
     });
-    let end = next.load(Ordering::Relaxed).min(crashes.sequences() as u64);
-    let states = states.load(Ordering::Relaxed);
-    println!("{states} crash states of {} programs in {:.0} s", end - first, begun.elapsed().as_secs_f64());
-    if let Some(failure) = failed.into_inner().unwrap_or_default() {
-        return Err(failure);
-    }
-    let name = "crash states";
-    earlier.counts.entry(name.to_owned()).or_default().0 += states;
+    let (states, tried) = (states.into_inner(), progress.count());
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{states} crash states of {} programs in {seconds:.0} s", tried - first);
+    let tally = progress.finish()?;
     if args.resume.is_some() {
-        println!("{} in all, of {end} programs of {}", earlier.counts[name].0, crashes.sequences());
+        let all = tally.counts.get(CRASH_STATES).map_or(0, |count| count.0);
+        println!("{all} in all, of {tried} programs of {}", crashes.sequences());
     }
-    keep_progress(args, end, &earlier)
+    failed.into_inner().unwrap_or_default().map_or(Ok(()), Err)
 }
 
 /// Tries the n-th faults of every command that was not tried yet.
 fn nth_faults(step: u64, args: &Args) -> Result<(), String> {
     let begun = std::time::Instant::now();
-    let (first, mut earlier) = progress(args, 0);
+    let progress = Progress::open(args.resume.as_deref(), 0)?;
     let faults = Faults::new()?;
-    let (next, done) = (AtomicU64::new(first), AtomicU64::new(first));
-    let tally: Mutex<Tally> = Mutex::new(Tally::default());
     let failed: Mutex<Option<String>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
@@ -284,38 +297,24 @@ fn nth_faults(step: u64, args: &Args) -> Result<(), String> {
                 while failed.lock().is_ok_and(|failed| failed.is_none())
                     && (args.seconds == 0 || begun.elapsed().as_secs() < args.seconds)
                 {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let number = progress.take();
                     if number as usize >= faults.cases() {
                         return;
                     }
-                    match faults.try_case(number as usize, step) {
-                        Ok((command, count)) => {
-                            done.fetch_max(number + 1, Ordering::Relaxed);
-                            if let Ok(mut tally) = tally.lock() {
-                                let entry = tally.counts.entry(format!("fault in {command:?}")).or_default();
-                                entry.0 += count;
-                            }
-                        }
-                        Err(failure) => {
-                            if let Ok(mut failed) = failed.lock() {
-                                failed.get_or_insert(failure);
-                            }
-                        }
-                    }
+                    let tried = faults.try_case(number as usize, step).and_then(|(command, count)| {
+                        progress.done(number, &Tally::of(format!("fault in {command:?}"), count))
+                    });
+                    note(&failed, tried.err());
                 }
             });
         }
     });
-    earlier.merge(&tally.into_inner().unwrap_or_default());
-    earlier.counts.iter().for_each(|(name, (count, _))| println!("{name:32} {count:9}"));
-    let all: u64 = earlier.counts.values().map(|count| count.0).sum();
-    let done = done.into_inner();
-    let seconds = begun.elapsed().as_secs();
-    println!("{all} faults survived, {done} of {} cases, {seconds} s", faults.cases());
-    match failed.into_inner().unwrap_or_default() {
-        Some(failure) => Err(failure),
-        None => keep_progress(args, done, &earlier),
-    }
+    let tally = progress.finish()?;
+    tally.counts.iter().for_each(|(name, (count, _))| println!("{name:32} {count:9}"));
+    let all: u64 = tally.counts.values().map(|count| count.0).sum();
+    let (tried, seconds) = (progress.count(), begun.elapsed().as_secs());
+    println!("{all} faults survived, {tried} of {} cases, {seconds} s", faults.cases());
+    failed.into_inner().unwrap_or_default().map_or(Ok(()), Err)
 }
 
 fn report(what: &str, outcome: Result<u64, String>) -> ExitCode {
@@ -380,32 +379,4 @@ fn told(outcome: Result<(), String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Where to go on (`first` without a file), and what was tried so far.
-fn progress(args: &Args, first: u64) -> (u64, Tally) {
-    let text = args.resume.as_ref().and_then(|path| std::fs::read_to_string(path).ok());
-    text.map_or_else(|| (first, Tally::default()), |text| parse_progress(&text))
-}
-
-/// Keeps it for the next run.
-fn keep_progress(args: &Args, next: u64, tally: &Tally) -> Result<(), String> {
-    let Some(path) = &args.resume else { return Ok(()) };
-    let counts = tally.counts.iter().map(|(name, (done, refused))| format!("{done} {refused} {name}\n"));
-    std::fs::write(path, format!("{next}\n{}", counts.collect::<String>()))
-        .map_err(|error| format!("cannot write {}: {error}", path.display()))
-}
-
-/// The next seed and the tally so far, as a run with `--resume` leaves them.
-fn parse_progress(text: &str) -> (u64, Tally) {
-    let mut lines = text.lines();
-    let next = lines.next().and_then(|line| line.parse().ok()).unwrap_or(1);
-    let mut tally = Tally::default();
-    for line in lines {
-        let mut words = line.splitn(3, ' ');
-        let mut number = || words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-        let counts = (number(), number());
-        tally.counts.insert(words.next().unwrap_or_default().to_owned(), counts);
-    }
-    (next, tally)
 }

@@ -10,7 +10,8 @@ use pool::types::Guid;
 use pool::{Pool, PoolError};
 
 use crate::admin::DISKS_MAX;
-use crate::model::{Block, Model, State, Volume, pattern};
+use crate::blocks::{Block, Blocks};
+use crate::model::{Model, State, Volume, pattern};
 use crate::program::{Setup, setup};
 use crate::run::{Failure, Run, heap_tolerance, spec_of};
 use crate::verify::observe;
@@ -258,13 +259,15 @@ impl Run {
             let volume = VolumeSpec { size: 65536, block_size: 16384, sparse: true, properties: Vec::new() };
             pool.volume_create("v", &volume)?;
             let id = pool.open("v")?;
-            pool.write(id, 16384, &pattern(number, 16384))?;
+            let bytes = pattern(number, 16384);
+            pool.write(id, 16384, &bytes)?;
             pool.flush()?;
             let exported = number.is_multiple_of(2);
             if exported {
                 pool.export().map_err(|failed| failed.1)?;
             }
-            let blocks = [(1, Block::Pattern(number))].into();
+            let mut blocks = Blocks::default();
+            blocks.insert(1, Block::of_pattern(number, &bytes));
             let volume = Volume { size: 65536, block: 16384, order: 0, blocks };
             let mut state = State::default();
             state.datasets.insert("v".into(), volume.into());

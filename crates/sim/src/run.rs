@@ -27,6 +27,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// A tally of one thing, done so often.
+    pub fn of(name: String, count: u64) -> Self {
+        Self { counts: [(name, (count, 0))].into() }
+    }
+
     /// Counts one.
     pub fn add(&mut self, name: &str, done: bool) {
         let entry = self.counts.entry(name.to_owned()).or_default();

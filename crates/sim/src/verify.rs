@@ -21,6 +21,7 @@ const READ_BYTES: u64 = 256 << 10;
 /// Something can't be read.
 pub fn observe(pool: &mut Pool) -> Result<BTreeMap<String, Seen>, Failure> {
     let mut all = BTreeMap::new();
+    let mut buffer = Vec::new();
     let prefix = format!("{}/", pool.name());
     for row in pool.list().map_err(|error| format!("list: {error}"))? {
         let name = row.name.strip_prefix(&prefix).unwrap_or(&row.name).to_owned();
@@ -30,9 +31,10 @@ pub fn observe(pool: &mut Pool) -> Result<BTreeMap<String, Seen>, Failure> {
         let step = READ_BYTES.max(block);
         let mut seen = Seen { size: info.size, blocks: BTreeMap::new() };
         let mut at = 0;
+        // What is stored reaches so far; holes of large volumes are not read.
+        let mut data_end = if info.size > 8 << 20 { 0 } else { info.size };
         while at < info.size {
-            let mut length = step.min(info.size - at);
-            if info.size > 8 << 20 {
+            if at >= data_end {
                 let runs = pool
                     .runs(id, at, info.size - at, 1)
                     .map_err(|error| format!("runs of {name}: {error}"))?;
@@ -40,10 +42,12 @@ pub fn observe(pool: &mut Pool) -> Result<BTreeMap<String, Seen>, Failure> {
                     at += bytes.max(1);
                     continue;
                 }
-                length = runs.first().map_or(length, |run| length.min(run.0));
+                data_end = runs.first().map_or(info.size, |run| at + run.0.max(1));
             }
-            let mut bytes = vec![0; length as usize];
-            pool.read(id, at, &mut bytes).map_err(|error| format!("read {name} {at}+{length}: {error}"))?;
+            let length = step.min(data_end - at);
+            buffer.resize(buffer.len().max(length as usize), 0);
+            let bytes = &mut buffer[..length as usize];
+            pool.read(id, at, bytes).map_err(|error| format!("read {name} {at}+{length}: {error}"))?;
             for (index, bytes) in bytes.chunks(block as usize).enumerate() {
                 if let Some(digest) = digest(bytes) {
                     seen.blocks.insert(at / block + index as u64, digest);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use device::Rng;
 use pool::spec::VolumeSpec;
 
-use crate::model::{Block, State, Volume, pattern};
+use crate::blocks::{Block, Blocks};
+use crate::model::{State, Volume, pattern};
 use crate::run::{Failure, Run};
 
 /// Volumes and snapshots at a time.
@@ -75,7 +76,7 @@ impl Run {
             let bytes = pattern(number, (end - at) as usize);
             state.change(name, |dataset| {
                 if bytes.len() as u64 == volume.block {
-                    dataset.blocks.insert(block, Block::Pattern(number));
+                    dataset.blocks.insert(block, Block::of_pattern(number, &bytes));
                 } else {
                     dataset.write_within(at, &bytes);
                 }
@@ -185,7 +186,7 @@ impl Run {
             size: spec.size,
             block: u64::from(spec.block_size),
             order: 0,
-            blocks: std::collections::BTreeMap::new(),
+            blocks: Blocks::default(),
         };
         state.datasets.insert(name.to_owned(), Arc::new(volume));
         let what = format!("create {name} {} by {}", spec.size, spec.block_size);

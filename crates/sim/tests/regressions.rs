@@ -5,6 +5,8 @@
 //! crash states, n-th faults and fresh seeds of every test run cover the same ground.
 #![allow(clippy::unwrap_used, dead_code)]
 
+use std::sync::Arc;
+
 use sim::program::Program;
 use sim::run::run;
 
@@ -178,4 +180,20 @@ fn a_missing_journal_is_seen() {
     let seen: Vec<bool> = outcomes.collect();
     let caught = seen.iter().filter(|caught| **caught).count();
     assert!(caught * 2 > seen.len(), "{caught} of {}", seen.len());
+}
+
+/// A long run takes no more and more memory: when a pool and its world are dropped, nothing holds their disks.
+#[test]
+fn a_run_that_is_over_leaves_nothing_behind() {
+    for seed in 7_000_000..7_000_010 {
+        let program = Program::new(seed, 60);
+        let mut run = sim::run::Run::new(&program.setup, program.seed, None, false).unwrap();
+        let mut disks = Vec::new();
+        for step in program.steps {
+            run.step(step).unwrap();
+            disks.extend(run.world.disks.iter().map(|disk| Arc::downgrade(&disk.device)));
+        }
+        drop(run);
+        assert!(disks.iter().all(|disk| disk.upgrade().is_none()), "seed {seed}");
+    }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::faults::Discarded;
-use crate::pages::Pages;
+use crate::pages::{Pages, whole_pages};
+use crate::ranges::RangeSet;
 use crate::rng::Rng;
 
 /// A write or discard that was acknowledged but that no flush has covered yet.
@@ -83,6 +84,26 @@ impl Cache {
 
     pub(super) fn push(&mut self, write: Unflushed) {
         self.writes.push(write);
+    }
+
+    /// As [`Self::drain_to`], where `current` shows every one of these writes: its pages become those of the medium,
+    /// which spares memory. Not where the two differ by more than these writes, which is `apart`.
+    pub(super) fn drain_shared(
+        &mut self,
+        medium: &mut Pages,
+        current: &Pages,
+        apart: &RangeSet,
+        discarded: Discarded,
+    ) {
+        // A page is shared at every write to it or at none, so later ones of them leave in it what they should.
+        for write in self.writes.drain(..) {
+            let pages = whole_pages(&(write.offset..write.offset + write.length));
+            if write.bytes.is_some() && apart.first_overlap(pages).is_none() {
+                medium.share(current, write.offset, write.length);
+            } else {
+                write.apply(medium, discarded);
+            }
+        }
     }
 
     /// Puts every write on the medium and forgets it.

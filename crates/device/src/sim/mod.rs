@@ -202,7 +202,7 @@ impl SimDevice {
 
     /// What discarded bytes read as.
     pub fn set_discarded(&self, discarded: Discarded) {
-        lock(&self.state).discarded = discarded;
+        lock(&self.state).set_discarded(discarded);
     }
 
     /// Makes the disk `size` bytes long, durably. New bytes are zeros.

@@ -11,6 +11,7 @@ use super::power::Power;
 use super::trace::Counts;
 use crate::check::Target;
 use crate::pages::Pages;
+use crate::ranges::RangeSet;
 use crate::rng::Rng;
 use crate::{DeviceError, DeviceErrorKind, Operation};
 
@@ -22,9 +23,11 @@ pub(super) struct State {
     pub(super) current: Pages,
     /// What is there after a power cut that loses the whole cache.
     pub(super) durable: Pages,
+    /// Where these two may differ by more than what is in the cache.
+    apart: RangeSet,
     pub(super) cache: Cache,
     pub(super) faults: Faults,
-    pub(super) discarded: Discarded,
+    discarded: Discarded,
     pub(super) counts: Counts,
     pub(super) clock: Clock,
     volatile: bool,
@@ -60,6 +63,7 @@ impl State {
             size,
             current: Pages::default(),
             durable: Pages::default(),
+            apart: RangeSet::new(),
             cache: Cache::default(),
             faults: Faults::default(),
             discarded: Discarded::default(),
@@ -183,13 +187,14 @@ impl State {
             Some(Effect::Fail(kind)) => asked.fail(kind),
             Some(Effect::FailTorn(kind)) => {
                 let cut = Cut::Random(self.rng.next_u64());
+                self.set_apart();
                 self.cache.cut_to(&mut self.durable, cut, self.sector, self.discarded);
                 asked.fail(kind)
             }
             Some(Effect::Gone) => self.leave(asked),
             Some(Effect::Lost) => Ok(()),
             _ => {
-                self.cache.drain_to(&mut self.durable, self.discarded);
+                self.drain();
                 Ok(())
             }
         }
@@ -214,12 +219,30 @@ impl State {
     pub(super) fn power_cut(&mut self, cut: Cut<'_>) {
         self.cache.cut_to(&mut self.durable, cut, self.sector, self.discarded);
         self.current = self.durable.clone();
+        self.apart = RangeSet::new();
+    }
+
+    pub(super) fn set_discarded(&mut self, discarded: Discarded) {
+        self.set_apart();
+        self.discarded = discarded;
+    }
+
+    /// All unflushed writes become durable.
+    fn drain(&mut self) {
+        self.cache.drain_shared(&mut self.durable, &self.current, &self.apart, self.discarded);
+    }
+
+    /// What is in the cache may come to the medium as something else than what reads see.
+    fn set_apart(&mut self) {
+        for write in self.cache.list() {
+            self.apart.insert(write.offset..write.offset + write.length);
+        }
     }
 
     pub(super) fn set_write_cache(&mut self, volatile: bool) {
         self.volatile = volatile;
         if !volatile {
-            self.cache.drain_to(&mut self.durable, self.discarded);
+            self.drain();
         }
     }
 
@@ -229,7 +252,7 @@ impl State {
         }
         if size < self.size {
             // What is unflushed beyond the new end must not come back, so it is settled first.
-            self.cache.drain_to(&mut self.durable, self.discarded);
+            self.drain();
             self.durable.clear(size, u64::MAX - size);
         }
         self.size = size;
@@ -239,6 +262,7 @@ impl State {
         if range.is_empty() {
             return;
         }
+        self.set_apart();
         for _ in 0..bits {
             let (at, bit) = (self.rng.within(range.clone()), self.rng.below(8));
             for pages in [&mut self.current, &mut self.durable] {
@@ -250,6 +274,7 @@ impl State {
     }
 
     pub(super) fn overwrite(&mut self, offset: u64, bytes: &[u8]) {
+        self.set_apart();
         self.current.write(offset, bytes);
         self.durable.write(offset, bytes);
     }
