@@ -281,3 +281,38 @@ fn a_program_gets_one_answer() {
     let said = bench.fails(&format!("replace tank {} {new}", disks[1]));
     assert!(said.contains("part of pool 'tank' already"), "{said}");
 }
+
+#[test]
+fn what_if_says_what_would_be_lost() {
+    let bench = Bench::new();
+    let d = bench.disks(5);
+    bench.ok(&format!("create -f tank raidz1 {} {} {} mirror {} {}", d[0], d[1], d[2], d[3], d[4]));
+    bench.ok("volume create -V 24M tank/large");
+    bench.ok("volume create -V 1M tank/empty");
+    assert_eq!(bench.feed("volume write tank/large", &noise(3, 24 << 20)).code, 0);
+    bench.ok("snapshot tank/large@a");
+    let told = bench.ok("whatif tank");
+    assert!(told.contains("any device: nothing would be lost"), "{told}");
+    assert!(told.contains("4 of 10 sets lose something"), "{told}");
+    let apart = bench.ok(&format!("whatif tank --fail {} --fail {}", d[0], d[3]));
+    assert!(apart.contains("lost: nothing"), "{apart}");
+    let json = bench.ok(&format!("--json whatif tank --fail {} --fail {}", d[1], d[2]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let lost = &json["data"]["failed"];
+    assert!(lost["data"].as_u64().unwrap() > 1 << 20, "{json}");
+    assert_eq!(lost["datasets"], serde_json::json!(["tank/large", "tank/large@a"]), "{json}");
+    assert!(bench.fails("whatif tank --any 6").contains("6 of 5 devices"));
+    assert!(bench.fails("whatif tank --fail nothing").contains("no such device"));
+    assert_eq!(bench.run("whatif").code, 2);
+    // And so it is.
+    bench.ok("export tank");
+    let keep = bench.path("keep");
+    std::fs::create_dir(&keep).unwrap();
+    for number in [0, 3, 4] {
+        std::fs::rename(&d[number], format!("{keep}/{number}")).unwrap();
+    }
+    bench.ok(&format!("import -d {keep} tank"));
+    assert!(bench.ok("whatif tank").contains("lost as it is"));
+    assert!(bench.fails("volume read tank/large").contains("tank/large"));
+    assert_eq!(bench.run("volume read tank/empty").code, 0);
+}
