@@ -8,9 +8,9 @@ use geometry::Profile;
 
 use crate::sizes;
 
-mod balance;
-
 pub(crate) use balance::{Balance, BalanceCommand, BalanceStart};
+
+mod balance;
 
 /// Storage pools in user space that survive losing disks.
 #[derive(Debug, Parser)]
