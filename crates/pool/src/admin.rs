@@ -425,7 +425,7 @@ impl Pool {
     ///
     /// # Errors
     /// It is no idle spare, or too small.
-    pub fn replace_by_spare(&mut self, name: &str, spare: &str) -> Result<Plan> {
+    pub fn replace_by_spare(&mut self, name: &str, spare: &str, options: ReplaceOptions) -> Result<Plan> {
         self.writable()?;
         let (id, spare_id) = (self.device_named(name)?, self.device_named(spare)?);
         if self.core.devices.get(&spare_id).is_none_or(|device| device.relation != Relation::Spare) {
@@ -439,7 +439,10 @@ impl Pool {
         if let Some(device) = self.core.devices.get_mut(&spare_id) {
             device.relation = Relation::For(id, StandIn::Called);
         }
-        self.core.dirty_devices.insert(spare_id);
+        if let Some(old) = self.core.devices.get_mut(&id) {
+            old.avoid_reads = options.read_source_last;
+        }
+        self.core.dirty_devices.extend([id, spare_id]);
         self.write_config()?;
         self.commit()?;
         Ok(Plan { steps: vec![format!("spare {spare} steps in for {name}")], notices: Vec::new() })

@@ -244,7 +244,7 @@ fn a_called_spare_stays_beside_a_healthy_original() {
         let sims = Sims::new(3, 64);
         let groups = vec![sims.group(GroupKind::Mirror, 0..2), sims.group(GroupKind::Spare, 2..3)];
         let mut pool = filled(&spec(groups), MIB);
-        pool.replace_by_spare("/sims/s0", "/sims/s2").unwrap();
+        pool.replace_by_spare("/sims/s0", "/sims/s2", ReplaceOptions::default()).unwrap();
         let guid = pool.guid();
         pool.flush().unwrap();
         drop(pool);
@@ -326,6 +326,27 @@ fn a_larger_disk_is_used_fully_once_told() {
     pool.write(id, 0, &noise(4, 80 * MIB as usize)).unwrap();
     pool.flush().unwrap();
     assert_sound(&mut pool);
+}
+
+/// So with a spare that is called (`-r`): the source is read for nothing that another disk has.
+#[test]
+fn a_called_spare_spares_the_source() {
+    for source_last in [true, false] {
+        let sims = Sims::new(3, 64);
+        let groups = vec![sims.group(GroupKind::Mirror, 0..2), sims.group(GroupKind::Spare, 2..3)];
+        let mut pool = filled(&spec(groups), 8 * MIB);
+        pool.flush().unwrap();
+        let before = sims.0[0].counts().bytes_read;
+        let options = ReplaceOptions { read_source_last: source_last };
+        pool.replace_by_spare("/sims/s0", "/sims/s2", options).unwrap();
+        settle(&mut pool);
+        let read = sims.0[0].counts().bytes_read - before;
+        assert_eq!(read < MIB / 4, source_last, "{read} bytes were read");
+        // The only copy there is: now the source is read.
+        sims.0[1].pull();
+        sims.0[2].pull();
+        assert_holds(&mut pool, 8 * MIB);
+    }
 }
 
 #[test]
@@ -439,7 +460,9 @@ fn a_mirror_has_at_most_64_sides_and_a_column_four_homes() {
     let groups = vec![disks.group(GroupKind::Mirror, 0..2), disks.group(GroupKind::Spare, 2..8)];
     let mut pool = filled(&spec(groups), MIB);
     let taken = (2..8)
-        .filter(|spare| pool.replace_by_spare("/disks/d0", &format!("/disks/d{spare}")).is_ok())
+        .filter(|spare| {
+            pool.replace_by_spare("/disks/d0", &format!("/disks/d{spare}"), ReplaceOptions::default()).is_ok()
+        })
         .count();
     assert_eq!(taken, 3);
     let guid = pool.guid();
