@@ -446,7 +446,7 @@ fn older_roots_can_be_imported_as_long_as_they_are_whole() {
     let error = Pool::import(&env(2), guid, disks.all(), &to(txgs[4])).unwrap_err().to_string();
     assert!(error.contains(&format!("the oldest that can be imported is {}", txgs[5])), "{error}");
     let (mut pool, plan) = Pool::import(&env(2), guid, disks.all(), &to(txgs[5])).unwrap();
-    assert!(plan.notices[0].contains("went back from transaction group"), "{plan:?}");
+    assert!(plan.notices[0].contains("going back from transaction group"), "{plan:?}");
     let id = pool.open("vol").unwrap();
     assert!(read(&mut pool, id, 0, MIB as usize) == noise(5, MIB as usize));
     assert_sound(&mut pool);
