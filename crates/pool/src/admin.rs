@@ -521,8 +521,8 @@ impl Pool {
             return;
         }
         device.free.insert(old_end, new_end - old_end);
-        self.core.potential.get_mut().clear();
         device.size = size;
+        self.core.space_changed();
         self.core.dirty_devices.insert(id);
         self.core.labels_dirty = true;
         self.changed = true;
