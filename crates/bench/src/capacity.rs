@@ -16,6 +16,8 @@ const SIZES: [(&str, &[u64]); 2] = [("equal", &[2, 2, 2, 2, 2, 2]), ("mixed", &[
 const STEP: u64 = MIB;
 /// Bytes of a block: the last writes.
 const BLOCK: u64 = 16 << 10;
+/// What is written block by block, bytes.
+const LAST: u64 = 64 * MIB;
 
 /// One full pool.
 #[derive(Debug)]
@@ -83,9 +85,12 @@ fn fill(
         let from = written as usize % (noise.len() - STEP as usize);
         match pool.write(id, written, &noise[from..from + step as usize]) {
             Ok(()) => written += step,
-            Err(PoolError::NoSpace) if step > BLOCK => step = BLOCK,
             Err(PoolError::NoSpace) => break,
             Err(error) => return Err(error.into()),
+        }
+        // The end block by block: of a longer write that does not fit the first part is taken, and would not be counted.
+        if estimates.last().is_some_and(|&(at, free)| written + LAST >= at + free) {
+            step = BLOCK;
         }
         // Only what is committed is in `usage`, so it is asked for at commits of our own.
         if step == STEP && written % (total / 32).next_multiple_of(STEP) == 0 {

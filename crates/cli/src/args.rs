@@ -8,11 +8,11 @@ use geometry::Profile;
 
 use crate::sizes;
 
-mod balance;
-mod whatif;
-
 pub(crate) use balance::{Balance, BalanceCommand, BalanceStart};
 pub(crate) use whatif::Whatif;
+
+mod balance;
+mod whatif;
 
 /// Storage pools in user space that survive losing disks.
 #[derive(Debug, Parser)]

@@ -114,7 +114,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             let new = new.clone().or_else(|| path_of(pool, device)).unwrap_or_else(|| device.clone());
             refuse_own(pool, &new)?;
             Reply::Plan(match spare_named(pool, &new) {
-                Some(spare) => pool.replace_by_spare(device, &spare)?,
+                Some(spare) => pool.replace_by_spare(device, &spare, options)?,
                 None => pool.replace(device, &open::new_word(&new, *force, state)?, options)?,
             })
         }

@@ -130,12 +130,7 @@ pub(crate) fn check_pool<D>(groups: &[GroupSpec<D>], force: bool) -> Result<(), 
 
 /// A group's redundancy in words.
 fn describe<D>(group: &GroupSpec<D>) -> String {
-    match group.kind {
-        GroupKind::Plain => "plain disk".to_owned(),
-        GroupKind::Spare => "spare".to_owned(),
-        GroupKind::Mirror => format!("{}-way mirror", group.devices.len()),
-        GroupKind::Raidz(parity) => format!("{}-wide raidz{parity}", group.devices.len()),
-    }
+    group.kind.describe(group.devices.len())
 }
 
 /// Fewest devices of a group.

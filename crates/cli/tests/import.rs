@@ -74,6 +74,7 @@ fn an_older_state_is_imported_by_its_number() {
     for txg in &roots[1..] {
         let said = bench.ok(&format!("import -d {dir} -n -T {txg} tank"));
         assert!(said.contains(&format!("to {txg}")) && said.contains("lost"), "{said}");
+        assert!(said.contains("going back") && !said.contains("was imported"), "{said}");
         bench.ok(&format!("import -d {dir} -o readonly=on -T {txg} tank"));
         let head = bench.bytes("volume read tank/vol --length 1M");
         if head == old {
@@ -91,7 +92,9 @@ fn an_older_state_is_imported_by_its_number() {
     let txg = holds_old.expect("one of the roots is from before the write");
     let ran = bench.run(&format!("import -d {dir} -T {txg} tank"));
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(ran.err.contains(&format!("to {txg}")) && ran.err.contains("lost"), "{}", ran.err);
+    let at = |part: &str| ran.err.find(part).unwrap_or_else(|| panic!("no '{part}' in {}", ran.err));
+    assert!(at("lost") < at(&format!("was imported as of transaction group {txg}")), "{}", ran.err);
+    assert!(at(&format!("to {txg}")) < at("was imported"), "{}", ran.err);
     bench.holds("tank/vol", &old);
     assert!(bench.ok("check tank").contains("no problems"));
     assert!(bench.ok("scrub -w tank").contains("with 0 errors"));
@@ -117,7 +120,7 @@ fn the_newest_state_that_opens_is_imported() {
     assert!(said.contains("does not open") && said.contains("-F"), "{said}");
     let untouched: Vec<_> = disks.iter().map(|disk| digest(disk)).collect();
     let said = bench.ok(&format!("import -d {dir} -n -F tank"));
-    assert!(said.contains("went back") && said.contains("lost"), "{said}");
+    assert!(said.contains("going back") && said.contains("lost"), "{said}");
     assert_eq!(disks.iter().map(|disk| digest(disk)).collect::<Vec<_>>(), untouched);
     let ran = bench.run(&format!("import -d {dir} -F tank"));
     assert_eq!(ran.code, 0, "{}", ran.err);

@@ -39,6 +39,39 @@ fn wrong_command_lines_exit_with_2() {
     assert_eq!(bench.run("--version").code, 0);
 }
 
+/// What `create` refuses to make one pool of, `add` refuses to put in one, in the same words.
+#[test]
+fn vdevs_that_do_not_match_the_pool() {
+    let bench = Bench::new();
+    let d = bench.disks(5);
+    bench.ok(&format!("create tank mirror {} {}", d[0], d[1]));
+    let new = format!("raidz1 {} {} {}", d[2], d[3], d[4]);
+    let after = |said: &str| said.split_once(": ").map(|(_, said)| said.to_owned()).unwrap();
+    let refused = after(&bench.fails_untouched(&format!("add tank {new}"), &d[2..]));
+    assert!(refused.contains("mismatched replication level: 2-way mirror and 3-wide raidz1"), "{refused}");
+    assert_eq!(after(&bench.fails_untouched(&format!("add -n tank {new}"), &d[2..])), refused);
+    bench.ok(&format!("add -n -f tank {new}"));
+    bench.ok(&format!("add -f tank {new}"));
+    assert!(bench.ok("status tank").contains("raidz1-1"));
+    bench.ok("destroy tank");
+    let created = bench.fails(&format!("create two mirror {} {} {new}", d[0], d[1]));
+    assert_eq!(after(&created), refused);
+}
+
+/// Every name that `rollback` prints is whole.
+#[test]
+fn rollback_names_snapshots_in_full() {
+    let bench = Bench::new();
+    bench.pool_with_data(&bench.disks(1).join(" "), 1 << 16);
+    for snapshot in ["a", "b", "c"] {
+        bench.ok(&format!("snapshot tank/vol@{snapshot}"));
+    }
+    let said = bench.fails("rollback tank/vol@a");
+    assert!(said.contains("roll back to 'tank/vol@a'"), "{said}");
+    assert!(said.trim_end().ends_with("destroy them first: tank/vol@b, tank/vol@c"), "{said}");
+    assert!(bench.fails("rollback tank/vol@x").contains("'tank/vol@x'"));
+}
+
 #[test]
 fn vdevs_that_make_no_pool() {
     let bench = Bench::new();

@@ -53,24 +53,16 @@ impl Pool {
         let known: Vec<_> =
             self.core.devices.values().filter_map(|device| device.handle.as_deref()).collect();
         let plan = check_groups(groups, &known)?;
-        for group in groups {
-            let tolerance = match group.kind {
-                GroupKind::Spare => continue,
-                GroupKind::Plain => 0,
-                GroupKind::Mirror => group.devices.len() - 1,
-                GroupKind::Raidz(parity) => usize::from(parity),
-            };
-            let heap = self.core.groups.values().any(|known| known.kind == GroupKind::Plain);
-            let least = self.core.groups.values().map(|known| match known.kind {
-                GroupKind::Mirror => known.devices.len() - 1,
-                GroupKind::Raidz(parity) => usize::from(parity),
-                GroupKind::Plain | GroupKind::Spare => 0,
-            });
-            let least = least.min().unwrap_or(0);
-            if tolerance < least && !force && !(group.kind == GroupKind::Plain && heap) {
+        let own: Vec<String> =
+            self.core.groups.values().map(|group| group.kind.describe(group.devices.len())).collect();
+        let data = groups.iter().filter(|group| group.kind != GroupKind::Spare);
+        for new in data.map(|group| group.kind.describe(group.devices.len())) {
+            if !force
+                && !own.contains(&new)
+                && let Some(known) = own.first()
+            {
                 return Err(PoolError::refused(format!(
-                    "mismatched replication level: the pool survives {least} losses in each group, what is to be added \
-                     survives {tolerance}; use -f to add it all the same"
+                    "mismatched replication level: {known} and {new} vdevs in one pool; use '-f' to override"
                 )));
             }
         }
@@ -80,7 +72,7 @@ impl Pool {
     /// Adds top-level vdevs or spares; new data is spread over them at once.
     ///
     /// # Errors
-    /// Unfit devices, or (without `force`) less redundancy than the pool has.
+    /// Unfit devices, or (without `force`) vdevs unlike all that the pool has.
     pub fn add(&mut self, groups: &[GroupSpec<NewDevice>], force: bool) -> Result<Plan> {
         self.writable()?;
         let plan = self.plan_add(groups, force)?;
@@ -425,7 +417,7 @@ impl Pool {
     ///
     /// # Errors
     /// It is no idle spare, or too small.
-    pub fn replace_by_spare(&mut self, name: &str, spare: &str) -> Result<Plan> {
+    pub fn replace_by_spare(&mut self, name: &str, spare: &str, options: ReplaceOptions) -> Result<Plan> {
         self.writable()?;
         let (id, spare_id) = (self.device_named(name)?, self.device_named(spare)?);
         if self.core.devices.get(&spare_id).is_none_or(|device| device.relation != Relation::Spare) {
@@ -439,7 +431,10 @@ impl Pool {
         if let Some(device) = self.core.devices.get_mut(&spare_id) {
             device.relation = Relation::For(id, StandIn::Called);
         }
-        self.core.dirty_devices.insert(spare_id);
+        if let Some(old) = self.core.devices.get_mut(&id) {
+            old.avoid_reads = options.read_source_last;
+        }
+        self.core.dirty_devices.extend([id, spare_id]);
         self.write_config()?;
         self.commit()?;
         Ok(Plan { steps: vec![format!("spare {spare} steps in for {name}")], notices: Vec::new() })
@@ -526,8 +521,8 @@ impl Pool {
             return;
         }
         device.free.insert(old_end, new_end - old_end);
-        self.core.potential.get_mut().clear();
         device.size = size;
+        self.core.space_changed();
         self.core.dirty_devices.insert(id);
         self.core.labels_dirty = true;
         self.changed = true;

@@ -63,6 +63,7 @@ impl Core {
             current_data: BTreeMap::new(),
             unloaded_frees: BTreeMap::new(),
             potential: RefCell::default(),
+            left: RefCell::default(),
             widths: RefCell::default(),
             charged: Vec::new(),
             new_marks: Vec::new(),

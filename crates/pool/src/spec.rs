@@ -38,6 +38,18 @@ pub enum GroupKind {
     Spare,
 }
 
+impl GroupKind {
+    /// What a group of so many devices survives, in words.
+    pub fn describe(self, devices: usize) -> String {
+        match self {
+            Self::Plain => "plain disk".to_owned(),
+            Self::Spare => "spare".to_owned(),
+            Self::Mirror => format!("{devices}-way mirror"),
+            Self::Raidz(parity) => format!("{devices}-wide raidz{parity}"),
+        }
+    }
+}
+
 /// A top-level vdev to be made of `devices`.
 #[derive(Clone, Debug)]
 pub struct GroupSpec<D> {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use tree::Key;
 
 use crate::chunk::Class;
-use crate::core::{Device, Relation};
+use crate::core::{Device, Group, Relation};
 use crate::dataset::DEAD_EXTENT;
 use crate::error::{PoolError, Result};
 use crate::pointer::BlockPtr;
@@ -15,7 +15,7 @@ use crate::report::{
     SpareReport, State, StatusReport, VdevReport,
 };
 use crate::spec::GroupKind;
-use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical};
+use crate::types::{DatasetId, DeviceId, Guid, Logical};
 
 /// Places with errors that a report names.
 const PLACES_MAX: usize = 100;
@@ -77,20 +77,28 @@ impl Pool {
         found
     }
 
-    /// Health of a group by what its chunks can bear; without chunks by its devices.
-    fn group_state(&self, group: GroupId, children: &[VdevReport]) -> State {
-        let core = &self.core;
-        let lost =
-            core.map.iter().any(|chunk| chunk.group == group && core.worst_redundancy(chunk, &[]).is_none());
-        let tolerated = core.groups.get(&group).map_or(0, |group| match group.kind {
+    /// A line for each device of a group, with those that stand in for it.
+    fn member_lines(&self, group: &Group) -> Vec<VdevReport> {
+        group.devices.iter().enumerate().map(|(index, &id)| self.member_line(id, index)).collect()
+    }
+
+    /// Whether more of a group is away than its redundancy bears, whatever is on it; never so with plain disks, whose
+    /// redundancy is that of each chunk.
+    fn has_too_few(group: &Group, children: &[VdevReport]) -> bool {
+        let tolerated = match group.kind {
             GroupKind::Mirror => group.devices.len().saturating_sub(1),
             GroupKind::Raidz(parity) => usize::from(parity),
-            GroupKind::Plain | GroupKind::Spare => 0,
-        });
-        let away = children.iter().filter(|child| child.state > State::Degraded).count();
-        if lost
-            || (away > tolerated
-                && core.groups.get(&group).is_some_and(|group| group.kind != GroupKind::Plain))
+            GroupKind::Plain | GroupKind::Spare => return false,
+        };
+        children.iter().filter(|child| child.state > State::Degraded).count() > tolerated
+    }
+
+    /// Health of a group by what its chunks can bear; without chunks by its devices.
+    fn group_state(&self, group: &Group, children: &[VdevReport]) -> State {
+        let core = &self.core;
+        let mut chunks = core.map.iter().filter(|chunk| chunk.group == group.id);
+        if chunks.any(|chunk| core.worst_redundancy(chunk, &[]).is_none())
+            || Self::has_too_few(group, children)
         {
             State::Faulted
         } else if children.iter().any(|child| child.state != State::Online) {
@@ -100,12 +108,19 @@ impl Pool {
         }
     }
 
-    /// Health of the whole pool.
+    /// Whether something can't be read with the devices that are there, and nobody waits for them yet.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        !self.core.suspended
+            && self.core.map.iter().any(|chunk| self.core.worst_redundancy(chunk, &[]).is_none())
+    }
+
+    /// Health of the whole pool: that of its worst group, as everywhere else.
     pub(crate) fn state(&self) -> State {
         if self.core.suspended {
             return State::Suspended;
         }
-        if self.core.map.iter().any(|chunk| self.core.worst_redundancy(chunk, &[]).is_none()) {
+        let short = |group: &Group| Self::has_too_few(group, &self.member_lines(group));
+        if self.is_unreadable() || self.core.groups.values().any(short) {
             return State::Faulted;
         }
         let members = self.core.devices.values().filter(|device| !matches!(device.relation, Relation::Spare));
@@ -121,9 +136,8 @@ impl Pool {
         let mut vdevs = Vec::new();
         let mut heap_state = State::Online;
         for group in self.core.groups.values() {
-            let children: Vec<VdevReport> =
-                group.devices.iter().enumerate().map(|(index, &id)| self.member_line(id, index)).collect();
-            let state = self.group_state(group.id, &children);
+            let children = self.member_lines(group);
+            let state = self.group_state(group, &children);
             if group.kind == GroupKind::Plain {
                 heap_state = heap_state.max(state);
                 vdevs.extend(children);
@@ -190,6 +204,21 @@ impl Pool {
             return both(
                 "One or more devices has experienced an error resulting in data corruption.  Applications may be affected.",
                 "Restore the data in question if possible.  Otherwise restore the entire pool from backup.",
+            );
+        }
+        if self.is_unreadable() {
+            return both(
+                "One or more devices could not be opened, was removed or is faulted.  There are insufficient replicas for the \
+                 pool to continue functioning: some of the data can't be read without them.",
+                "Attach the missing devices and online them using 'coffer online'; use 'coffer clear' for faulted ones that work \
+                 again.",
+            );
+        }
+        if self.state() == State::Faulted {
+            return both(
+                "A top-level vdev has lost more devices than its redundancy bears.  All data in the pool can still be read; \
+                 what is on that vdev has no redundancy left.",
+                "Attach the missing devices and online them using 'coffer online', or replace them using 'coffer replace'.",
             );
         }
         let resilvering = self

@@ -136,8 +136,30 @@ fn new_vdevs_get_their_part_of_new_data() {
     pool.flush().unwrap();
     assert!(on(&pool, "mirror-2") >= 4 * MIB, "mirror-2 holds {}", on(&pool, "mirror-2"));
     assert_holds(&mut pool, 24 * MIB);
-    let sentence = refusal(pool.add(&[Disks::new(&[64]).group(GroupKind::Plain, 0..1)], false));
-    assert!(sentence.contains("mismatched replication level"), "{sentence}");
+}
+
+/// What `create` refuses to put in one pool without `-f`, `add` refuses in the same words.
+#[test]
+fn new_vdevs_survive_what_the_others_do() {
+    let disks = Disks::new(&[64; 2]);
+    let mut pool = create(&spec(vec![disks.group(GroupKind::Mirror, 0..2)]));
+    let new = Disks::new(&[64; 3]);
+    for (kind, count, name) in [
+        (GroupKind::Plain, 1, "plain disk"),
+        (GroupKind::Mirror, 3, "3-way mirror"),
+        (GroupKind::Raidz(1), 2, "2-wide raidz1"),
+        (GroupKind::Raidz(2), 3, "3-wide raidz2"),
+    ] {
+        let groups = [new.group(kind, 0..count)];
+        let wanted = format!(
+            "mismatched replication level: 2-way mirror and {name} vdevs in one pool; use '-f' to override"
+        );
+        assert_eq!(refusal(pool.plan_add(&groups, false)), wanted);
+        assert_eq!(refusal(pool.add(&groups, false)), wanted);
+        assert!(pool.plan_add(&groups, true).is_ok());
+    }
+    pool.add(&[new.group(GroupKind::Raidz(2), 0..3)], true).unwrap();
+    pool.add(&[Disks::new(&[64; 2]).group(GroupKind::Mirror, 0..2)], false).unwrap();
 }
 
 #[test]
@@ -244,7 +266,7 @@ fn a_called_spare_stays_beside_a_healthy_original() {
         let sims = Sims::new(3, 64);
         let groups = vec![sims.group(GroupKind::Mirror, 0..2), sims.group(GroupKind::Spare, 2..3)];
         let mut pool = filled(&spec(groups), MIB);
-        pool.replace_by_spare("/sims/s0", "/sims/s2").unwrap();
+        pool.replace_by_spare("/sims/s0", "/sims/s2", ReplaceOptions::default()).unwrap();
         let guid = pool.guid();
         pool.flush().unwrap();
         drop(pool);
@@ -302,6 +324,27 @@ fn replace_takes_a_smaller_disk_and_spares_the_source() {
     assert_eq!(pool.status().state, State::Online);
     sims.0[0].pull();
     assert_holds(&mut pool, 8 * MIB);
+}
+
+/// So with a spare that is called (`-r`): the source is read for nothing that another disk has.
+#[test]
+fn a_called_spare_spares_the_source() {
+    for source_last in [true, false] {
+        let sims = Sims::new(3, 64);
+        let groups = vec![sims.group(GroupKind::Mirror, 0..2), sims.group(GroupKind::Spare, 2..3)];
+        let mut pool = filled(&spec(groups), 8 * MIB);
+        pool.flush().unwrap();
+        let before = sims.0[0].counts().bytes_read;
+        let options = ReplaceOptions { read_source_last: source_last };
+        pool.replace_by_spare("/sims/s0", "/sims/s2", options).unwrap();
+        settle(&mut pool);
+        let read = sims.0[0].counts().bytes_read - before;
+        assert_eq!(read < MIB / 4, source_last, "{read} bytes were read");
+        // The only copy there is: now the source is read.
+        sims.0[1].pull();
+        sims.0[2].pull();
+        assert_holds(&mut pool, 8 * MIB);
+    }
 }
 
 #[test]
@@ -439,7 +482,9 @@ fn a_mirror_has_at_most_64_sides_and_a_column_four_homes() {
     let groups = vec![disks.group(GroupKind::Mirror, 0..2), disks.group(GroupKind::Spare, 2..8)];
     let mut pool = filled(&spec(groups), MIB);
     let taken = (2..8)
-        .filter(|spare| pool.replace_by_spare("/disks/d0", &format!("/disks/d{spare}")).is_ok())
+        .filter(|spare| {
+            pool.replace_by_spare("/disks/d0", &format!("/disks/d{spare}"), ReplaceOptions::default()).is_ok()
+        })
         .count();
     assert_eq!(taken, 3);
     let guid = pool.guid();

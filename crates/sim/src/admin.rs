@@ -98,8 +98,10 @@ impl Run {
 
     pub(crate) fn replace_by_spare(&mut self, rng: &mut Rng) -> Result<(), Failure> {
         let (path, spare) = (self.some_path(rng), self.some_path(rng));
+        // No draw of its own: what a seed leads to stays as it is.
+        let replace = ReplaceOptions { read_source_last: path < spare };
         self.lead_to(&format!("spare {path} by {spare}"), Vec::new(), false, true, |pool| {
-            pool.replace_by_spare(&path, &spare)
+            pool.replace_by_spare(&path, &spare, replace)
         })?;
         Ok(())
     }

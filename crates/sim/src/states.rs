@@ -326,7 +326,9 @@ impl Run {
                 let group = pool::spec::GroupSpec { kind: GroupKind::Spare, devices };
                 let spare = group.devices[0].path.clone();
                 self.lead_to("add", Vec::new(), false, true, |pool| pool.add(&[group], true))?;
-                self.lead_to("spare", Vec::new(), false, true, |pool| pool.replace_by_spare(first, &spare))?;
+                self.lead_to("spare", Vec::new(), false, true, |pool| {
+                    pool.replace_by_spare(first, &spare, pool::ReplaceOptions::default())
+                })?;
             }
             (Letter::Clear, _) => {
                 self.clear()?;

@@ -128,10 +128,12 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
         .map_err(|pid| Failure::refused(format!("pool '{name}' is in use by process {pid}")))?;
     let access = if options.read_only || args.dry_run { Access::ReadOnly } else { Access::ReadWrite };
     let devices = lock_members(found, members, access)?;
+    let mut back_to = None;
     if rewinds {
         // Looked at read-only first, which says what is lost and changes nothing.
         let look = ImportOptions { read_only: true, ..options.clone() };
-        let (_, mut plan) = Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices.clone(), &look)?;
+        let (seen, mut plan) =
+            Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices.clone(), &look)?;
         if plan.steps.is_empty() && plan.notices.is_empty() {
             plan.notices.push("this is the newest state: nothing is lost".to_owned());
         }
@@ -141,8 +143,12 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
         for line in plan.steps.iter().chain(&plan.notices) {
             eprintln!("coffer import: note: {line}");
         }
+        back_to = Some(seen.last_txg());
     }
     let (mut pool, plan) = Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices, &options)?;
+    if let Some(txg) = back_to {
+        eprintln!("coffer import: note: pool '{}' was imported as of transaction group {txg}", pool.name());
+    }
     for setting in settings {
         pool.set("", &setting.property, &setting.value)?;
     }

@@ -99,6 +99,13 @@ impl Core {
             .sum()
     }
 
+    /// Nodes that chunks of metadata have room for, those in use included.
+    pub(super) fn node_capacity(&self) -> u64 {
+        let open = |chunk: &&Chunk| chunk.class == Class::Metadata && !chunk.closed;
+        let spaces = self.map.iter().filter(open).filter_map(|chunk| self.nodes.get(&chunk.address));
+        spaces.map(NodeSpace::capacity).sum()
+    }
+
     /// Nodes of a class that are in use.
     pub(crate) fn live_nodes(&self, class: Class) -> u64 {
         self.spaces(class).map(NodeSpace::live).sum()

@@ -62,6 +62,13 @@ pub(crate) struct ChunkPlan {
     pub(crate) columns: Vec<Vec<DeviceId>>,
 }
 
+impl ChunkPlan {
+    /// Logical bytes.
+    pub(super) fn capacity(&self) -> u64 {
+        self.layout.capacity(self.column_bytes)
+    }
+}
+
 /// What a layout asks of devices.
 struct Shape {
     /// Distinct devices, at least.
@@ -264,11 +271,12 @@ impl Core {
     /// Free space of a device, or who works, is not what it was.
     pub(crate) fn space_changed(&mut self) {
         self.potential.get_mut().clear();
+        self.left.get_mut().clear();
         self.widths.get_mut().clear();
     }
 
     /// A copy of the free space of a group's devices.
-    fn free_of(&self, group: GroupId) -> FreeMap {
+    pub(super) fn free_of(&self, group: GroupId) -> FreeMap {
         let members = self.groups.get(&group).into_iter().flat_map(|group| &group.devices);
         members
             .flat_map(|&member| std::iter::once(member).chain(self.stand_ins(member)))
@@ -276,19 +284,19 @@ impl Core {
             .collect()
     }
 
-    /// Makes a chunk on a copy of the free space; its logical bytes, if there was room.
-    fn play(&self, group: GroupId, purpose: Purpose, free: &mut FreeMap) -> Option<u64> {
+    /// Makes a chunk on a copy of the free space, if there is room.
+    pub(super) fn play(&self, group: GroupId, purpose: Purpose, free: &mut FreeMap) -> Option<ChunkPlan> {
         let plan = self.plan_chunk(group, purpose, Some(free))?;
         for id in plan.columns.iter().flatten() {
             free.get_mut(id)?.allocate(plan.column_bytes + COLUMN_HEADER, 0)?;
         }
-        Some(plan.layout.capacity(plan.column_bytes))
+        Some(plan)
     }
 
     /// Makes chunks on a copy of the free space until none fits.
     fn simulate(&self, group: GroupId, purpose: Purpose) -> u64 {
         let mut free = self.free_of(group);
-        std::iter::from_fn(|| self.play(group, purpose, &mut free)).sum()
+        std::iter::from_fn(|| self.play(group, purpose, &mut free)).map(|plan| plan.capacity()).sum()
     }
 
     /// Bytes that new chunks of the group take for certain, in pieces of `piece`, about `bytes` of them; and the nodes
@@ -300,17 +308,22 @@ impl Core {
         }
         let (mut data, mut node_room) = (0, 0);
         while data < bytes
-            && let Some(capacity) = self.play(group, Purpose::Data, &mut free)
+            && let Some(plan) = self.play(group, Purpose::Data, &mut free)
         {
-            data += capacity / piece * piece;
+            data += plan.capacity() / piece * piece;
         }
         while node_room < nodes
-            && let Some(capacity) = self.play(group, Purpose::Metadata, &mut free)
+            && let Some(plan) = self.play(group, Purpose::Metadata, &mut free)
         {
-            node_room += (capacity / tree::NODE_SIZE as u64).saturating_sub(crate::space::SLOT_NODES);
+            node_room += nodes_in(&plan);
         }
         (data, node_room)
     }
+}
+
+/// Nodes that a new chunk has room for.
+pub(super) fn nodes_in(plan: &ChunkPlan) -> u64 {
+    (plan.capacity() / tree::NODE_SIZE as u64).saturating_sub(crate::space::SLOT_NODES)
 }
 
 /// Bytes that data leaves free on a device, so that metadata always finds a slot.

@@ -31,7 +31,7 @@ use ::device::{DeviceError, DeviceErrorKind, Operation, Runner};
 use bytes::Bytes;
 use tree::Node;
 
-use crate::alloc::Purpose;
+use crate::alloc::{Left, Purpose};
 use crate::chunk::{Chunk, ChunkMap, Class, Remaps, Stale};
 use crate::io::Healing;
 use crate::report::State;
@@ -121,6 +121,8 @@ pub(crate) struct Core {
     pub(crate) unloaded_frees: BTreeMap<Logical, Vec<(Txg, u64, u64)>>,
     /// What chunks could still be made for, as long as no device's free space changes.
     pub(crate) potential: RefCell<BTreeMap<(GroupId, Purpose), u64>>,
+    /// What groups have left after so many chunks for nodes, as long as no device's free space changes.
+    pub(crate) left: RefCell<BTreeMap<(GroupId, u64), Left>>,
     /// Columns of the chunks that could be made, as long as that stays so.
     pub(crate) widths: RefCell<BTreeMap<(GroupId, Purpose), usize>>,
     /// Places whose read failed in the operation under way.

@@ -144,26 +144,29 @@ impl Pool {
     pub fn rollback(&mut self, name: &str) -> Result<()> {
         self.writable()?;
         let id = self.find(name)?;
+        let full = |name: &str| format!("{}/{name}", self.core.name);
         let snapshot = self.dataset(id)?;
         let Some(head) = snapshot.head else {
-            return Err(PoolError::refused(format!("'{name}' is no snapshot")));
+            return Err(PoolError::refused(format!("'{}' is no snapshot", full(name))));
         };
-        let later: Vec<&str> = self
+        let later: Vec<String> = self
             .snapshots_of(head)
             .into_iter()
             .filter_map(|other| self.datasets.get(&other))
             .filter(|other| other.created_txg > snapshot.created_txg)
-            .map(|other| other.name.as_str())
+            .map(|other| full(&other.name))
             .collect();
         if !later.is_empty() {
             return Err(PoolError::refused(format!(
-                "cannot roll back to '{name}': more recent snapshots exist; destroy them first: {}",
+                "cannot roll back to '{}': more recent snapshots exist; destroy them first: {}",
+                full(name),
                 later.join(", ")
             )));
         }
         if self.dataset(head)?.previous != Some(id) {
             return Err(PoolError::refused(format!(
-                "cannot roll back to '{name}' while later snapshots are still being destroyed; try again soon"
+                "cannot roll back to '{}' while later snapshots are still being destroyed; try again soon",
+                full(name)
             )));
         }
         let (root, referenced, size) = (snapshot.tree.root(), snapshot.referenced, snapshot.size);

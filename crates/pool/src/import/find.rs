@@ -123,7 +123,7 @@ impl Pool {
                     action: Some(if whole {
                         "The pool can be imported using its name or numeric identifier.".to_owned()
                     } else if lost {
-                        "The pool cannot be imported. Attach the missing devices and try again.".to_owned()
+                        "The pool cannot be imported, unless nothing is on the vdevs that are UNAVAIL. Attach the missing devices and try again.".to_owned()
                     } else {
                         "The pool can be imported if what is missing is within its redundancy.".to_owned()
                     }),

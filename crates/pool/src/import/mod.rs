@@ -168,7 +168,7 @@ impl Pool {
                         if !is_default && uberblock.txg < newest.txg {
                             let lost = newest.time.0.saturating_sub(uberblock.time.0) / 1000;
                             plan.notices.insert(0, format!(
-                                "went back from transaction group {} to {}: what was written in the last {lost} seconds \
+                                "going back from transaction group {} to {}: what was written in the last {lost} seconds \
                                  before the newest root is lost",
                                 newest.txg, uberblock.txg
                             ));

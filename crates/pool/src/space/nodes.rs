@@ -199,9 +199,14 @@ impl NodeSpace {
         !self.deferred.is_empty()
     }
 
+    /// Nodes that can be live at once.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.nodes.saturating_sub(SLOT_NODES)
+    }
+
     /// Nodes that can be allocated now.
     pub(crate) fn free(&self) -> u64 {
-        self.nodes.saturating_sub(SLOT_NODES) - self.taken_count
+        self.capacity() - self.taken_count
     }
 
     /// Nodes in use by the open transaction group.

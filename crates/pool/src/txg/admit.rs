@@ -254,10 +254,9 @@ impl Pool {
                 None => chunk.length().saturating_sub(chunk.used),
             })
             .sum();
-        let outside: u64 =
-            self.core.groups.keys().map(|&group| self.core.potential(group, Purpose::Data)).sum();
-        // Metadata of so much data will need its part: two records of some 70 bytes a block, with some slack.
-        let room = inside + outside - outside / 64;
+        // The last block is accepted while these are still free.
+        let kept = NODES_RESERVED + self.nodes_for(1);
+        let room = inside + self.core.room_outside(inside, kept);
         room.saturating_sub(self.unused_reservations(to)).saturating_sub(self.dirty_bytes)
     }
 }

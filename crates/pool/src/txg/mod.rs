@@ -56,7 +56,6 @@ use tree::Key;
 use crate::error::{PoolError, Result};
 use crate::io::Piece;
 use crate::pool::Pool;
-use crate::report::State;
 use crate::types::{DatasetId, DeviceId, GroupId, Logical};
 
 pub(crate) use claim::Claims;
@@ -330,7 +329,7 @@ impl Pool {
     /// Where devices are gone beyond redundancy, an unreadable tree is no defect of its own: the pool waits for them.
     fn suspended_by(&mut self, error: PoolError) -> PoolError {
         let unread = matches!(error, PoolError::Unreadable { .. } | PoolError::Device(_));
-        if error == PoolError::Suspended || (unread && self.state() == State::Faulted) {
+        if error == PoolError::Suspended || (unread && self.is_unreadable()) {
             self.suspend();
             return PoolError::Suspended;
         }

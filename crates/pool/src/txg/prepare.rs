@@ -14,7 +14,6 @@ use crate::error::{PoolError, Result};
 use crate::nodes::NodeSink;
 use crate::pointer::BlockPtr;
 use crate::pool::Pool;
-use crate::report::State;
 use crate::types::{DatasetId, Logical, Txg};
 
 /// A block on its way to an address.
@@ -141,7 +140,7 @@ impl Pool {
         if found.addresses.iter().any(Option::is_none) {
             self.unplace(&items, &found);
             // No chunk is made on devices that are gone: what finds no place then waits for them.
-            let waits = self.state() == State::Faulted;
+            let waits = self.is_unreadable();
             return Err(if waits { PoolError::Suspended } else { PoolError::NoSpace });
         }
         let mut placed = Placed { addresses: vec![None; blocks.len()], pieces: found.pieces };
