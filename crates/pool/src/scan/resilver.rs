@@ -271,10 +271,10 @@ impl Pool {
         let eager: ColumnSet = all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect();
         let mut rows = self.core.read_rows(chunk, run.clone(), &eager);
         let mut gone = rows.missing();
-        if !rows.rebuild(chunk, &gone, &self.core.workers) {
+        if !rows.rebuild(chunk, &gone, &self.core.workers, &self.core.spare) {
             rows = self.core.read_rows(chunk, run.clone(), &all);
             gone = rows.missing();
-            if !rows.rebuild(chunk, &gone, &self.core.workers) {
+            if !rows.rebuild(chunk, &gone, &self.core.workers, &self.core.spare) {
                 return None;
             }
         }
@@ -448,7 +448,7 @@ impl Pool {
             }
         }
         let gone = loaded.missing();
-        loaded.rebuild(chunk, &gone, &self.core.workers);
+        loaded.rebuild(chunk, &gone, &self.core.workers, &self.core.spare);
         let failed = self.write_targets(chunk, &loaded, rows, targets, &mut outcome);
         outcome.fresh = targets
             .iter()

@@ -266,7 +266,7 @@ impl Pool {
                 let column = layout.data_column(row, slot as u16);
                 let mut mended = rows.clone();
                 mended.columns[usize::from(column)] = None;
-                if mended.rebuild(chunk, &std::iter::once(column).collect(), &Workers::NONE)
+                if mended.rebuild(chunk, &std::iter::once(column).collect(), &Workers::NONE, &self.core.spare)
                     && let Some(right) = mended.unit(row, column)
                 {
                     self.rewrite_unit(chunk, row, column, right, true);
