@@ -231,7 +231,7 @@ impl Core {
                 Some((
                     index,
                     &wants[index],
-                    self.cache.buffer(wants[index].length as usize),
+                    self.cache.idle_memory(wants[index].length as usize),
                     states[index].context()?,
                 ))
             });
@@ -256,9 +256,10 @@ impl Core {
                     let state = match bytes {
                         Some(Cow::Owned(bytes)) => State::Done(Ok(take(context, bytes))),
                         Some(Cow::Borrowed(bytes)) => {
-                            let mut buffer = buffer;
-                            buffer.copy_from_slice(bytes);
-                            State::Done(Ok(take(context, buffer)))
+                            let mut own = buffer;
+                            own.clear();
+                            own.extend_from_slice(bytes);
+                            State::Done(Ok(take(context, own)))
                         }
                         None => State::Wanted(context),
                     };

@@ -40,6 +40,7 @@ struct Segment {
 struct Piece {
     bytes: u64,
     wants: Vec<Want>,
+    /// Memory for the extents; empty where there is none yet.
     buffers: Vec<Vec<u8>>,
     runs: Vec<Run>,
     /// In order of extents, and within them of bytes.
@@ -65,6 +66,12 @@ pub(crate) struct Read<R, C> {
 impl Piece {
     /// Fills the buffers; those of extents that do not come as a whole are zeros, which shows by their checksums.
     fn read(&mut self, run: impl FnOnce(&mut [Request<'_>])) -> Vec<(DeviceId, DeviceError)> {
+        for (buffer, want) in self.buffers.iter_mut().zip(&self.wants) {
+            if buffer.is_empty() {
+                // Not before: fresh memory is made where it is used.
+                *buffer = vec![0; want.length as usize];
+            }
+        }
         let mut parts: Vec<Vec<IoSliceMut<'_>>> =
             self.runs.iter().map(|run| Vec::with_capacity(run.buffers)).collect();
         let mut segments = self.segments.iter().peekable();
@@ -143,7 +150,7 @@ impl Core {
         let mut plan = Straight { pieces: Vec::new(), trusts };
         for want in wants {
             let length = u64::from(want.length);
-            let buffer = self.cache.buffer(want.length as usize);
+            let buffer = self.cache.idle_memory(want.length as usize);
             let mut piece = plan.pieces.pop().unwrap_or_default();
             if piece.bytes > 0 && piece.bytes + length > most {
                 plan.pieces.push(std::mem::take(&mut piece));
@@ -171,12 +178,11 @@ impl Core {
         let unit = u64::from(chunk.layout.unit());
         for segment in chunk.layout.segments(want.address.0 - chunk.address.0, u64::from(want.length)) {
             let cell = segment.cell;
-            let copies: Vec<u16> = chunk.layout.columns_of(cell.row, cell.index).collect();
+            let copies = chunk.layout.columns_of(cell.row, cell.index);
             // Spread reads over the copies by address, so that every disk works.
             let turn = (want.address.0 >> 20) as usize % copies.len().max(1);
-            let place = (0..copies.len()).find_map(|step| {
-                self.fresh_placement(chunk, copies[(turn + step) % copies.len()], cell.row * unit)
-            });
+            let mut in_turn = copies.clone().skip(turn).chain(copies.take(turn));
+            let place = in_turn.find_map(|column| self.fresh_placement(chunk, column, cell.row * unit));
             let length = u64::from(segment.length);
             let run = place.and_then(|(device, base)| {
                 let offset = base + cell.row * unit + u64::from(cell.within);
