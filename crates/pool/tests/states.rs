@@ -10,7 +10,7 @@ use device::sim::{Effect, Healing};
 use device::{BlockDevice, DeviceErrorKind, Operation};
 use pool::report::{Counters, State};
 use pool::spec::GroupKind;
-use pool::{Pool, PoolError, ReplaceOptions, ScrubAction};
+use pool::{Env, Pool, PoolError, ReplaceOptions, ScrubAction};
 use sims::{Sims, line, state};
 
 fn io() -> DeviceErrorKind {
@@ -367,6 +367,34 @@ fn an_unreadable_sector_is_counted_healed_and_forgotten() {
         assert!(errors.read > 0 && errors.checksum == 0, "{errors:?}");
         let mut bytes = vec![0; 1 << 20];
         sims.0[index].read(chunk.placements[index].offset, &mut bytes).unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_not_made_of_memory_used_again() {
+    for kind in [GroupKind::Mirror, GroupKind::Raidz(1)] {
+        let sims = Sims::new(3, 64);
+        let mut pool = create(&spec(vec![sims.group(kind, 0..3)]));
+        let id = volume(&mut pool, "vol", 32 * MIB);
+        pool.write(id, 0, &noise(1, MIB as usize)).unwrap();
+        let guid = pool.guid();
+        drop(pool.export());
+        // Without a cache each block's memory is free again at once, and the next one to be read gets it.
+        let env = Env { cache_bytes: 0, ..env(1) };
+        let mut pool = Pool::import(&env, guid, sims.without(&[]), &options()).unwrap().0;
+        let id = pool.open("vol").unwrap();
+        for block in [0, 5] {
+            assert_eq!(
+                read(&mut pool, id, block * 16384, 16384),
+                noise(1, MIB as usize)[block as usize * 16384..][..16384]
+            );
+        }
+        for sim in &sims.0 {
+            sim.add_read_errors(0..64 * MIB, Healing::Never);
+        }
+        assert!(pool.read(id, 5 * 16384, &mut vec![0; 16384]).is_err());
+        sims.0.iter().for_each(|sim| sim.clear_errors(0..64 * MIB));
+        assert_eq!(read(&mut pool, id, 5 * 16384, 16384), noise(1, MIB as usize)[5 * 16384..][..16384]);
     }
 }
 

@@ -8,6 +8,9 @@ use tree::{NODE_SIZE, Node};
 
 use crate::types::Txg;
 
+/// Bytes of memory of dropped blocks that are kept to be used again: fresh memory costs a page fault every 4 KiB.
+const IDLE_BYTES: usize = 8 << 20;
+
 /// The cache. Contents never change behind an address and birth, so entries are only ever dropped.
 pub(crate) struct Cache {
     nodes: LruCache<(u64, u64), Arc<Node>>,
@@ -16,11 +19,22 @@ pub(crate) struct Cache {
     bound: u64,
     /// Bytes of the bound that somebody else uses.
     aside: u64,
+    /// Memory of blocks that were dropped, and its bytes. What is in it is left over.
+    idle: Vec<Vec<u8>>,
+    idle_bytes: usize,
 }
 
 impl Cache {
     pub(crate) fn new(bound: u64) -> Self {
-        Self { nodes: LruCache::unbounded(), blocks: LruCache::unbounded(), block_bytes: 0, bound, aside: 0 }
+        Self {
+            nodes: LruCache::unbounded(),
+            blocks: LruCache::unbounded(),
+            block_bytes: 0,
+            bound,
+            aside: 0,
+            idle: Vec::new(),
+            idle_bytes: 0,
+        }
     }
 
     /// Bytes that it may use.
@@ -69,10 +83,32 @@ impl Cache {
         let room = self.bound.saturating_sub((self.nodes.len() * NODE_SIZE) as u64 + self.aside);
         while self.block_bytes > room {
             match self.blocks.pop_lru() {
-                Some((_, old)) => self.block_bytes -= old.len() as u64,
+                Some((_, old)) => {
+                    self.block_bytes -= old.len() as u64;
+                    self.keep(old);
+                }
                 None => break,
             }
         }
+    }
+
+    fn keep(&mut self, block: Bytes) {
+        if self.idle_bytes + block.len() <= IDLE_BYTES && block.is_unique() {
+            let memory: Vec<u8> = block.into();
+            // A part of something larger would hold on to all of that.
+            if memory.capacity() == memory.len() {
+                self.idle_bytes += memory.len();
+                self.idle.push(memory);
+            }
+        }
+    }
+
+    /// Memory for a block, holding anything; empty where none of that length is idle.
+    pub(crate) fn idle_memory(&mut self, length: usize) -> Vec<u8> {
+        let Some(idle) = self.idle.pop() else { return Vec::new() };
+        self.idle_bytes -= idle.len();
+        // Blocks of one size follow one another; where another size is asked for, what was kept is no good.
+        if idle.len() == length { idle } else { Vec::new() }
     }
 
     /// Forgets everything, as when the devices' contents are to be seen.
@@ -80,5 +116,41 @@ impl Cache {
         self.nodes.clear();
         self.blocks.clear();
         self.block_bytes = 0;
+        self.idle.clear();
+        self.idle_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_of_dropped_blocks_is_used_again_within_a_bound() {
+        let mut cache = Cache::new(1 << 20);
+        let mut rng = device::rng::Rng::new(5);
+        for address in 0..2000 {
+            let length = 4096 << rng.below(5);
+            let mut buffer = cache.idle_memory(length as usize);
+            assert!(buffer.is_empty() || buffer.len() == length as usize);
+            buffer.resize(length as usize, 0);
+            cache.insert_block(address, Txg(1), buffer.into());
+            assert!(cache.block_bytes <= 1 << 20);
+            assert!(cache.idle_bytes <= IDLE_BYTES);
+            assert_eq!(cache.idle_bytes, cache.idle.iter().map(Vec::capacity).sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn a_block_that_somebody_reads_keeps_its_memory() {
+        let mut cache = Cache::new(0);
+        let block = Bytes::from(vec![7; 4096]);
+        cache.insert_block(0, Txg(1), block.clone());
+        assert!(cache.idle.is_empty());
+        assert!(cache.idle_memory(4096).is_empty());
+        assert!(block.iter().all(|&byte| byte == 7));
+        drop(block);
+        cache.insert_block(0, Txg(1), vec![8; 4096].into());
+        assert_eq!(cache.idle_memory(4096), vec![8; 4096]);
     }
 }

@@ -44,15 +44,10 @@ pub struct BlocksRead(Vec<(BlockPtr, Bytes)>);
 impl ReadWork {
     /// Reads. Errors are left to the pool, which meets them when it reads the same.
     pub fn run(self) -> BlocksRead {
-        let mut buffers: Vec<Vec<u8>> =
-            self.blocks.iter().map(|block| vec![0; block.stored as usize]).collect();
-        let _ = self.plan.read(&*self.runner, &mut buffers);
-        let read: Vec<(BlockPtr, Vec<u8>)> = self.blocks.into_iter().zip(buffers).collect();
-        let read = self.workers.map_each(read, |(block, stored)| {
-            let bytes = block.checksum.matches(&stored).then(|| unpack(&block, stored).ok()).flatten()?;
-            Some((block, Bytes::from(bytes)))
+        let read = self.plan.read(&*self.runner, &self.workers, self.blocks, |block, stored| {
+            Some((block, Bytes::from(unpack(&block, stored).ok()?)))
         });
-        BlocksRead(read.into_iter().flatten().collect())
+        BlocksRead(read.extents.into_iter().filter_map(|outcome| outcome.ok().flatten()).collect())
     }
 }
 
@@ -118,7 +113,7 @@ impl Pool {
             return self.read_missing(block_size, offset, buffer, missing).map(|()| None);
         }
         let (blocks, wants): (Vec<BlockPtr>, Vec<Want>) = wants.into_iter().unzip();
-        let plan = self.core.plan_straight(&wants, &vec![true; wants.len()]);
+        let plan = self.core.plan_straight(&wants);
         let (runner, workers) = (Arc::clone(&self.core.runner), Arc::clone(&self.core.workers));
         Ok(Some(ReadWork { runner, workers, blocks, plan }))
     }
@@ -190,18 +185,40 @@ impl Pool {
         missing: Vec<(u64, BlockPtr)>,
     ) -> Result<()> {
         let wants: Vec<Want> = missing.iter().map(|(_, block)| want(block)).collect();
+        // Each block goes to the caller from whatever thread has just checked it.
+        let mut targets: Vec<Target<'_>> = Vec::with_capacity(missing.len());
+        let (mut rest, mut at) = (buffer, offset);
+        for (block, pointer) in missing {
+            let start = (block * block_size).max(offset);
+            let (_, behind) = rest.split_at_mut((start - at) as usize);
+            let length = ((block + 1) * block_size - start).min(behind.len() as u64);
+            let (part, behind) = behind.split_at_mut(length as usize);
+            targets.push(Target { pointer, within: (start - block * block_size) as usize, part });
+            (rest, at) = (behind, start + length);
+        }
+        let read = self.core.read_extents_with(&wants, targets, |target, stored| {
+            let bytes = unpack(&target.pointer, stored)?;
+            target.part.copy_from_slice(&bytes[target.within..target.within + target.part.len()]);
+            Ok((target.pointer, Bytes::from(bytes)))
+        });
         let mut outcome = Ok(());
-        for ((block, pointer), stored) in missing.into_iter().zip(self.core.read_extents(&wants)) {
-            match stored.and_then(|stored| unpack(&pointer, stored)) {
-                Ok(bytes) => {
-                    copy_block(block_size, offset, buffer, block, Some(&bytes));
-                    self.core.cache.insert_block(pointer.address.0, pointer.extent_birth, bytes.into());
+        for read in read {
+            match read.and_then(|read| read) {
+                Ok((pointer, bytes)) => {
+                    self.core.cache.insert_block(pointer.address.0, pointer.extent_birth, bytes)
                 }
                 Err(error) => outcome = outcome.and(Err(error)),
             }
         }
         outcome
     }
+}
+
+/// A block that is to be read, and the part of it that somebody wants.
+struct Target<'b> {
+    pointer: BlockPtr,
+    within: usize,
+    part: &'b mut [u8],
 }
 
 fn want(block: &BlockPtr) -> Want {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use geometry::{ColumnSet, Kind};
 
@@ -432,7 +433,7 @@ fn erase_and_try(chunk: &Chunk, want: &Want, start: &Rows, parity: u8) -> Option
         let mut trial = rows.clone();
         set.iter().for_each(|&column| trial.columns[usize::from(column)] = None);
         let gone = trial.missing();
-        trial.rebuild(chunk, &gone, &Workers::NONE).then_some(trial)
+        trial.rebuild(chunk, &gone, &Workers::NONE, &Mutex::default()).then_some(trial)
     };
     for set in &sets {
         if let Some(trial) = erased(start, set)

@@ -1,6 +1,7 @@
 //! Reading and writing logical addresses through the chunk map.
 //!
 //! - `read`: stored extents and nodes, many at a time, each checked against its checksum
+//! - `straight`: those of which nothing is missing, by several threads and beside the pool
 //! - `rows`: whole rows of a chunk in memory, and what can be rebuilt of them
 //! - `heal`: when the straight way failed: try everything that the redundancy allows, blame and repair
 //! - `write`: extents, nodes and whole rows to every placement; what could not be written becomes stale
@@ -10,11 +11,13 @@
 mod heal;
 mod read;
 mod rows;
+mod straight;
 mod write;
 
 pub(crate) use heal::Healing;
-pub(crate) use read::{Straight, Want};
+pub(crate) use read::Want;
 pub(crate) use rows::{Reading, Rows};
+pub(crate) use straight::Straight;
 pub(crate) use write::{Part, Piece, WriteLog, WriteOutcome, Writer};
 
 use crate::chunk::{COLUMN_HEADER, Placement};

@@ -1,15 +1,16 @@
 //! Reading stored extents, many at a time.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::IoSliceMut;
 use std::sync::Arc;
 
-use device::{BlockDevice, DeviceError, Op, Request, Runner};
 use geometry::ColumnSet;
 
+use super::straight::PIECE_BYTES;
+use super::{Reading, Rows};
 use crate::checksum::Checksum;
 use crate::chunk::Chunk;
-use crate::core::Core;
+use crate::core::{Core, Workers};
 use crate::error::{PoolError, Result};
 use crate::types::{DeviceId, Logical};
 
@@ -22,59 +23,38 @@ pub(crate) struct Want {
     pub(crate) checksum: Checksum,
 }
 
-/// Buffers of one request.
-const BUFFERS_MAX: usize = 512;
+/// Rows that are read at once, at most, where columns are gone.
+const ROWS_MAX: u64 = 256;
 
-/// Rows that are read at once where columns are gone.
-const DEGRADED_ROWS_MAX: u64 = 256;
+/// Extents of a piece: which, what, memory for it, and its context.
+type Extents<'w, C> = Vec<(usize, &'w Want, Vec<u8>, C)>;
 
-/// A request of a [`Straight`]: contiguous on its device.
-struct Run {
-    device: DeviceId,
-    handle: Arc<dyn BlockDevice>,
-    offset: u64,
-    length: u64,
-    buffers: usize,
+/// How far one extent of a batch has come.
+enum State<R, C> {
+    /// Not there, or not right yet.
+    Wanted(C),
+    /// Somebody else has its context.
+    Away,
+    /// Nothing remains to be done.
+    Done(Result<R>),
 }
 
-/// A part of an extent, and the run that brings it, if any device can.
-struct Segment {
-    want: usize,
-    run: Option<usize>,
-    length: usize,
-}
-
-/// How extents are read whose every unit has a fresh copy: needs nothing of the pool, and can go on beside it.
-#[derive(Default)]
-pub(crate) struct Straight {
-    runs: Vec<Run>,
-    /// In order of extents, and within them of bytes.
-    segments: Vec<Segment>,
-}
-
-impl Straight {
-    /// Fills the buffers of extents; what fails stays as it is and shows by its checksum. Gives what went wrong.
-    pub(crate) fn read(&self, runner: &dyn Runner, buffers: &mut [Vec<u8>]) -> Vec<(DeviceId, DeviceError)> {
-        let mut parts: Vec<Vec<IoSliceMut<'_>>> =
-            self.runs.iter().map(|run| Vec::with_capacity(run.buffers)).collect();
-        let mut segments = self.segments.iter().peekable();
-        for (index, buffer) in buffers.iter_mut().enumerate() {
-            let mut rest: &mut [u8] = buffer;
-            while let Some(segment) = segments.next_if(|segment| segment.want == index) {
-                let (head, tail) = rest.split_at_mut(segment.length);
-                rest = tail;
-                if let Some(run) = segment.run {
-                    parts[run].push(IoSliceMut::new(head));
-                }
+impl<R, C> State<R, C> {
+    /// The context, of an extent that is still wanted.
+    fn context(&mut self) -> Option<C> {
+        match std::mem::replace(self, Self::Away) {
+            Self::Wanted(context) => Some(context),
+            other => {
+                *self = other;
+                None
             }
         }
-        let runs = self.runs.iter().zip(parts);
-        let mut requests: Vec<Request<'_>> = runs
-            .map(|(run, buffers)| Request::new(&*run.handle, Op::Read { offset: run.offset, buffers }))
-            .collect();
-        runner.run(&mut requests);
-        let results = self.runs.iter().zip(requests.into_iter().map(|request| request.result));
-        results.filter_map(|(run, result)| Some((run.device, result.err()?))).collect()
+    }
+}
+
+impl<R, C> From<std::result::Result<R, C>> for State<R, C> {
+    fn from(outcome: std::result::Result<R, C>) -> Self {
+        outcome.map_or_else(Self::Wanted, |made| Self::Done(Ok(made)))
     }
 }
 
@@ -91,6 +71,17 @@ impl Core {
     ///
     /// Their addresses are homes; that of a place where nothing has its home stands for itself.
     pub(crate) fn read_extents(&mut self, wants: &[Want]) -> Vec<Result<Vec<u8>>> {
+        self.read_extents_with(wants, vec![(); wants.len()], |(), bytes| bytes)
+    }
+
+    /// As [`Core::read_extents`]; what is right is given to `take` with its context, on any thread, and what that makes
+    /// of it is the outcome.
+    pub(crate) fn read_extents_with<C: Send, R: Send>(
+        &mut self,
+        wants: &[Want],
+        contexts: Vec<C>,
+        take: impl Fn(C, Vec<u8>) -> R + Sync,
+    ) -> Vec<Result<R>> {
         self.charged.clear();
         let placed: Vec<Want>;
         let wants = if self.remaps.len() == 0 {
@@ -100,16 +91,15 @@ impl Core {
             placed = wants.iter().map(at_place).collect();
             &placed
         };
-        let mut buffers: Vec<Vec<u8>> = wants.iter().map(|want| vec![0; want.length as usize]).collect();
-        let mut good = vec![false; wants.len()];
+        let mut states: Vec<State<R, C>> = contexts.into_iter().map(State::Wanted).collect();
         let mut degraded: BTreeMap<Logical, Vec<usize>> = BTreeMap::new();
         let mut straight = vec![false; wants.len()];
-        let mut outcome: Vec<Option<PoolError>> = vec![None; wants.len()];
-        for (index, want) in wants.iter().enumerate() {
+        for (index, (want, state)) in wants.iter().zip(&mut states).enumerate() {
             if let Some(bytes) = self.unwritten_extents.get(&want.address) {
-                if bytes.len() == buffers[index].len() {
-                    buffers[index].copy_from_slice(bytes);
-                    good[index] = true;
+                if bytes.len() == want.length as usize
+                    && let Some(context) = state.context()
+                {
+                    *state = State::Done(Ok(take(context, bytes.to_vec())));
                 }
                 continue;
             }
@@ -121,7 +111,7 @@ impl Core {
                         straight[index] = true;
                     }
                 }
-                Err(error) => outcome[index] = Some(error),
+                Err(error) => *state = State::Done(Err(error)),
             }
         }
         // Where an extent of a parity chunk is degraded, its neighbours in the same batch ride along with its rows.
@@ -134,28 +124,29 @@ impl Core {
                 list.push(index);
             }
         }
-        let plan = self.plan_straight(wants, &straight);
-        for (device, error) in plan.read(&*self.runner, &mut buffers) {
-            self.device_failed(device, &error);
+        let straight: Vec<usize> = (0..wants.len()).filter(|&index| straight[index]).collect();
+        if !straight.is_empty() {
+            let plan = self.plan_straight(&straight.iter().map(|&index| wants[index]).collect::<Vec<_>>());
+            let contexts = straight.iter().filter_map(|&index| states[index].context()).collect();
+            let read = plan.read(&*self.runner, &self.workers, contexts, &take);
+            for (index, outcome) in straight.into_iter().zip(read.extents) {
+                states[index] = State::from(outcome);
+            }
+            for (device, error) in read.failed {
+                self.device_failed(device, &error);
+            }
         }
         for (chunk, mut indexes) in degraded {
             indexes.sort_by_key(|&index| wants[index].address);
-            self.read_degraded(chunk, wants, &indexes, &mut buffers);
+            self.read_degraded(chunk, wants, &indexes, &mut states, &take);
         }
-        let ignore = self.is_sabotaged("ignore-checksum");
-        let check: Vec<(&Want, &Vec<u8>, bool)> = wants
-            .iter()
-            .zip(&buffers)
-            .zip(good)
-            .map(|((want, bytes), good)| (want, bytes, good || ignore))
-            .collect();
-        let right = self.workers.map(&check, |(want, bytes, good)| *good || want.checksum.matches(bytes));
-        let results = buffers.into_iter().zip(wants).zip(right).zip(outcome);
-        results
-            .map(|(((bytes, want), right), failed)| match failed {
-                Some(error) => Err(error),
-                None if right => Ok(bytes),
-                None => self.heal(want),
+        states
+            .into_iter()
+            .zip(wants)
+            .map(|(state, want)| match state {
+                State::Done(outcome) => outcome,
+                State::Wanted(context) => self.heal(want).map(|bytes| take(context, bytes)),
+                State::Away => Err(PoolError::NoSpace),
             })
             .collect()
     }
@@ -176,7 +167,7 @@ impl Core {
     }
 
     /// The first usable placement of a column that is fresh at an offset of it.
-    fn fresh_placement(&self, chunk: &Chunk, column: u16, offset: u64) -> Option<(DeviceId, u64)> {
+    pub(super) fn fresh_placement(&self, chunk: &Chunk, column: u16, offset: u64) -> Option<(DeviceId, u64)> {
         let region = (offset / chunk.region_bytes()) as u32;
         let placements = &chunk.columns[usize::from(column)].placements;
         let mut found = None;
@@ -201,50 +192,20 @@ impl Core {
             .is_ok_and(|chunk| !chunk.has_parity() || self.all_fresh(chunk, want))
     }
 
-    /// How to read some of the extents, given by their places.
-    pub(crate) fn plan_straight(&self, wants: &[Want], which: &[bool]) -> Straight {
-        let mut plan = Straight::default();
-        // The open run of each device: requests to it that touch are made one.
-        let mut open: BTreeMap<DeviceId, usize> = BTreeMap::new();
-        for (index, want) in wants.iter().enumerate().filter(|&(index, _)| which[index]) {
-            let Ok(chunk) = self.chunk_of(want.address, u64::from(want.length)) else { continue };
-            let unit = u64::from(chunk.layout.unit());
-            for segment in chunk.layout.segments(want.address.0 - chunk.address.0, u64::from(want.length)) {
-                let cell = segment.cell;
-                let copies: Vec<u16> = chunk.layout.columns_of(cell.row, cell.index).collect();
-                // Spread reads over the copies by address, so that every disk works.
-                let turn = (want.address.0 >> 20) as usize % copies.len().max(1);
-                let place = (0..copies.len()).find_map(|step| {
-                    self.fresh_placement(chunk, copies[(turn + step) % copies.len()], cell.row * unit)
-                });
-                let length = u64::from(segment.length);
-                let run = place.and_then(|(device, base)| {
-                    let offset = base + cell.row * unit + u64::from(cell.within);
-                    let touching = open.get(&device).copied().filter(|&run| {
-                        plan.runs[run].offset + plan.runs[run].length == offset
-                            && plan.runs[run].buffers < BUFFERS_MAX
-                    });
-                    let run = if let Some(run) = touching {
-                        run
-                    } else {
-                        let handle = Arc::clone(self.devices.get(&device)?.open()?);
-                        plan.runs.push(Run { device, handle, offset, length: 0, buffers: 0 });
-                        open.insert(device, plan.runs.len() - 1);
-                        plan.runs.len() - 1
-                    };
-                    plan.runs[run].length += length;
-                    plan.runs[run].buffers += 1;
-                    Some(run)
-                });
-                plan.segments.push(Segment { want: index, run, length: segment.length as usize });
-            }
-        }
-        plan
-    }
-
-    /// Fills the buffers of extents of one parity chunk by reading whole rows and rebuilding what is gone.
-    fn read_degraded(&mut self, chunk: Logical, wants: &[Want], indexes: &[usize], buffers: &mut [Vec<u8>]) {
+    /// Reads extents of one parity chunk by reading whole rows and rebuilding what is gone; those that did not become
+    /// right are still wanted afterwards.
+    fn read_degraded<C: Send, R: Send>(
+        &mut self,
+        chunk: Logical,
+        wants: &[Want],
+        indexes: &[usize],
+        states: &mut [State<R, C>],
+        take: impl Fn(C, Vec<u8>) -> R + Sync,
+    ) {
         let Some(chunk) = self.map.get(chunk).cloned() else { return };
+        let all: ColumnSet = ColumnSet::first(chunk.columns.len() as u16);
+        let rows_most = if self.on_disks() { ROWS_MAX } else { PIECE_BYTES / chunk.layout.row_bytes() };
+        let mut pieces: Vec<(Reading, Extents<'_, C>)> = Vec::new();
         let mut at = 0;
         while at < indexes.len() {
             let rows_of = |index: usize| {
@@ -255,26 +216,74 @@ impl Core {
             let mut end = at + 1;
             while end < indexes.len() {
                 let next = rows_of(indexes[end]);
-                if next.start > rows.end || next.end - rows.start > DEGRADED_ROWS_MAX {
+                let rows_after = next.end - rows.start;
+                // Extents that share a row stay together where they can: it would be read twice.
+                if next.start > rows.end
+                    || (next.start == rows.end && rows_after > rows_most)
+                    || rows_after > ROWS_MAX
+                {
                     break;
                 }
                 rows.end = rows.end.max(next.end);
                 end += 1;
             }
-            let all: ColumnSet = ColumnSet::first(chunk.columns.len() as u16);
-            let mut loaded = self.read_rows(&chunk, rows, &all);
-            let missing = loaded.missing();
-            if missing.is_empty() || loaded.rebuild(&chunk, &missing, &self.workers) {
-                for &index in &indexes[at..end] {
-                    let want = &wants[index];
-                    let offset = want.address.0 - chunk.address.0;
-                    if let Some(bytes) = loaded.logical(&chunk, offset, u64::from(want.length)) {
-                        buffers[index] = bytes.into_owned();
-                    }
-                }
-            }
-            self.recycle(loaded);
+            let extents = indexes[at..end].iter().filter_map(|&index| {
+                Some((
+                    index,
+                    &wants[index],
+                    self.cache.idle_memory(wants[index].length as usize),
+                    states[index].context()?,
+                ))
+            });
+            let extents = extents.collect();
+            pieces.push((self.begin_rows(&chunk, rows, &all), extents));
             at = end;
+        }
+        let trusts = self.is_sabotaged("ignore-checksum");
+        let (runner, workers) = (Arc::clone(&self.runner), Arc::clone(&self.workers));
+        let spare = Arc::clone(&self.spare);
+        // Each thread reads rows, rebuilds and checks them while they are in its processor's cache.
+        let alone = pieces.len() == 1;
+        let finish = |mut rows: Rows, extents: Extents<'_, C>, workers: &Workers| {
+            let missing = rows.missing();
+            let whole = missing.is_empty() || rows.rebuild(&chunk, &missing, workers, &spare);
+            let outcome: Vec<(usize, State<R, C>)> = extents
+                .into_iter()
+                .map(|(index, want, buffer, context)| {
+                    let offset = want.address.0 - chunk.address.0;
+                    let bytes = rows.logical(&chunk, offset, u64::from(want.length)).filter(|_| whole);
+                    let bytes = bytes.filter(|bytes| trusts || want.checksum.matches(bytes));
+                    let state = match bytes {
+                        Some(Cow::Owned(bytes)) => State::Done(Ok(take(context, bytes))),
+                        Some(Cow::Borrowed(bytes)) => {
+                            let mut own = buffer;
+                            own.clear();
+                            own.extend_from_slice(bytes);
+                            State::Done(Ok(take(context, own)))
+                        }
+                        None => State::Wanted(context),
+                    };
+                    (index, state)
+                })
+                .collect();
+            rows.recycle(&spare);
+            outcome
+        };
+        let read = workers.share(pieces, |(mut reading, extents)| {
+            reading
+                .run(|requests| if alone { runner.run(requests) } else { runner.run_here(requests) }, &spare);
+            match reading.rows() {
+                Ok(rows) => Ok(finish(rows, extents, if alone { &workers } else { &Workers::NONE })),
+                Err(reading) => Err((reading, extents)),
+            }
+        });
+        for piece in read {
+            // Where a device failed, other placements are asked.
+            let done = piece.unwrap_or_else(|(reading, extents)| {
+                let rows = self.end_rows(&chunk, reading);
+                finish(rows, extents, &workers)
+            });
+            done.into_iter().for_each(|(index, state)| states[index] = state);
         }
     }
 }

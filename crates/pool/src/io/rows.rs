@@ -52,7 +52,13 @@ impl Rows {
     }
 
     /// Rebuilds the columns `wanted` (those that are not there) from the others; false when that can't be done.
-    pub(crate) fn rebuild(&mut self, chunk: &Chunk, wanted: &ColumnSet, workers: &Workers) -> bool {
+    pub(crate) fn rebuild(
+        &mut self,
+        chunk: &Chunk,
+        wanted: &ColumnSet,
+        workers: &Workers,
+        spare: &Mutex<Buffers>,
+    ) -> bool {
         let length = self.column_bytes();
         let layout = &chunk.layout;
         match layout.kind() {
@@ -65,7 +71,9 @@ impl Rows {
                 if usize::from(self.missing().len()) > usize::from(parity) {
                     return false;
                 }
-                let mut built: Vec<Vec<u8>> = lost.iter().map(|_| vec![0; length]).collect();
+                let mut buffers = spare.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut built: Vec<Vec<u8>> = lost.iter().map(|_| buffers.take(length)).collect();
+                drop(buffers);
                 // For each row the units to be made, in the order of `lost`.
                 let mut units: Vec<(u64, Vec<&mut [u8]>)> =
                     self.rows.clone().map(|row| (row, Vec::with_capacity(lost.len()))).collect();

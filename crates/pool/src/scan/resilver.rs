@@ -8,24 +8,27 @@ use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::ops::{ControlFlow, Range};
 
-use device::{Op, Request};
+use device::{DeviceError, Op, Request};
 use geometry::ColumnSet;
 use tree::{Expected, NODE_SIZE, Node};
 
 use super::Progress;
-use super::scrub::extent_is_right;
+use super::scrub::{PIECE_BYTES, extent_is_right, is_right};
 use crate::chunk::{Chunk, Class, Placement};
-use crate::core::Device;
+use crate::core::{Core, Device, Workers};
 use crate::error::{PoolError, Result};
-use crate::io::{Rows, Want, on_device};
+use crate::io::{Reading, Rows, Want, on_device};
 use crate::pointer::{Extent, STORED_MAX};
 use crate::pool::Pool;
 use crate::report::ScanState;
 use crate::txg::extent_key;
 use crate::types::{DeviceId, Logical};
 
-/// Rows read at once.
+/// Rows read at once from disks.
 const ROWS_MAX: u64 = 256;
+
+/// Logical bytes of data that are rebuilt in one go.
+const SLICE_BYTES: u64 = 16 << 20;
 
 /// What one region's rebuild came to.
 #[derive(Default)]
@@ -36,6 +39,16 @@ struct Outcome {
     fresh: Vec<(u16, DeviceId)>,
     /// Devices that were written to so that rows agree with what the targets got.
     beside: BTreeSet<DeviceId>,
+}
+
+/// What a first look at a run of rows came to.
+enum Look {
+    /// Everything is as it must be; what came of writing it to each target.
+    Written(Vec<std::result::Result<(), DeviceError>>),
+    /// Something is not, or there is not enough to rebuild from.
+    Wrong,
+    /// Not everything could be read.
+    Failed(Reading),
 }
 
 /// Rows in which everything live is right.
@@ -98,28 +111,29 @@ impl Pool {
             if self.work_in(&chunk) == 0 {
                 continue;
             }
-            for region in 0..chunk.regions() {
-                let targets: Vec<(u16, Placement)> = chunk
-                    .placements()
-                    .filter(|(_, placement)| {
-                        placement.stale.contains(region) && self.core.usable(placement.device)
-                    })
-                    .map(|(column, placement)| (column, *placement))
-                    .collect();
-                if targets.is_empty() || !self.has_sources(&chunk, region) {
+            let mut next = 0;
+            while next < chunk.regions() {
+                let regions = self.alike_regions(&chunk, next, budget - done);
+                next = regions.end;
+                let targets = self.targets_in(&chunk, regions.start);
+                if targets.is_empty() {
                     continue;
                 }
-                let mut outcome = if chunk.class == Class::Data {
-                    self.rebuild_data(&chunk, region, &targets)?
+                let outcomes = if chunk.class == Class::Data {
+                    self.rebuild_data(&chunk, &regions, &targets)?
                 } else {
-                    self.rebuild_nodes(&chunk, region, &targets)
+                    regions.clone().map(|region| self.rebuild_nodes(&chunk, region, &targets)).collect()
                 };
-                done += chunk.region_bytes() * targets.len() as u64;
-                outcome.fresh.retain(|(_, device)| self.core.usable(*device));
-                flushed.extend(outcome.fresh.iter().map(|(_, device)| *device).chain(outcome.beside.clone()));
-                progress.repaired += outcome.repaired;
-                progress.errors += outcome.errors;
-                cleared.push((address, region, outcome));
+                for (region, mut outcome) in regions.zip(outcomes) {
+                    done += chunk.region_bytes() * targets.len() as u64;
+                    outcome.fresh.retain(|(_, device)| self.core.usable(*device));
+                    flushed.extend(
+                        outcome.fresh.iter().map(|(_, device)| *device).chain(outcome.beside.clone()),
+                    );
+                    progress.repaired += outcome.repaired;
+                    progress.errors += outcome.errors;
+                    cleared.push((address, region, outcome));
+                }
                 if done >= budget {
                     break 'chunks;
                 }
@@ -208,14 +222,67 @@ impl Pool {
         Ok(found)
     }
 
-    fn rebuild_data(&mut self, chunk: &Chunk, region: u32, targets: &[(u16, Placement)]) -> Result<Outcome> {
-        let region_rows = chunk.region_rows(region);
-        let extents = self.extents_in(chunk, &region_rows)?;
-        let mut outcome = Outcome::default();
-        let mut failed: BTreeSet<(u16, DeviceId)> = BTreeSet::new();
-        let mut runs = live_runs(chunk, &extents, ROWS_MAX);
+    /// Placements that are stale in a region and can be filled; none where there is nothing to fill them from.
+    fn targets_in(&self, chunk: &Chunk, region: u32) -> Vec<(u16, Placement)> {
+        let stale = chunk
+            .placements()
+            .filter(|(_, placement)| placement.stale.contains(region) && self.core.usable(placement.device));
+        let targets: Vec<_> = stale.map(|(column, placement)| (column, *placement)).collect();
+        if targets.is_empty() || self.has_sources(chunk, region) { targets } else { Vec::new() }
+    }
+
+    /// A region and those behind it that have the same targets, as far as they are rebuilt in one go.
+    fn alike_regions(&self, chunk: &Chunk, first: u32, budget: u64) -> Range<u32> {
+        let targets = self.targets_in(chunk, first);
+        let bytes = chunk.region_bytes() * targets.len() as u64;
+        let columns = chunk.columns.len() as u64;
+        let most = if targets.is_empty() || chunk.class != Class::Data {
+            1
+        } else {
+            (SLICE_BYTES / (chunk.region_bytes() * columns)).min(budget.div_ceil(bytes)).max(1)
+        };
+        let alike = |region: &u32| self.targets_in(chunk, *region) == targets;
+        let behind = (first + 1..chunk.regions()).take(most as usize - 1).take_while(alike);
+        first..first + 1 + behind.count() as u32
+    }
+
+    /// Rebuilds data in neighbouring regions that have the same targets; an outcome for each of them.
+    fn rebuild_data(
+        &mut self,
+        chunk: &Chunk,
+        regions: &Range<u32>,
+        targets: &[(u16, Placement)],
+    ) -> Result<Vec<Outcome>> {
+        let slice = chunk.region_rows(regions.start).start..chunk.region_rows(regions.end - 1).end;
+        let per_region = chunk.region_bytes() / u64::from(chunk.layout.unit());
+        let extents = self.extents_in(chunk, &slice)?;
+        let mut outcomes: Vec<Outcome> = regions.clone().map(|_| Outcome::default()).collect();
+        let mut failed: BTreeSet<(u32, DeviceId)> = BTreeSet::new();
+        let (mut repaired, mut errors) = (0, 0);
+        let mut runs = Vec::new();
+        for (run, look) in self.rebuild_sound(chunk, &slice, &extents, targets) {
+            let reading = match look {
+                Look::Written(results) => {
+                    let touched = clip(&run, &slice);
+                    for ((_, placement), result) in targets.iter().zip(results) {
+                        if let Err(error) = result {
+                            self.core.device_failed(placement.device, &error);
+                            let regions = touched.start / per_region..touched.end.div_ceil(per_region);
+                            failed.extend(regions.map(|region| (region as u32, placement.device)));
+                        } else {
+                            repaired += (touched.end - touched.start) * u64::from(chunk.layout.unit());
+                        }
+                    }
+                    continue;
+                }
+                Look::Failed(reading) => Some(reading),
+                Look::Wrong => None,
+            };
+            runs.push((run, reading));
+        }
         runs.reverse();
-        while let Some(run) = runs.pop() {
+        while let Some((run, reading)) = runs.pop() {
+            let touched = clip(&run, &slice);
             let within: Vec<&(u64, Extent)> = extents
                 .iter()
                 .filter(|(offset, extent)| {
@@ -223,58 +290,140 @@ impl Pool {
                     rows.start >= run.start && rows.end <= run.end
                 })
                 .collect();
-            let Some(Checked { rows, changed }) = self.checked_rows(chunk, &run, &within, &mut outcome)
-            else {
-                if !self.has_sources(chunk, region) {
-                    // A device went away meanwhile: the region stays stale until it is back.
-                    return Ok(outcome);
+            let in_regions = (touched.start / per_region) as u32..touched.end.div_ceil(per_region) as u32;
+            let mut outcome = Outcome::default();
+            let checked = self.checked_rows(chunk, &run, reading, &within, &mut outcome);
+            errors += outcome.errors;
+            let Some(Checked { rows, changed }) = checked else {
+                if in_regions.clone().any(|region| !self.has_sources(chunk, region)) {
+                    // A device went away meanwhile: these regions stay stale until it is back.
+                    for (_, placement) in targets {
+                        failed.extend(in_regions.clone().map(|region| (region, placement.device)));
+                    }
+                    continue;
                 }
                 // A bad spot takes only what lies on it: the same rows in the smallest runs that hold whole extents.
                 let smaller = smallest_runs(chunk, &within);
                 if smaller.len() > 1 {
-                    runs.extend(smaller.into_iter().rev());
+                    runs.extend(smaller.into_iter().rev().map(|run| (run, None)));
                 } else {
-                    outcome.errors += 1;
+                    errors += 1;
                     for (offset, _) in within {
                         self.core.data_lost(Logical(chunk.address.0 + offset));
                     }
                 }
                 continue;
             };
-            let from = run.start.max(region_rows.start);
-            let to = run.end.min(region_rows.end);
-            if !self.write_beside(chunk, &rows, from..to, &changed, &mut outcome) {
-                failed.extend(targets.iter().map(|(column, placement)| (*column, placement.device)));
+            if !self.write_beside(chunk, &rows, touched.clone(), &changed, &mut outcome) {
+                for (_, placement) in targets {
+                    failed.extend(in_regions.clone().map(|region| (region, placement.device)));
+                }
             }
-            for (column, placement) in self.write_targets(chunk, &rows, from..to, targets, &mut outcome) {
-                failed.insert((column, placement));
+            for device in self.write_targets(chunk, &rows, touched, targets, &mut outcome) {
+                failed.extend(in_regions.clone().map(|region| (region, device)));
+            }
+            repaired += outcome.repaired;
+            for region in in_regions {
+                outcomes[(region - regions.start) as usize].beside.extend(&outcome.beside);
             }
             self.core.recycle(rows);
         }
-        outcome.fresh = targets
-            .iter()
-            .map(|(column, placement)| (*column, placement.device))
-            .filter(|target| !failed.contains(target))
-            .collect();
-        Ok(outcome)
+        for (region, outcome) in regions.clone().zip(&mut outcomes) {
+            let fresh = targets.iter().map(|(column, placement)| (*column, placement.device));
+            outcome.fresh = fresh.filter(|(_, device)| !failed.contains(&(region, *device))).collect();
+        }
+        if let Some(first) = outcomes.first_mut() {
+            (first.repaired, first.errors) = (repaired, errors);
+        }
+        Ok(outcomes)
     }
 
-    /// Reads rows, rebuilds what is missing, and makes sure that every extent in them matches its checksum.
+    /// Rebuilds all rows of a slice in which everything is as it should be; tells of each run of live rows what came
+    /// of it. Each thread takes a run, and reads, rebuilds, checks and writes it while it is in its processor's cache.
+    fn rebuild_sound(
+        &mut self,
+        chunk: &Chunk,
+        slice: &Range<u64>,
+        extents: &[(u64, Extent)],
+        targets: &[(u16, Placement)],
+    ) -> Vec<(Range<u64>, Look)> {
+        let unit = u64::from(chunk.layout.unit());
+        let row_bytes = chunk.layout.row_bytes();
+        let piece = PIECE_BYTES / (chunk.columns.len() as u64 * unit);
+        let runs = live_runs(chunk, extents, if self.core.on_disks() { ROWS_MAX } else { piece.max(1) });
+        let device = |id| self.core.devices.get(&id).and_then(|device| device.open().cloned());
+        let open: Option<Vec<_>> = targets.iter().map(|(_, placement)| device(placement.device)).collect();
+        let Some(open) = open else { return runs.into_iter().map(|run| (run, Look::Wrong)).collect() };
+        let eager = self.eager_columns(chunk);
+        let begin = |row: u64| extents.partition_point(|(offset, _)| *offset < row * row_bytes);
+        let readings: Vec<_> = runs
+            .into_iter()
+            .map(|run| {
+                let within = &extents[begin(run.start)..begin(run.end)];
+                (within, self.core.begin_rows(chunk, run.clone(), &eager), run)
+            })
+            .collect();
+        let Core { workers, runner, spare, .. } = &self.core;
+        workers.share(readings, |(within, mut reading, run)| {
+            reading.run(|requests| runner.run_here(requests), spare);
+            let mut rows = match reading.rows() {
+                Ok(rows) => rows,
+                Err(reading) => return (run, Look::Failed(reading)),
+            };
+            let gone = rows.missing();
+            let right = rows.rebuild(chunk, &gone, &Workers::NONE, spare) && is_right(chunk, &rows, within);
+            let touched = clip(&run, slice);
+            let (from, to) = (touched.start - run.start, touched.end - run.start);
+            let bytes = targets.iter().filter(|_| right).filter_map(|(column, _)| {
+                rows.columns[usize::from(*column)]
+                    .as_deref()?
+                    .get((from * unit) as usize..(to * unit) as usize)
+            });
+            let mut requests: Vec<Request<'_>> = targets
+                .iter()
+                .zip(&open)
+                .zip(bytes)
+                .map(|(((_, placement), handle), bytes)| {
+                    let offset = on_device(placement, touched.start * unit);
+                    Request::new(&**handle, Op::Write { offset, buffers: vec![IoSlice::new(bytes)] })
+                })
+                .collect();
+            let whole = requests.len() == targets.len();
+            if whole {
+                runner.run_here(&mut requests);
+            }
+            let results = requests.into_iter().map(|request| request.result).collect();
+            rows.recycle(spare);
+            (run, if whole { Look::Written(results) } else { Look::Wrong })
+        })
+    }
+
+    /// Columns to be read first: not those that only a device has that should be read last.
+    fn eager_columns(&self, chunk: &Chunk) -> ColumnSet {
+        let all = ColumnSet::first(chunk.columns.len() as u16);
+        all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect()
+    }
+
+    /// Reads rows, rebuilds what is missing, and makes sure that every extent in them matches its checksum. `reading`: an
+    /// attempt at that, in which something failed.
     fn checked_rows(
         &mut self,
         chunk: &Chunk,
         run: &Range<u64>,
+        reading: Option<Reading>,
         extents: &[&(u64, Extent)],
         outcome: &mut Outcome,
     ) -> Option<Checked> {
         let all = ColumnSet::first(chunk.columns.len() as u16);
-        let eager: ColumnSet = all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect();
-        let mut rows = self.core.read_rows(chunk, run.clone(), &eager);
+        let mut rows = match reading {
+            Some(reading) => self.core.end_rows(chunk, reading),
+            None => self.core.read_rows(chunk, run.clone(), &self.eager_columns(chunk)),
+        };
         let mut gone = rows.missing();
-        if !rows.rebuild(chunk, &gone, &self.core.workers) {
+        if !rows.rebuild(chunk, &gone, &self.core.workers, &self.core.spare) {
             rows = self.core.read_rows(chunk, run.clone(), &all);
             gone = rows.missing();
-            if !rows.rebuild(chunk, &gone, &self.core.workers) {
+            if !rows.rebuild(chunk, &gone, &self.core.workers, &self.core.spare) {
                 return None;
             }
         }
@@ -361,7 +510,7 @@ impl Pool {
             && placements.iter().any(|placement| reluctant(&placement.device))
     }
 
-    /// Writes rows of the target columns; gives the targets that failed.
+    /// Writes rows of the target columns; gives the devices that failed.
     fn write_targets(
         &mut self,
         chunk: &Chunk,
@@ -369,7 +518,7 @@ impl Pool {
         which: Range<u64>,
         targets: &[(u16, Placement)],
         outcome: &mut Outcome,
-    ) -> Vec<(u16, DeviceId)> {
+    ) -> Vec<DeviceId> {
         let unit = u64::from(chunk.layout.unit());
         let mut failed = Vec::new();
         let mut open = Vec::new();
@@ -379,26 +528,26 @@ impl Pool {
                 (Some(handle), Some(bytes)) => {
                     let from = ((which.start - rows.rows.start) * unit) as usize;
                     let to = ((which.end - rows.rows.start) * unit) as usize;
-                    open.push((*column, placement, handle, &bytes[from..to]));
+                    open.push((placement, handle, &bytes[from..to]));
                 }
-                _ => failed.push((*column, placement.device)),
+                _ => failed.push(placement.device),
             }
         }
         let mut requests: Vec<Request<'_>> = open
             .iter()
-            .map(|(_, placement, handle, bytes)| {
+            .map(|(placement, handle, bytes)| {
                 let offset = on_device(placement, which.start * unit);
                 Request::new(&**handle, Op::Write { offset, buffers: vec![IoSlice::new(bytes)] })
             })
             .collect();
         self.core.runner.run(&mut requests);
         let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
-        for ((column, placement, _, bytes), result) in open.iter().zip(results) {
+        for ((placement, _, bytes), result) in open.iter().zip(results) {
             match result {
                 Ok(()) => outcome.repaired += bytes.len() as u64,
                 Err(error) => {
                     self.core.device_failed(placement.device, &error);
-                    failed.push((*column, placement.device));
+                    failed.push(placement.device);
                 }
             }
         }
@@ -410,9 +559,16 @@ impl Pool {
         let mut outcome = Outcome::default();
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);
-        let eager: ColumnSet = all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect();
+        let eager = self.eager_columns(chunk);
         let row_bytes = chunk.layout.row_bytes();
         let pool = self.core.guid.0;
+        let nodes =
+            rows.start * row_bytes / NODE_SIZE as u64..(rows.end * row_bytes).div_ceil(NODE_SIZE as u64);
+        if self.core.nodes.get(&chunk.address).is_some_and(|space| space.is_free(nodes)) {
+            // Nothing is there to be copied: nodes that come will be written to every placement.
+            outcome.fresh = targets.iter().map(|(column, placement)| (*column, placement.device)).collect();
+            return outcome;
+        }
         let mut loaded = self.core.read_rows(chunk, rows.clone(), &eager);
         let lacks_live = self.core.nodes.get(&chunk.address).is_some_and(|space| {
             (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE).any(|at| {
@@ -448,15 +604,20 @@ impl Pool {
             }
         }
         let gone = loaded.missing();
-        loaded.rebuild(chunk, &gone, &self.core.workers);
+        loaded.rebuild(chunk, &gone, &self.core.workers, &self.core.spare);
         let failed = self.write_targets(chunk, &loaded, rows, targets, &mut outcome);
         outcome.fresh = targets
             .iter()
             .map(|(column, placement)| (*column, placement.device))
-            .filter(|target| !failed.contains(target))
+            .filter(|(_, device)| !failed.contains(device))
             .collect();
         outcome
     }
+}
+
+/// The rows of a run that lie in a slice.
+fn clip(run: &Range<u64>, slice: &Range<u64>) -> Range<u64> {
+    run.start.max(slice.start)..run.end.min(slice.end)
 }
 
 /// Runs of rows that hold something live, each with whole extents, of bounded length.

@@ -27,7 +27,7 @@ const SLICE_BYTES: u64 = 16 << 20;
 const NODES_BYTES: u64 = 4 << 20;
 
 /// Bytes of all columns that a thread reads at once and then checks: they fit into its cache.
-const PIECE_BYTES: u64 = 1 << 20;
+pub(super) const PIECE_BYTES: u64 = 1 << 20;
 
 /// What a look at some rows came to.
 enum Looked {
@@ -266,7 +266,7 @@ impl Pool {
                 let column = layout.data_column(row, slot as u16);
                 let mut mended = rows.clone();
                 mended.columns[usize::from(column)] = None;
-                if mended.rebuild(chunk, &std::iter::once(column).collect(), &Workers::NONE)
+                if mended.rebuild(chunk, &std::iter::once(column).collect(), &Workers::NONE, &self.core.spare)
                     && let Some(right) = mended.unit(row, column)
                 {
                     self.rewrite_unit(chunk, row, column, right, true);
@@ -396,7 +396,7 @@ impl Pool {
 }
 
 /// Whether everything in some rows, all columns of which are there, is right: extents, copies, and parity.
-fn is_right(chunk: &Chunk, rows: &Rows, extents: &[(u64, Extent)]) -> bool {
+pub(super) fn is_right(chunk: &Chunk, rows: &Rows, extents: &[(u64, Extent)]) -> bool {
     extents.iter().all(|(offset, extent)| extent_is_right(chunk, rows, *offset, extent))
         && rows.rows.clone().all(|row| parity_agrees(chunk, rows, row))
 }

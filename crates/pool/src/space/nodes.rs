@@ -5,6 +5,8 @@
 //! Slot format, little-endian: magic `CDBITMAP`, pool guid u64, session u64, txg u64, chunk address u64, number of
 //! nodes u64, zeros up to byte 64, then one bit per node, least significant first.
 
+use std::ops::Range;
+
 use tree::NODE_SIZE;
 
 use super::Deferred;
@@ -103,6 +105,11 @@ impl NodeSpace {
         self.taken_count = self.live_count;
         self.dirty = false;
         true
+    }
+
+    /// Whether nothing in a range is, or may yet be asked for: no node that any root knows, and no bitmap.
+    pub(crate) fn is_free(&self, mut nodes: Range<u64>) -> bool {
+        nodes.start >= SLOT_NODES && nodes.all(|index| index >= self.nodes || !bit(&self.taken, index))
     }
 
     /// Takes a free node; `None` when there is none.
