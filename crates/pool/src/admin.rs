@@ -455,10 +455,21 @@ impl Pool {
                 "cannot offline {path}: no valid replicas of what is on it"
             )));
         }
+        let before = self.state();
         // What it holds is complete up to here; what it misses from here on is known region by region.
         if let Some(device) = self.core.devices.get_mut(&id) {
             device.offline = true;
             device.temporary = temporary;
+        }
+        // A group on which nothing is yet has to have enough devices, too.
+        if before != State::Faulted && self.state() == State::Faulted {
+            if let Some(device) = self.core.devices.get_mut(&id) {
+                device.offline = false;
+                device.temporary = false;
+            }
+            return Err(PoolError::refused(format!(
+                "cannot offline {path}: no valid replicas: too few devices of its vdev would be left"
+            )));
         }
         self.core.state_changed(id, State::Offline, "taken offline");
         self.changed = true;

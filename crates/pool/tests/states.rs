@@ -56,6 +56,20 @@ fn all_is_online_until_one_is_taken_offline() {
 }
 
 #[test]
+fn a_group_keeps_enough_devices_though_nothing_is_on_it_yet() {
+    let sims = Sims::new(5, 64);
+    let (mirror, raidz) = (sims.group(GroupKind::Mirror, 0..2), sims.group(GroupKind::Raidz(1), 2..5));
+    let mut pool = create(&spec(vec![mirror, raidz]));
+    pool.offline("/sims/s3", false).unwrap();
+    let refused = pool.offline("/sims/s4", true).unwrap_err().to_string();
+    assert!(refused.contains("no valid replicas"), "{refused}");
+    assert_eq!(pool.status().state, State::Degraded);
+    pool.online("/sims/s3", None, false).unwrap();
+    settle(&mut pool);
+    pool.offline("/sims/s4", false).unwrap();
+}
+
+#[test]
 fn a_device_that_is_not_there_at_import_is_shown_by_its_number() {
     let sims = Sims::new(2, 64);
     let mut pool = mirror(&sims, MIB);

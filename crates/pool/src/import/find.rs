@@ -35,7 +35,11 @@ pub(super) fn missing(config: &Config, members: &[Member]) -> Option<Missing> {
         if let Some(tolerance) = vdev.tolerance() {
             let away =
                 vdev.children.iter().filter(|child| child.report(&there).state == State::Unavail).count();
-            enough.push(format!("any {} of the {away} missing from {}", away - tolerance, vdev.name));
+            enough.push(match away - tolerance {
+                1 if away == 1 => format!("the one missing from {}", vdev.name),
+                needed if needed == away => format!("all {away} missing from {}", vdev.name),
+                needed => format!("any {needed} of the {away} missing from {}", vdev.name),
+            });
         } else {
             plain += 1;
         }
