@@ -45,6 +45,9 @@ const CLASSES: [Class; 3] = [Class::Data, Class::Metadata, Class::System];
 /// Chunks that one step goes through at most.
 const CHUNKS_MAX: usize = 64;
 
+/// Far behind any address that chunks come to, bytes.
+const ADDRESS_MAX: u64 = 1 << 62;
+
 /// What a step has relocated so far.
 #[derive(Default)]
 struct Moved {
@@ -168,6 +171,9 @@ impl Balance {
         let (cursor, end, at, within) = (Logical(next()?), Logical(next()?), Logical(next()?), next()?);
         let (expected, chunks, considered, completed) = (next()?, next()?, next()?, next()?);
         let (done, total, errors) = (next()?, next()?, next()?);
+        if end.0 > ADDRESS_MAX {
+            return Err(r.error("last address", format!("{end} is behind all addresses")).into());
+        }
         let taken = [r.u32("count")?, r.u32("count")?, r.u32("count")?];
         let trouble = r.text("trouble")?;
         let text = r.text("task")?;
@@ -537,8 +543,11 @@ impl Pool {
     pub(crate) fn decode_balance(&mut self, bytes: &[u8]) -> Result<()> {
         if !bytes.is_empty() {
             let mut r = Reader::new("balance item", bytes);
-            self.balance = Some(Balance::decode(&mut r)?);
+            let balance = Balance::decode(&mut r)?;
             r.end()?;
+            // Addresses of chunks that were dropped may come again, but not for chunks that would be taken for old ones.
+            self.core.next_address = self.core.next_address.max(balance.end.0);
+            self.balance = Some(balance);
         }
         Ok(())
     }
