@@ -270,5 +270,30 @@ mod tests {
         assert!(coarse.placements().all(|(_, p)| p.stale.is_empty() || p.stale.of_first(16).count() == 16));
     }
 
+    /// The widest mirror with a replacement coming for every side, all of them stale in part.
+    #[test]
+    fn a_wide_chunk_fits_into_an_item_when_it_is_coarse() {
+        let mut stale = Stale::NONE;
+        stale.insert(3);
+        let place = |device, stale| Placement {
+            device: DeviceId(device),
+            offset: 1 << 20,
+            generation: Txg(4),
+            stale,
+        };
+        let mut wide = Chunk {
+            layout: Layout::new(Kind::Copies, 64, 65536).unwrap(),
+            column_bytes: 1 << 20,
+            columns: (0..64)
+                .map(|c| Column { placements: vec![place(c, stale), place(64 + c, stale)] })
+                .collect(),
+            ..chunk()
+        };
+        wide.columns[7].placements[0].stale = Stale::NONE;
+        assert!(wide.encode().len() > tree::MAX_VALUE);
+        wide.coarsen(|_| true);
+        assert!(wide.encode().len() <= tree::MAX_VALUE, "{}", wide.encode().len());
+    }
+
     const REGIONS_USED_MAX: u32 = super::super::REGIONS;
 }

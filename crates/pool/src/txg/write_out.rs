@@ -153,7 +153,13 @@ impl Pool {
                 // System chunks are named by the uberblock itself.
                 Some(chunk) if chunk.class == Class::System => {}
                 Some(chunk) => {
-                    let item = chunk.encode();
+                    let mut item = chunk.encode();
+                    if item.len() > tree::MAX_VALUE {
+                        // Many columns and what stands in for them, stale in part: less where it is stale as a whole.
+                        let mut chunk = chunk.clone();
+                        chunk.coarsen(|device| core.usable(device));
+                        item = chunk.encode();
+                    }
                     chunks.insert(core, chunk_key(address), &item)?;
                 }
                 None => {
