@@ -71,7 +71,7 @@ impl Core {
             let unreadable = PoolError::Unreadable { address: want.address, length: u64::from(want.length) };
             return found.ok_or(unreadable);
         }
-        let Some(right) = found else {
+        let Some(mut right) = found else {
             let touched = touched_columns(&chunk, offset, u64::from(want.length));
             for version in versions.iter().filter(|v| !v.stale && v.bytes.is_some()) {
                 if chunk.has_parity() || touched.contains(version.column) {
@@ -89,6 +89,9 @@ impl Core {
             }
             return Err(PoolError::Unreadable { address: want.address, length: u64::from(want.length) });
         };
+        // The extent is right, the parity of its rows need not be: it is what a first version says.
+        let (first, last, row_bytes) = (offset, offset + u64::from(want.length), chunk.layout.row_bytes());
+        right.renew_parity(&chunk, |row| row * row_bytes >= first && (row + 1) * row_bytes <= last);
         self.repair(&chunk, want, &right, &versions);
         Ok(right)
     }

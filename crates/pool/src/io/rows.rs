@@ -143,18 +143,18 @@ impl Rows {
         }
     }
 
-    /// Makes parity agree with the data in the rows that `which` allows, where all columns are there; gives the units
-    /// (row, column) that changed.
+    /// Makes the parity that is there agree with the data in the rows that `which` allows, where all data is there; gives
+    /// the units (row, column) that changed.
     pub(crate) fn renew_parity(&mut self, chunk: &Chunk, which: impl Fn(u64) -> bool) -> Vec<(u64, u16)> {
         let mut changed = Vec::new();
         let layout = &chunk.layout;
         let Kind::Parity { parity } = layout.kind() else { return changed };
-        if !self.missing().is_empty() {
-            return changed;
-        }
         for row in self.rows.clone().filter(|&row| which(row)) {
             let data: Vec<&[u8]> =
                 (0..layout.data_units()).filter_map(|i| self.unit(row, layout.data_column(row, i))).collect();
+            if data.len() < usize::from(layout.data_units()) {
+                continue;
+            }
             let mut right = vec![vec![0u8; self.unit]; usize::from(parity)];
             let mut outputs: Vec<&mut [u8]> = right.iter_mut().map(Vec::as_mut_slice).collect();
             if parity::generate(&data, &mut outputs).is_err() {

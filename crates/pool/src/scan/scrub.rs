@@ -287,16 +287,29 @@ impl Pool {
         Ok(())
     }
 
-    /// Rewrites one unit of a column on its fresh placements, and may charge their devices.
+    /// Rewrites one unit of a column on its fresh placements that hold something else, and may charge their devices.
     fn rewrite_unit(&mut self, chunk: &Chunk, row: u64, column: u16, bytes: &[u8], charged: bool) {
         let offset = row * u64::from(chunk.layout.unit());
         let address = Logical(chunk.address.0 + row * chunk.layout.row_bytes());
-        for (device, at) in self.core.fresh_placements(chunk, column, offset, bytes.len() as u64) {
+        let placements = self.core.fresh_placements(chunk, column, offset, bytes.len() as u64);
+        // Which of several was wrong is not known: one was read.
+        let look = placements.len() > 1;
+        for (device, at) in placements {
+            if look && self.holds(device, at, bytes) {
+                continue;
+            }
             if charged {
                 self.core.checksum_failed(device, address);
             }
             self.rewrite(chunk, offset, device, at, bytes);
         }
+    }
+
+    /// Whether a device has these bytes there. What can't be read is for the write to find out.
+    fn holds(&self, device: DeviceId, at: u64, bytes: &[u8]) -> bool {
+        let mut found = vec![0; bytes.len()];
+        let handle = self.core.devices.get(&device).and_then(|device| device.open());
+        handle.is_some_and(|handle| handle.read(at, &mut found).is_ok()) && found == bytes
     }
 
     /// Rewrites a part of a column on a device, where it begins at `at`.
