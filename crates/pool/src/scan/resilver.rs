@@ -559,7 +559,6 @@ impl Pool {
         let mut outcome = Outcome::default();
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);
-        let eager = self.eager_columns(chunk);
         let row_bytes = chunk.layout.row_bytes();
         let pool = self.core.guid.0;
         let nodes =
@@ -569,24 +568,9 @@ impl Pool {
             outcome.fresh = targets.iter().map(|(column, placement)| (*column, placement.device)).collect();
             return outcome;
         }
-        let mut loaded = self.core.read_rows(chunk, rows.clone(), &eager);
-        let lacks_live = self.core.nodes.get(&chunk.address).is_some_and(|space| {
-            (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE).any(|at| {
-                space.is_live(at / NODE_SIZE as u64)
-                    && best_copy(
-                        chunk,
-                        &loaded,
-                        at,
-                        pool,
-                        self.core.remaps.home_of(Logical(chunk.address.0 + at)),
-                    )
-                    .is_none()
-            })
-        });
-        let gone = loaded.missing();
-        if lacks_live || chunk.layout.redundancy(&gone).is_none() {
-            loaded = self.core.read_rows(chunk, rows.clone(), &all);
-        }
+        // All copies, those of devices that should be read last too: a node whose write one of them lost is found there as it
+        // was before, which nothing but a newer copy gives away.
+        let mut loaded = self.core.read_rows(chunk, rows.clone(), &all);
         if !self.has_sources(chunk, region) {
             return outcome;
         }
