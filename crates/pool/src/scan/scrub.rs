@@ -287,18 +287,29 @@ impl Pool {
         Ok(())
     }
 
-    /// Rewrites one unit of a column on its fresh placements that hold something else, and may charge their devices.
+    /// Rewrites one unit of a column where it is wrong, and may charge whoever holds it.
     fn rewrite_unit(&mut self, chunk: &Chunk, row: u64, column: u16, bytes: &[u8], charged: bool) {
-        let offset = row * u64::from(chunk.layout.unit());
         let address = Logical(chunk.address.0 + row * chunk.layout.row_bytes());
+        self.mend(
+            chunk,
+            column,
+            row * u64::from(chunk.layout.unit()),
+            bytes,
+            Some(address).filter(|_| charged),
+        );
+    }
+
+    /// Rewrites a part of a column on its fresh placements that hold something else; charges their devices if `blame` says
+    /// for which address.
+    fn mend(&mut self, chunk: &Chunk, column: u16, offset: u64, bytes: &[u8], blame: Option<Logical>) {
         let placements = self.core.fresh_placements(chunk, column, offset, bytes.len() as u64);
-        // Which of several was wrong is not known: one was read.
+        // Of several one was read: which of them are wrong is to be seen.
         let look = placements.len() > 1;
         for (device, at) in placements {
             if look && self.holds(device, at, bytes) {
                 continue;
             }
-            if charged {
+            if let Some(address) = blame {
                 self.core.checksum_failed(device, address);
             }
             self.rewrite(chunk, offset, device, at, bytes);
@@ -356,10 +367,7 @@ impl Pool {
                     continue;
                 }
                 let offset = cell.row * u64::from(chunk.layout.unit()) + u64::from(cell.within);
-                for (device, at) in self.core.fresh_placements(chunk, column, offset, NODE_SIZE as u64) {
-                    self.core.checksum_failed(device, address);
-                    self.rewrite(chunk, offset, device, at, &right);
-                }
+                self.mend(chunk, column, offset, &right, Some(address));
             }
         }
         self.core.recycle(rows);
