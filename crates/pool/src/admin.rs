@@ -224,8 +224,14 @@ impl Pool {
             Relation::Spare => Err(PoolError::refused(format!(
                 "{path} is a spare that is not in use; 'coffer remove' takes it away"
             ))),
-            Relation::For(of, _) => {
+            Relation::For(of, how) => {
                 if self.core.can_lose(id) {
+                    if how.is_spare()
+                        && let Some(original) = self.core.devices.get_mut(&of)
+                    {
+                        original.spare_declined = !original.usable();
+                        self.core.dirty_devices.insert(of);
+                    }
                     let was_spare = self.core.devices.get(&id).is_some_and(|device| device.spare);
                     self.send_back(id)?;
                     if !was_spare && let Some(handle) = handle {
@@ -373,7 +379,9 @@ impl Pool {
             return Err(PoolError::refused(format!("{old_path} is being replaced already")));
         }
         self.commit()?;
-        let new_id = self.add_device(new, Relation::For(id, StandIn::Replacement))?;
+        let grows = self.property("autoexpand") == "on";
+        let used = if grows { size } else { size.min(old_size) };
+        let new_id = self.add_device_of(new, used, Relation::For(id, StandIn::Replacement))?;
         if let Err(error) = self.add_stand_in(id, new_id) {
             self.core.devices.remove(&new_id);
             self.core.dirty_devices.remove(&new_id);
@@ -392,6 +400,13 @@ impl Pool {
             plan.notices.push(format!(
                 "{} is smaller than {old_path} ({size} bytes, {old_size} before); everything on it fits",
                 new.path
+            ));
+        }
+        if size > used {
+            plan.notices.push(format!(
+                "{} is larger than {old_path}: 'coffer online -e POOL {}' uses all of it once that is replaced, autoexpand=on does \
+                 so from the start",
+                new.path, new.path
             ));
         }
         Ok(plan)
@@ -539,6 +554,19 @@ impl Pool {
         self.changed = true;
     }
 
+    /// A device works that may not have: what it grew by is used if the pool is to do so by itself, and spares may step in for
+    /// it again.
+    pub(crate) fn greet(&mut self, id: DeviceId) {
+        let Some(device) = self.core.devices.get_mut(&id).filter(|device| device.usable()) else { return };
+        if std::mem::take(&mut device.spare_declined) {
+            self.core.dirty_devices.insert(id);
+        }
+        let size = device.handle.as_ref().and_then(|handle| handle.size().ok());
+        if let Some(size) = size.filter(|_| self.property("autoexpand") == "on") {
+            self.expand(id, size);
+        }
+    }
+
     /// Clears error counters, and lets a suspended pool try again.
     ///
     /// # Errors
@@ -561,6 +589,7 @@ impl Pool {
                 device.degraded = false;
             }
             self.core.dirty_devices.insert(id);
+            self.greet(id);
         }
         if name.is_none() {
             for address in std::mem::take(&mut self.core.lost) {
@@ -644,9 +673,7 @@ impl Pool {
         if !self.core.devices.get(&id).is_some_and(|device| device.offline) {
             self.core.state_changed(id, State::Online, "it is back");
         }
-        if self.property("autoexpand") == "on" {
-            self.expand(id, new.device.size()?);
-        }
+        self.greet(id);
         self.changed = true;
         if !self.core.suspended && !self.core.read_only {
             self.commit()?;

@@ -222,10 +222,19 @@ impl Pool {
 
     /// Adds a device to the configuration in memory.
     pub(crate) fn add_device(&mut self, new: &NewDevice, relation: Relation) -> Result<DeviceId> {
+        self.add_device_of(new, new.device.size()?, relation)
+    }
+
+    /// As [`Pool::add_device`], of which only the first `size` bytes are used.
+    pub(crate) fn add_device_of(
+        &mut self,
+        new: &NewDevice,
+        size: u64,
+        relation: Relation,
+    ) -> Result<DeviceId> {
         let id = DeviceId(self.next_device);
         self.next_device += 1;
         let guid = Guid(self.core.rng.next_u64().max(1));
-        let size = new.device.size()?;
         let mut device = Device::new(id, guid, new.path.clone(), size, relation);
         device.handle = Some(new.device.clone());
         device.never_seen = false;

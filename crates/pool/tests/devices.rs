@@ -259,6 +259,36 @@ fn detaching_the_spare_cancels_and_detaching_the_original_makes_it_permanent() {
     assert_holds(&mut pool, 65536);
 }
 
+/// A spare that is detached from a device that is gone waits, over a restart too, until that device has been back.
+#[test]
+fn a_detached_spare_does_not_step_in_again_at_once() {
+    let sims = Sims::new(3, 64);
+    let groups = vec![sims.group(GroupKind::Mirror, 0..2), sims.group(GroupKind::Spare, 2..3)];
+    let mut pool = filled(&spec(groups), MIB);
+    let guid = pool.guid();
+    let spare = |pool: &mut Pool| {
+        settle(pool);
+        pool.status().spares[0].state.clone()
+    };
+    pool.flush().unwrap();
+    drop(pool);
+    let mut pool = import(guid, sims.without(&[1]));
+    assert_eq!(spare(&mut pool), "INUSE");
+    pool.detach("/sims/s2").unwrap();
+    assert_eq!(spare(&mut pool), "AVAIL");
+    pool.flush().unwrap();
+    drop(pool);
+    let mut pool = import(guid, sims.without(&[1]));
+    assert_eq!(spare(&mut pool), "AVAIL");
+    pool.device_returned(&sims.new_device(1)).unwrap();
+    assert_eq!(spare(&mut pool), "AVAIL");
+    pool.flush().unwrap();
+    drop(pool);
+    let mut pool = import(guid, sims.without(&[1]));
+    assert_eq!(spare(&mut pool), "INUSE");
+    assert_sound(&mut pool);
+}
+
 /// A spare that is called for a device that works stays, over a restart too, until one of the two is detached.
 #[test]
 fn a_called_spare_stays_beside_a_healthy_original() {
@@ -371,6 +401,38 @@ fn a_larger_disk_is_used_fully_once_told() {
     pool.write(id, 0, &noise(4, 80 * MIB as usize)).unwrap();
     pool.flush().unwrap();
     assert_sound(&mut pool);
+}
+
+#[test]
+fn a_larger_disk_is_used_fully_by_itself_with_autoexpand() {
+    for expands in [false, true] {
+        let (sims, large) = (Sims::new(2, 64), Sims::new(1, 96));
+        let mut pool = filled(&spec(vec![sims.group(GroupKind::Mirror, 0..2)]), MIB);
+        let guid = pool.guid();
+        if expands {
+            pool.set("", "autoexpand", "on").unwrap();
+        }
+        let before = pool.usage().device_size;
+        // One that replaces another...
+        let new = pool::spec::NewDevice { path: "/sims/large".into(), ..large.new_device(0) };
+        let plan = pool.replace("/sims/s1", &new, ReplaceOptions::default()).unwrap();
+        assert_eq!(plan.notices.iter().any(|notice| notice.contains("online -e")), !expands, "{plan:?}");
+        settle(&mut pool);
+        let more = |grown: u64| before + if expands { grown * MIB } else { 0 };
+        assert_eq!(pool.usage().device_size, more(32));
+        // ...and one that grew while the pool was not in use.
+        pool.flush().unwrap();
+        drop(pool);
+        sims.0[0].set_size(128 * MIB);
+        let mut devices = sims.without(&[1]);
+        devices.push(new);
+        let mut pool = import(guid, devices);
+        assert_eq!(pool.usage().device_size, more(32 + 64));
+        pool.online("/sims/large", None, true).unwrap();
+        pool.online("/sims/s0", None, true).unwrap();
+        assert_eq!(pool.usage().device_size, before + 96 * MIB);
+        assert_sound(&mut pool);
+    }
 }
 
 #[test]

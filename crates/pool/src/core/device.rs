@@ -67,6 +67,8 @@ pub(crate) struct Device {
     pub(crate) avoid_reads: bool,
     /// What is on it goes elsewhere: nothing new is put there.
     pub(crate) leaving: bool,
+    /// A spare was detached from it by hand: none steps in until it has worked again.
+    pub(crate) spare_declined: bool,
     pub(crate) errors: Counters,
     /// Times of recent I/O and checksum errors, milliseconds.
     pub(crate) recent: (VecDeque<u64>, VecDeque<u64>),
@@ -101,6 +103,7 @@ impl Device {
             removed: false,
             avoid_reads: false,
             leaving: false,
+            spare_declined: false,
             errors: Counters::default(),
             recent: (VecDeque::new(), VecDeque::new()),
             handle: None,
@@ -174,6 +177,7 @@ impl Device {
             self.degraded,
             self.avoid_reads,
             self.leaving,
+            self.spare_declined,
         ];
         w.u8(flags.iter().rev().fold(0, |bits, &flag| bits << 1 | u8::from(flag)));
         w.u64(self.errors.read);
@@ -198,7 +202,7 @@ impl Device {
             other => return Err(r.error("relation", format!("{other} is not known"))),
         };
         let flags = r.u8("flags")?;
-        if flags >> 6 != 0 {
+        if flags >> 7 != 0 {
             return Err(r.error(
                 "flags",
                 format!("are {flags:#x}, not all of which are known here; use a newer coffer"),
@@ -219,6 +223,7 @@ impl Device {
             degraded: flag(3),
             avoid_reads: flag(4),
             leaving: flag(5),
+            spare_declined: flag(6),
             errors,
             ..Self::new(id, guid, path, size, relation)
         })

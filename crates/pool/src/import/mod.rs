@@ -354,6 +354,9 @@ impl Pool {
         }
         pool.start_session()?;
         pool.write_config()?;
+        for id in pool.core.devices.keys().copied().collect::<Vec<_>>() {
+            pool.greet(id);
+        }
         pool.commit()?;
         Ok((pool, plan))
     }

@@ -493,9 +493,13 @@ impl Pool {
                 let handle = self.core.devices.get(&id).and_then(|device| device.open().cloned());
                 let Some(handle) = handle else { continue };
                 outcome.beside.insert(id);
-                if let Err(error) = handle.write(at, bytes) {
-                    self.core.device_failed(id, &error);
-                    all = false;
+                match handle.write(at, bytes) {
+                    // Until it is flushed the device may forget this, though it still shows it.
+                    Ok(()) => self.core.healed(id, chunk, row * unit, unit),
+                    Err(error) => {
+                        self.core.device_failed(id, &error);
+                        all = false;
+                    }
                 }
             }
         }

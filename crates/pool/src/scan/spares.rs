@@ -95,6 +95,7 @@ impl Pool {
             .values()
             .filter(|device| matches!(device.relation, Relation::Member(_)))
             .filter(|device| !device.offline && (device.handle.is_none() || device.faulted))
+            .filter(|device| !device.spare_declined)
             .filter(|device| {
                 let others = core.stand_ins(device.id);
                 others.len() + 1 < PLACEMENTS_MAX && others.iter().all(|&other| !core.usable(other))
