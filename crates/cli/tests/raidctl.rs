@@ -690,6 +690,24 @@ fn wrong_command_lines_and_units_exit_with_1() {
     refused(&bench, &format!("raid -a {} raid1", d[0]), &d, &["is a component of raid0 already"]);
 }
 
+/// A component or spare of any unit, by whatever name, is nothing to read into.
+#[test]
+fn nothing_is_read_into_a_component() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let e = new_unit(&bench, "raid1", 3, 2, '1');
+    let spare = bench.disk("spare", SIZE);
+    bench.ok(&format!("raid -a {spare} raid0"));
+    let link = bench.path("link");
+    std::os::unix::fs::symlink(&d[1], &link).unwrap();
+    let all = [d.clone(), e.clone(), vec![spare.clone()]].concat();
+    for (path, unit) in [(&d[0], "raid0"), (&link, "raid0"), (&spare, "raid0"), (&e[1], "raid1")] {
+        let words = [format!("is a component of {unit}")];
+        refused(&bench, &format!("raid read raid0 --length 5 --to {path}"), &all, &[&words[0]]);
+    }
+    bench.ok(&format!("raid read raid0 --length 5 --to {}", bench.path("out")));
+}
+
 /// The grammar as the real parser takes it, and any line of a file missing or damaged: told, and nothing is touched.
 #[test]
 fn configuration_files() {
