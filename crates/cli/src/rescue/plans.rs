@@ -104,10 +104,16 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
     if plan.candidates.is_empty() { Err(Failure::Told) } else { Ok(()) }
 }
 
-/// Whether two paths lead to the same file or disk.
+/// Whether two paths lead to the same file or disk, or would if it were made.
 pub(super) fn same(one: &Path, other: &Path) -> bool {
+    // Of a file that is not there the folder can be told.
+    let place = |path: &Path| {
+        let path = std::path::absolute(path).ok()?;
+        Some((path.parent()?.canonicalize().ok()?, path.file_name()?.to_owned()))
+    };
     match (device::identity(one), device::identity(other)) {
         (Ok(one), Ok(other)) => one == other,
+        (Err(_), Err(_)) => place(one).is_some_and(|place_of_one| Some(place_of_one) == place(other)),
         _ => false,
     }
 }
