@@ -270,3 +270,21 @@ fn an_output_is_not_its_own_map() {
     }
 }
 
+/// A plan is not saved over the map of an image, which says what of the image must not be believed.
+#[test]
+fn a_plan_is_not_saved_over_a_map() {
+    let bench = Bench::new();
+    let (members, _) = broken(&bench);
+    let beside = format!("{}.map", members[2]);
+    let text = fs::read_to_string(&beside).unwrap();
+    let saved = bench.run(&format!("rescue plan --save {beside} {}", members.join(" ")));
+    assert_eq!(saved.code, 2, "{}", saved.err);
+    let map = bench.path("a.map");
+    fs::write(&map, &text).unwrap();
+    let line = format!("rescue plan --save {map} --map {}={map} {}", members[0], members.join(" "));
+    assert_eq!(bench.run(&line).code, 2);
+    assert_eq!(
+        (fs::read_to_string(&beside).unwrap(), fs::read_to_string(&map).unwrap()),
+        (text.clone(), text)
+    );
+}

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::args::{MakePlan, Pile};
 use super::checkers;
+use super::copy::map_beside;
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
 
@@ -96,6 +97,11 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
     if let Some(save) = &args.save {
         if args.pile.path.iter().chain(&args.pile.backup_file).any(|path| same(path, save)) {
             return Err(Failure::usage("the plan would overwrite one of the images"));
+        }
+        let beside = args.pile.path.iter().map(|path| map_beside(path));
+        let mut maps = beside.chain(args.pile.maps.iter().map(|map| map.map.clone()));
+        if save.exists() && maps.any(|map| same(&map, save)) {
+            return Err(Failure::usage("the plan would overwrite the map of one of the images"));
         }
         let text = plan.to_text().map_err(failure)?;
         fs::write(save, text).map_err(Failure::io(format!("write {}", save.display())))?;
