@@ -757,6 +757,8 @@ fn configuration_files() {
     ] {
         bad(&good.replace(from, to), why);
     }
+    // What never ends is no configuration.
+    refused(&bench, "raid -t /dev/zero", &d, &["cannot read /dev/zero: it has more than 1048576 bytes"]);
     // Whatever line is lost or garbled: no panic, no change, unless the file still says what it must.
     let lines: Vec<&str> = good.lines().collect();
     let before: Vec<_> = d.iter().map(|disk| digest(disk)).collect();

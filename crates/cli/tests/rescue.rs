@@ -270,6 +270,14 @@ fn an_output_is_not_its_own_map() {
     }
 }
 
+/// What is no plan takes no memory, however long it is.
+#[test]
+fn a_plan_has_an_end() {
+    let bench = Bench::new();
+    let said = bench.fails("rescue volumes --plan /dev/zero");
+    assert!(said.contains("cannot read /dev/zero: it has more than 268435456 bytes"), "{said}");
+}
+
 /// A plan is not saved over the map of an image, which says what of the image must not be believed.
 #[test]
 fn a_plan_is_not_saved_over_a_map() {

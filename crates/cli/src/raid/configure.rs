@@ -23,6 +23,10 @@ use crate::control::{Connected, connect};
 use crate::error::{Failure, Outcome};
 use crate::host;
 use crate::state::PoolLock;
+use crate::texts;
+
+/// Longest configuration or block design, bytes.
+const LONGEST_FILE: u64 = 1 << 20;
 
 /// A file that is no configuration, as `raidctl` tells it.
 fn bad_file(why: impl std::fmt::Display) -> Told {
@@ -32,7 +36,7 @@ fn bad_file(why: impl std::fmt::Display) -> Told {
 
 fn parse(file: &str) -> Result<Config, Told> {
     let text =
-        std::fs::read_to_string(file).map_err(|error| bad_file(format!("cannot read {file}: {error}")))?;
+        texts::read(file, LONGEST_FILE).map_err(|error| bad_file(format!("cannot read {file}: {error}")))?;
     Config::parse(file, &text, parts::wedge).map_err(bad_file)
 }
 
@@ -43,8 +47,8 @@ fn design(config: &Config) -> Result<Option<Arc<Design>>, Told> {
     }
     let name =
         config.design_files.first().ok_or_else(|| bad_file("the layout section names no block design"))?;
-    let text =
-        std::fs::read_to_string(name).map_err(|error| bad_file(format!("cannot read {name}: {error}")))?;
+    let text = texts::read(name, LONGEST_FILE)
+        .map_err(|error| bad_file(format!("cannot read the block design {name}: {error}")))?;
     Design::parse(&text)
         .map(|design| Some(Arc::new(design)))
         .map_err(|error| bad_file(format!("{name}: {error}")))

@@ -11,6 +11,10 @@ use super::checkers;
 use super::copy::map_beside;
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
+use crate::texts;
+
+/// Longest file that is taken for a plan, bytes: more than one with a bitmap of every member takes.
+const LONGEST_PLAN: u64 = 256 << 20;
 
 /// A path that could not be used.
 #[derive(Debug, Serialize)]
@@ -129,7 +133,7 @@ pub(super) fn same(one: &Path, other: &Path) -> bool {
 /// # Errors
 /// It can't be read or is no plan.
 pub(super) fn read(path: &Path) -> Outcome<Plan> {
-    let text = fs::read_to_string(path).map_err(Failure::io(format!("read {}", path.display())))?;
+    let text = texts::read(path, LONGEST_PLAN).map_err(Failure::io(format!("read {}", path.display())))?;
     Plan::from_text(&text).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
 }
 
