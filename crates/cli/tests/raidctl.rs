@@ -745,6 +745,10 @@ fn configuration_files() {
         refused(&bench, &format!("raid -c {path} raid0"), &d, &[why]);
         refused(&bench, &format!("raid -C {path} raid0"), &d, &[why]);
     };
+    let bad_to_run = |text: &str, why: &str| {
+        let ran = check(text);
+        assert!(ran.code == 1 && ran.err.contains(why), "{why}: {}", ran.err);
+    };
     for (from, to, why) in [
         ("START array", "START nothing", "array"),
         ("START disks", "START nothing", "disks"),
@@ -759,6 +763,22 @@ fn configuration_files() {
     }
     // What never ends is no configuration.
     refused(&bench, "raid -t /dev/zero", &d, &["cannot read /dev/zero: it has more than 1048576 bytes"]);
+    // What is odd or can't be run is told when the file is checked, not only when it is used.
+    for (from, to, why) in [
+        ("16 1 1 5", "16 1 1 D", "RAID level 'D' cannot be run"),
+        ("16 1 1 5", "16 1 1 L", "RAID level 'L' cannot be run"),
+        ("16 1 1 5", "16 1 1 1", "RAID level 1 over 3 columns is impossible"),
+    ] {
+        bad_to_run(&good.replace(from, to), why);
+    }
+    for (from, to, why) in [
+        ("fifo 100", "fifo 200", "has no queue length"),
+        ("START queue\nfifo 100", "", "No disk queue discipline"),
+        ("3 0", "4 0", "\"START spare\" is taken for a device"),
+    ] {
+        let ran = check(&good.replace(from, to));
+        assert!(ran.code == 0 && ran.err.contains(why), "{why}: {}", ran.err);
+    }
     // Whatever line is lost or garbled: no panic, no change, unless the file still says what it must.
     let lines: Vec<&str> = good.lines().collect();
     let before: Vec<_> = d.iter().map(|disk| digest(disk)).collect();

@@ -11,7 +11,7 @@ use raidset::design::Design;
 use raidset::extension::Extension;
 use raidset::judge::{Candidate, FoundSet, Member, complete, group};
 use raidset::label::{Label, Root};
-use raidset::layout::Level;
+use raidset::layout::{Layout, Level};
 use raidset::raidctl::Invocation;
 use raidset::set::{ConfigureError, Parameters, RaidSet, Slot, Status};
 
@@ -56,9 +56,19 @@ fn design(config: &Config) -> Result<Option<Arc<Design>>, Told> {
 
 /// `-t`.
 pub(crate) fn check_file(file: &str) -> Told {
-    match parse(file).and_then(|config| design(&config)) {
-        Ok(_) => Told::nothing(),
-        Err(told) => told,
+    let config = match parse(file) {
+        Ok(config) => config,
+        Err(told) => return told,
+    };
+    let columns = config.disks.len() as u16;
+    let checked = design(&config).and_then(|design| {
+        let parameters = Parameters::with_design(&config, design).map_err(bad_file)?;
+        // How many rows there are is known with the components only: enough of them for any table.
+        Layout::new(parameters.level, columns, 1, 1 << 24).map_err(bad_file)
+    });
+    match checked {
+        Ok(_) => Told { errors: config.warnings, ..Told::nothing() },
+        Err(told) => Told { errors: [config.warnings, told.errors].concat(), ..told },
     }
 }
 
