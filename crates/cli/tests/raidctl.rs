@@ -826,6 +826,15 @@ fn wrong_components_are_refused() {
     bench.ok(&format!("raid -c {conf} raid0"));
     assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, blank: failed");
     bench.ok("raid -u raid0");
+    // Of those that the set cannot do without it is said why they do not count.
+    let kept = [fs::read(&d[0]).unwrap(), fs::read(&d[2]).unwrap()];
+    fs::write(&d[0], "short").unwrap();
+    edit_label(&d[2], |label| label.mod_counter -= 5);
+    let all = format!("cannot do without all of {}, {}; ", d[0], d[2]);
+    let words = [&all, "d0 counts as failed: ", "d2 counts as failed: its label has serial number"];
+    try_out([&d[0], &d[1], &d[2]], &words);
+    fs::write(&d[0], &kept[0]).unwrap();
+    fs::write(&d[2], &kept[1]).unwrap();
     // With garbage in place of all labels there is no set.
     for disk in &d {
         edit_label(disk, |label| label.num_columns = 9);
