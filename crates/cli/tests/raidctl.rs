@@ -690,6 +690,25 @@ fn wrong_command_lines_and_units_exit_with_1() {
     refused(&bench, &format!("raid -a {} raid1", d[0]), &d, &["is a component of raid0 already"]);
 }
 
+/// Another name of a component is not another device: neither while it is in use nor when sets are looked for.
+#[test]
+fn a_device_with_two_names_is_found_once() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    bench.ok("raid -A yes raid0");
+    fs::hard_link(&d[2], bench.path("zzz")).unwrap();
+    for option in ["-n -L", "-L"] {
+        let ran = bench.run(&format!("raid {option} raid0"));
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "", ""), "{option}");
+    }
+    bench.ok("raid -u raid0");
+    let found = bench.ok("raid -n -L raid0");
+    assert_eq!(found, format!("would configure raid0 of {}\n", d.join(" ")));
+    let ran = bench.run("raid -L raid0");
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, d2: optimal");
+}
+
 /// A component or spare of any unit, by whatever name, is nothing to read into.
 #[test]
 fn nothing_is_read_into_a_component() {

@@ -1,10 +1,10 @@
 //! Taking units into use and out of it: `-c`, `-C`, `-L`, `-u`; and `-t`, which only looks at a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use device::{Access, BlockDevice, FileDevice};
+use device::{Access, BlockDevice, FileDevice, Identity, identity};
 use protocol::told::{Errno, Told};
 use raidset::config::{ABSENT, Config, MAX_NAME};
 use raidset::design::Design;
@@ -313,13 +313,15 @@ fn scan(context: &Context) -> Outcome<Vec<Seen>> {
         .into_iter()
         .flat_map(|record| record.columns.into_iter().chain(record.spares).filter_map(|part| part.path))
         .collect();
+    // A device is looked at once, under the first of its names.
+    let mut known: HashSet<Identity> = used.iter().filter_map(|path| identity(path).ok()).collect();
     let mut places = units.places();
     if let Some(more) = std::env::var_os("COFFER_RAID_PATH") {
         places.extend(std::env::split_paths(&more));
     }
     for path in parts::everything(places) {
         // What is in use, here or elsewhere, is left alone.
-        if !used.contains(&path)
+        if identity(&path).is_ok_and(|id| known.insert(id))
             && path.as_os_str().len() <= MAX_NAME.max(255)
             && let Ok(device) = FileDevice::open(&path, Access::ReadOnly)
         {
