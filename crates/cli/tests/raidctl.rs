@@ -709,6 +709,21 @@ fn a_device_with_two_names_is_found_once() {
     assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, d2: optimal");
 }
 
+/// What a scrub came to, also for programs; one that cannot begin says nothing of a result.
+#[test]
+fn a_scrub_tells_its_result() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let data = bench.run("raid scrub --json raid0").data();
+    assert_eq!((&data["mismatches"], &data["repairs"]), (&0.into(), &0.into()));
+    bench.ok(&format!("raid -f {} raid0", d[1]));
+    for json in ["", "--json"] {
+        let ran = bench.run(&format!("raid scrub {json} raid0"));
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+        assert!(ran.err.contains("d1 has failed: rebuild it first"), "{}", ran.err);
+    }
+}
+
 /// A component or spare of any unit, by whatever name, is nothing to read into.
 #[test]
 fn nothing_is_read_into_a_component() {

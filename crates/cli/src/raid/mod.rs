@@ -157,6 +157,7 @@ fn raidctl(context: &Context, words: &[String]) -> Outcome<u8> {
 
 /// The commands that are words.
 fn ours(context: &Context, words: &[String]) -> Outcome<u8> {
+    let json = words.iter().any(|word| word == "--json");
     let all = std::iter::once("coffer raid".to_owned())
         .chain(words.iter().filter(|word| *word != "--json").cloned());
     let parsed = Ours::try_parse_from(all).unwrap_or_else(|error| error.exit());
@@ -174,12 +175,11 @@ fn ours(context: &Context, words: &[String]) -> Outcome<u8> {
             let mut reach = context.reach(number(&unit)?)?;
             let told = reach.ask(&RaidRequest::Scrub { repair })?;
             told::print(&told, context)?;
-            let end = follow::scrub(&mut reach);
+            let end = follow::scrub(&mut reach, json);
             let closed = reach.close();
             end.and_then(|code| closed.map(|()| code))
         }
         OurCommand::List => {
-            let json = words.iter().any(|word| word == "--json");
             print_bytes(context.units.list(json)?.as_bytes())?;
             Ok(0)
         }
