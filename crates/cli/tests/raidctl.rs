@@ -690,6 +690,34 @@ fn wrong_command_lines_and_units_exit_with_1() {
     refused(&bench, &format!("raid -a {} raid1", d[0]), &d, &["is a component of raid0 already"]);
 }
 
+#[test]
+fn help_names_options_and_commands() {
+    let bench = Bench::new();
+    for line in ["raid --help", "raid -h"] {
+        let told = bench.ok(line);
+        assert!(
+            told.contains("-C config_file dev") && told.contains("Compare data and redundancy"),
+            "{told}"
+        );
+    }
+    assert!(bench.ok("raid scrub --help").contains("--repair"));
+}
+
+/// A file, as the argument of an option, may be called as a command is.
+#[test]
+fn an_argument_is_no_command() {
+    let bench = Bench::new();
+    new_unit(&bench, "raid0", 0, 3, '5');
+    bench.ok("raid -u raid0");
+    for name in ["list", "read", "scrub"] {
+        fs::copy(bench.path("raid0.conf"), bench.path(name)).unwrap();
+        let ran = bench.command(&format!("raid -c {name} raid0")).current_dir(bench.path("")).output();
+        let ran = ran.unwrap();
+        assert!(ran.status.success(), "{name}: {}", String::from_utf8_lossy(&ran.stderr));
+        bench.ok("raid -u raid0");
+    }
+}
+
 /// Another name of a component is not another device: neither while it is in use nor when sets are looked for.
 #[test]
 fn a_device_with_two_names_is_found_once() {
