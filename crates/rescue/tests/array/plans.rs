@@ -224,6 +224,11 @@ fn what_cannot_be_is_an_error() {
     best.layout = 99;
     assert!(matches!(best.open(), Err(RescueError::Geometry { .. })));
     assert!(Plan::from_text("{\"candidates\": [{}]}").is_err());
+    best.slots.fill_with(|| None);
+    let told = |plan: &Plan| rescue::chosen(plan, None).unwrap_err().to_string();
+    assert_eq!(told(&plan), "no candidate of the plan names a member");
+    plan.candidates.clear();
+    assert_eq!(told(&plan), "the plan has no candidates");
     edits_are_checked();
     fs::write(pile.folder.path().join("a.map"), "nonsense").unwrap();
     fs::write(pile.folder.path().join("a"), [0; 512]).unwrap();
