@@ -46,6 +46,7 @@ mod signals;
 mod sizes;
 mod state;
 mod targets;
+mod texts;
 mod vdevs;
 
 use std::ffi::OsString;

@@ -690,6 +690,86 @@ fn wrong_command_lines_and_units_exit_with_1() {
     refused(&bench, &format!("raid -a {} raid1", d[0]), &d, &["is a component of raid0 already"]);
 }
 
+#[test]
+fn help_names_options_and_commands() {
+    let bench = Bench::new();
+    for line in ["raid --help", "raid -h"] {
+        let told = bench.ok(line);
+        assert!(
+            told.contains("-C config_file dev") && told.contains("Compare data and redundancy"),
+            "{told}"
+        );
+    }
+    assert!(bench.ok("raid scrub --help").contains("--repair"));
+}
+
+/// A file, as the argument of an option, may be called as a command is.
+#[test]
+fn an_argument_is_no_command() {
+    let bench = Bench::new();
+    new_unit(&bench, "raid0", 0, 3, '5');
+    bench.ok("raid -u raid0");
+    for name in ["list", "read", "scrub"] {
+        fs::copy(bench.path("raid0.conf"), bench.path(name)).unwrap();
+        let ran = bench.command(&format!("raid -c {name} raid0")).current_dir(bench.path("")).output();
+        let ran = ran.unwrap();
+        assert!(ran.status.success(), "{name}: {}", String::from_utf8_lossy(&ran.stderr));
+        bench.ok("raid -u raid0");
+    }
+}
+
+/// Another name of a component is not another device: neither while it is in use nor when sets are looked for.
+#[test]
+fn a_device_with_two_names_is_found_once() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    bench.ok("raid -A yes raid0");
+    fs::hard_link(&d[2], bench.path("zzz")).unwrap();
+    for option in ["-n -L", "-L"] {
+        let ran = bench.run(&format!("raid {option} raid0"));
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "", ""), "{option}");
+    }
+    bench.ok("raid -u raid0");
+    let found = bench.ok("raid -n -L raid0");
+    assert_eq!(found, format!("would configure raid0 of {}\n", d.join(" ")));
+    let ran = bench.run("raid -L raid0");
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, d2: optimal");
+}
+
+/// What a scrub came to, also for programs; one that cannot begin says nothing of a result.
+#[test]
+fn a_scrub_tells_its_result() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let data = bench.run("raid scrub --json raid0").data();
+    assert_eq!((&data["mismatches"], &data["repairs"]), (&0.into(), &0.into()));
+    bench.ok(&format!("raid -f {} raid0", d[1]));
+    for json in ["", "--json"] {
+        let ran = bench.run(&format!("raid scrub {json} raid0"));
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+        assert!(ran.err.contains("d1 has failed: rebuild it first"), "{}", ran.err);
+    }
+}
+
+/// A component or spare of any unit, by whatever name, is nothing to read into.
+#[test]
+fn nothing_is_read_into_a_component() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    let e = new_unit(&bench, "raid1", 3, 2, '1');
+    let spare = bench.disk("spare", SIZE);
+    bench.ok(&format!("raid -a {spare} raid0"));
+    let link = bench.path("link");
+    std::os::unix::fs::symlink(&d[1], &link).unwrap();
+    let all = [d.clone(), e.clone(), vec![spare.clone()]].concat();
+    for (path, unit) in [(&d[0], "raid0"), (&link, "raid0"), (&spare, "raid0"), (&e[1], "raid1")] {
+        let words = [format!("is a component of {unit}")];
+        refused(&bench, &format!("raid read raid0 --length 5 --to {path}"), &all, &[&words[0]]);
+    }
+    bench.ok(&format!("raid read raid0 --length 5 --to {}", bench.path("out")));
+}
+
 /// The grammar as the real parser takes it, and any line of a file missing or damaged: told, and nothing is touched.
 #[test]
 fn configuration_files() {
@@ -727,6 +807,10 @@ fn configuration_files() {
         refused(&bench, &format!("raid -c {path} raid0"), &d, &[why]);
         refused(&bench, &format!("raid -C {path} raid0"), &d, &[why]);
     };
+    let bad_to_run = |text: &str, why: &str| {
+        let ran = check(text);
+        assert!(ran.code == 1 && ran.err.contains(why), "{why}: {}", ran.err);
+    };
     for (from, to, why) in [
         ("START array", "START nothing", "array"),
         ("START disks", "START nothing", "disks"),
@@ -738,6 +822,24 @@ fn configuration_files() {
         ("3 0", "40 0", "from 1 to 39"),
     ] {
         bad(&good.replace(from, to), why);
+    }
+    // What never ends is no configuration.
+    refused(&bench, "raid -t /dev/zero", &d, &["cannot read /dev/zero: it has more than 1048576 bytes"]);
+    // What is odd or can't be run is told when the file is checked, not only when it is used.
+    for (from, to, why) in [
+        ("16 1 1 5", "16 1 1 D", "RAID level 'D' cannot be run"),
+        ("16 1 1 5", "16 1 1 L", "RAID level 'L' cannot be run"),
+        ("16 1 1 5", "16 1 1 1", "RAID level 1 over 3 columns is impossible"),
+    ] {
+        bad_to_run(&good.replace(from, to), why);
+    }
+    for (from, to, why) in [
+        ("fifo 100", "fifo 200", "has no queue length"),
+        ("START queue\nfifo 100", "", "No disk queue discipline"),
+        ("3 0", "4 0", "\"START spare\" is taken for a device"),
+    ] {
+        let ran = check(&good.replace(from, to));
+        assert!(ran.code == 0 && ran.err.contains(why), "{why}: {}", ran.err);
     }
     // Whatever line is lost or garbled: no panic, no change, unless the file still says what it must.
     let lines: Vec<&str> = good.lines().collect();
@@ -786,6 +888,15 @@ fn wrong_components_are_refused() {
     bench.ok(&format!("raid -c {conf} raid0"));
     assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, blank: failed");
     bench.ok("raid -u raid0");
+    // Of those that the set cannot do without it is said why they do not count.
+    let kept = [fs::read(&d[0]).unwrap(), fs::read(&d[2]).unwrap()];
+    fs::write(&d[0], "short").unwrap();
+    edit_label(&d[2], |label| label.mod_counter -= 5);
+    let all = format!("cannot do without all of {}, {}; ", d[0], d[2]);
+    let words = [&all, "d0 counts as failed: ", "d2 counts as failed: its label has serial number"];
+    try_out([&d[0], &d[1], &d[2]], &words);
+    fs::write(&d[0], &kept[0]).unwrap();
+    fs::write(&d[2], &kept[1]).unwrap();
     // With garbage in place of all labels there is no set.
     for disk in &d {
         edit_label(disk, |label| label.num_columns = 9);

@@ -217,3 +217,82 @@ fn an_array_without_superblocks_gives_its_files() {
     }
     assert_eq!(state(&members), before);
 }
+
+/// Killed before anything was saved, or with no room left: the map is there from the first byte on, and the same command goes on.
+#[test]
+fn a_copy_goes_on_however_early_it_was_stopped() {
+    let bench = Bench::new();
+    let (members, plan) = broken(&bench);
+    let (to, image) = (bench.path("out"), bench.path("image"));
+    let copy = format!("rescue copy --plan {plan} nas:holidays-p1 --to {to} --fill zero");
+    bench.ok(&copy);
+    let whole = fs::read(&to).unwrap();
+    // As a kill leaves it that comes right after the output was made, or right before.
+    for there in [true, false] {
+        let map = fs::read_to_string(format!("{to}.map")).unwrap();
+        let begun = format!("0x00000000     ?               1\n0x00000000  0x{:08X}  ?\n", whole.len());
+        assert!(map.contains("  +"), "{map}");
+        fs::write(format!("{to}.map"), begun).unwrap();
+        fs::remove_file(&to).unwrap();
+        if there {
+            fs::File::create(&to).unwrap().set_len(whole.len() as u64).unwrap();
+        }
+        bench.ok(&copy);
+        assert!(fs::read(&to).unwrap() == whole);
+    }
+    // A map that says what was copied is no reason to believe in an output that is gone.
+    fs::remove_file(&to).unwrap();
+    assert!(bench.fails(&copy).contains("says what was copied"));
+    // The map is written before the output: with a folder in its place there is no output either.
+    let other = bench.path("other");
+    fs::create_dir(format!("{other}.map.new")).unwrap();
+    bench.fails(&format!("rescue copy --plan {plan} nas:holidays-p1 --to {other}"));
+    assert!(fs::metadata(&other).is_err());
+    fs::create_dir(format!("{image}.map.new")).unwrap();
+    bench.fails(&format!("rescue image {} --to {image} --map {image}.map", members[0]));
+    assert!(fs::metadata(&image).is_err());
+}
+
+#[test]
+fn an_output_is_not_its_own_map() {
+    let bench = Bench::new();
+    let (members, plan) = broken(&bench);
+    let link = bench.path("link");
+    std::os::unix::fs::symlink(bench.path(""), &link).unwrap();
+    let to = bench.path("out");
+    for map in [to.clone(), format!("{link}/out")] {
+        assert_eq!(
+            bench.run(&format!("rescue copy --plan {plan} nas:holidays-p1 --to {to} --map {map}")).code,
+            2
+        );
+        assert_eq!(bench.run(&format!("rescue image {} --to {to} --map {map}", members[0])).code, 2);
+        assert!(fs::metadata(&to).is_err());
+    }
+}
+
+/// What is no plan takes no memory, however long it is.
+#[test]
+fn a_plan_has_an_end() {
+    let bench = Bench::new();
+    let said = bench.fails("rescue volumes --plan /dev/zero");
+    assert!(said.contains("cannot read /dev/zero: it has more than 268435456 bytes"), "{said}");
+}
+
+/// A plan is not saved over the map of an image, which says what of the image must not be believed.
+#[test]
+fn a_plan_is_not_saved_over_a_map() {
+    let bench = Bench::new();
+    let (members, _) = broken(&bench);
+    let beside = format!("{}.map", members[2]);
+    let text = fs::read_to_string(&beside).unwrap();
+    let saved = bench.run(&format!("rescue plan --save {beside} {}", members.join(" ")));
+    assert_eq!(saved.code, 2, "{}", saved.err);
+    let map = bench.path("a.map");
+    fs::write(&map, &text).unwrap();
+    let line = format!("rescue plan --save {map} --map {}={map} {}", members[0], members.join(" "));
+    assert_eq!(bench.run(&line).code, 2);
+    assert_eq!(
+        (fs::read_to_string(&beside).unwrap(), fs::read_to_string(&map).unwrap()),
+        (text.clone(), text)
+    );
+}

@@ -184,6 +184,10 @@ impl Config {
         let mut warnings = Vec::new();
         let (columns, spares) = parse_array(file, text)?;
         let disks = Lines::required(file, text, "disks")?.names(columns, "column", |name| {
+            if name.split_whitespace().next() == Some("START") {
+                warnings
+                    .push(format!("{name:?} is taken for a device: {columns} components are to be named"));
+            }
             let Some(label) = name.strip_prefix("NAME=") else { return name.to_owned() };
             wedge(label).unwrap_or_else(|| {
                 warnings.push(format!("there is no wedge {name}; its component counts as absent"));

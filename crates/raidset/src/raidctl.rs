@@ -202,6 +202,11 @@ fn action(letter: char, value: &str, numbers: &[&str]) -> Result<Action, UsageEr
                 }
                 Action::SetMap(parameters)
             }
+            "set" => {
+                return Err(UsageError(
+                    "-M set takes up to three numbers, and the device behind them".to_owned(),
+                ));
+            }
             _ => return Err(bad("yes, no, or set with up to three numbers")),
         },
         'p' => Action::CheckParity,
@@ -470,6 +475,8 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+        let four = parse("-M set 1 2 3 4 raid0").unwrap_err().to_string();
+        assert_eq!(four, "-M set takes up to three numbers, and the device behind them");
     }
 
     fn component(name: &str, status: Status, label: Option<Label>) -> ComponentStatus {

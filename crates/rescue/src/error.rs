@@ -56,6 +56,12 @@ pub enum RescueError {
         /// What is wrong.
         why: String,
     },
+    /// A plan of which nothing can be used.
+    #[error("{}", if *.count == 0 { "the plan has no candidates" } else { "no candidate of the plan names a member" })]
+    Members {
+        /// How many candidates there are.
+        count: usize,
+    },
     /// The plan has no such candidate.
     #[error("the plan has {count} candidates, and none with number {number}")]
     Candidate {

@@ -271,7 +271,16 @@ pub(crate) fn superblocks_of(device: &dyn BlockDevice, size: u64) -> (Vec<Superb
     for version in MdVersion::ALL {
         match read_superblock(device, version, size) {
             None => {}
-            Some(Ok(superblock)) => superblocks.push(superblock),
+            Some(Ok(superblock)) => {
+                let end = superblock.data_offset.saturating_add(superblock.data_size);
+                if end > size {
+                    problems.push(format!(
+                        "it ends {} bytes before what its superblock says is the array's: it is cut short, and what lay there is lost",
+                        end - size
+                    ));
+                }
+                superblocks.push(superblock);
+            }
             Some(Err(problem)) => problems.push(problem),
         }
     }

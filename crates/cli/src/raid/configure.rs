@@ -1,17 +1,17 @@
 //! Taking units into use and out of it: `-c`, `-C`, `-L`, `-u`; and `-t`, which only looks at a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use device::{Access, BlockDevice, FileDevice};
+use device::{Access, BlockDevice, FileDevice, Identity, identity};
 use protocol::told::{Errno, Told};
 use raidset::config::{ABSENT, Config, MAX_NAME};
 use raidset::design::Design;
 use raidset::extension::Extension;
 use raidset::judge::{Candidate, FoundSet, Member, complete, group};
 use raidset::label::{Label, Root};
-use raidset::layout::Level;
+use raidset::layout::{Layout, Level};
 use raidset::raidctl::Invocation;
 use raidset::set::{ConfigureError, Parameters, RaidSet, Slot, Status};
 
@@ -23,6 +23,10 @@ use crate::control::{Connected, connect};
 use crate::error::{Failure, Outcome};
 use crate::host;
 use crate::state::PoolLock;
+use crate::texts;
+
+/// Longest configuration or block design, bytes.
+const LONGEST_FILE: u64 = 1 << 20;
 
 /// A file that is no configuration, as `raidctl` tells it.
 fn bad_file(why: impl std::fmt::Display) -> Told {
@@ -32,7 +36,7 @@ fn bad_file(why: impl std::fmt::Display) -> Told {
 
 fn parse(file: &str) -> Result<Config, Told> {
     let text =
-        std::fs::read_to_string(file).map_err(|error| bad_file(format!("cannot read {file}: {error}")))?;
+        texts::read(file, LONGEST_FILE).map_err(|error| bad_file(format!("cannot read {file}: {error}")))?;
     Config::parse(file, &text, parts::wedge).map_err(bad_file)
 }
 
@@ -43,8 +47,8 @@ fn design(config: &Config) -> Result<Option<Arc<Design>>, Told> {
     }
     let name =
         config.design_files.first().ok_or_else(|| bad_file("the layout section names no block design"))?;
-    let text =
-        std::fs::read_to_string(name).map_err(|error| bad_file(format!("cannot read {name}: {error}")))?;
+    let text = texts::read(name, LONGEST_FILE)
+        .map_err(|error| bad_file(format!("cannot read the block design {name}: {error}")))?;
     Design::parse(&text)
         .map(|design| Some(Arc::new(design)))
         .map_err(|error| bad_file(format!("{name}: {error}")))
@@ -52,9 +56,19 @@ fn design(config: &Config) -> Result<Option<Arc<Design>>, Told> {
 
 /// `-t`.
 pub(crate) fn check_file(file: &str) -> Told {
-    match parse(file).and_then(|config| design(&config)) {
-        Ok(_) => Told::nothing(),
-        Err(told) => told,
+    let config = match parse(file) {
+        Ok(config) => config,
+        Err(told) => return told,
+    };
+    let columns = config.disks.len() as u16;
+    let checked = design(&config).and_then(|design| {
+        let parameters = Parameters::with_design(&config, design).map_err(bad_file)?;
+        // How many rows there are is known with the components only: enough of them for any table.
+        Layout::new(parameters.level, columns, 1, 1 << 24).map_err(bad_file)
+    });
+    match checked {
+        Ok(_) => Told { errors: config.warnings, ..Told::nothing() },
+        Err(told) => Told { errors: [config.warnings, told.errors].concat(), ..told },
     }
 }
 
@@ -299,13 +313,15 @@ fn scan(context: &Context) -> Outcome<Vec<Seen>> {
         .into_iter()
         .flat_map(|record| record.columns.into_iter().chain(record.spares).filter_map(|part| part.path))
         .collect();
+    // A device is looked at once, under the first of its names.
+    let mut known: HashSet<Identity> = used.iter().filter_map(|path| identity(path).ok()).collect();
     let mut places = units.places();
     if let Some(more) = std::env::var_os("COFFER_RAID_PATH") {
         places.extend(std::env::split_paths(&more));
     }
     for path in parts::everything(places) {
         // What is in use, here or elsewhere, is left alone.
-        if !used.contains(&path)
+        if identity(&path).is_ok_and(|id| known.insert(id))
             && path.as_os_str().len() <= MAX_NAME.max(255)
             && let Ok(device) = FileDevice::open(&path, Access::ReadOnly)
         {

@@ -8,10 +8,12 @@ use protocol::raid::{Jobs, Part};
 use protocol::told::{Told, Wait};
 use raidset::raidctl::{Invocation, meter};
 use raidset::set::Progress;
+use serde_json::json;
 
 use super::unit::Reach;
 use crate::commands::print_bytes;
 use crate::error::{Failure, Outcome};
+use crate::json;
 use crate::signals::Interrupt;
 
 /// How often the meter is drawn.
@@ -118,19 +120,21 @@ fn wait_for(
 ///
 /// # Errors
 /// As [`follow`].
-pub(crate) fn scrub(reach: &mut Reach) -> Outcome<u8> {
+pub(crate) fn scrub(reach: &mut Reach, json: bool) -> Outcome<u8> {
     let interrupt = Interrupt::catch()?;
-    let trouble = wait_for(reach, |jobs| jobs.scrub, Some("Scrub status:\n"), &interrupt)?;
-    let jobs = reach.progress()?;
-    print_bytes(
-        format!(
-            "{} stripes did not match\n{} unreadable places were written anew\n",
-            jobs.mismatches, jobs.repairs
-        )
-        .as_bytes(),
-    )?;
-    match trouble {
-        Some(why) => Err(Failure::refused(why)),
-        None => Ok(u8::from(jobs.mismatches > 0)),
+    let title = (!json).then_some("Scrub status:\n");
+    let trouble = wait_for(reach, |jobs| jobs.scrub, title, &interrupt)?;
+    // What was not looked at to the end has no result.
+    if let Some(why) = trouble {
+        return Err(Failure::refused(why));
     }
+    let Jobs { mismatches, repairs, .. } = reach.progress()?;
+    let text = if json {
+        json::document("raid scrub", &json!({ "mismatches": mismatches, "repairs": repairs }))
+            .map_err(|error| Failure::refused(error.to_string()))?
+    } else {
+        format!("{mismatches} stripes did not match\n{repairs} unreadable places were written anew\n")
+    };
+    print_bytes(text.as_bytes())?;
+    Ok(u8::from(mismatches > 0))
 }

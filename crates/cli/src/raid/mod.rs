@@ -25,7 +25,7 @@ mod unit;
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use protocol::raid::RaidRequest;
 use protocol::told::Told;
 use raidset::raidctl::{Action, Invocation};
@@ -99,10 +99,11 @@ pub(crate) fn main(program: &'static str, words: &[OsString], json: bool, state:
         words.insert(0, "--json".to_owned());
     }
     let context = Context { program, units: Units::new(state) };
-    let outcome = if words.iter().find(|word| !word.starts_with('-')).is_some_and(|word| is_ours(word))
-        || words.iter().any(|word| word == "--help" || word == "-h")
-    {
+    // Behind an option a word is its argument: a file may be called as a command is.
+    let outcome = if words.iter().find(|word| *word != "--json").is_some_and(|word| is_ours(word)) {
         ours(&context, &words)
+    } else if words.iter().any(|word| word == "--help" || word == "-h") {
+        help(&context)
     } else {
         raidctl(&context, &words)
     };
@@ -114,6 +115,12 @@ pub(crate) fn main(program: &'static str, words: &[OsString], json: bool, state:
             failure.exit_code()
         }
     }
+}
+
+/// The options, and the commands that are words.
+fn help(context: &Context) -> Outcome<u8> {
+    let text = format!("{}\n{}", told::usage(context.program), Ours::command().render_help());
+    print_bytes(text.as_bytes()).map(|()| 0)
 }
 
 fn is_ours(word: &str) -> bool {
@@ -157,6 +164,7 @@ fn raidctl(context: &Context, words: &[String]) -> Outcome<u8> {
 
 /// The commands that are words.
 fn ours(context: &Context, words: &[String]) -> Outcome<u8> {
+    let json = words.iter().any(|word| word == "--json");
     let all = std::iter::once("coffer raid".to_owned())
         .chain(words.iter().filter(|word| *word != "--json").cloned());
     let parsed = Ours::try_parse_from(all).unwrap_or_else(|error| error.exit());
@@ -174,12 +182,11 @@ fn ours(context: &Context, words: &[String]) -> Outcome<u8> {
             let mut reach = context.reach(number(&unit)?)?;
             let told = reach.ask(&RaidRequest::Scrub { repair })?;
             told::print(&told, context)?;
-            let end = follow::scrub(&mut reach);
+            let end = follow::scrub(&mut reach, json);
             let closed = reach.close();
             end.and_then(|code| closed.map(|()| code))
         }
         OurCommand::List => {
-            let json = words.iter().any(|word| word == "--json");
             print_bytes(context.units.list(json)?.as_bytes())?;
             Ok(0)
         }

@@ -104,20 +104,30 @@ pub(crate) fn distinct(parts: &[Part]) -> Result<(), String> {
 /// # Errors
 /// One does, or the state folder can't be read.
 pub(crate) fn free(units: &Units, unit: u32, parts: &[Part]) -> Outcome<Result<(), String>> {
-    let places =
-        |parts: &[Part]| -> Vec<PathBuf> { parts.iter().filter_map(|part| part.path.clone()).collect() };
-    let key = |path: &Path| (identity(path).ok().filter(|_| path.exists()), unit_below(path));
-    for record in units.all()?.into_iter().filter(|record| record.unit != unit) {
-        let taken = [places(&record.columns), places(&record.spares)].concat();
-        for part in parts {
-            let Some(path) = &part.path else { continue };
-            let mine = key(path);
-            if (mine.0.is_some() || mine.1.is_some()) && taken.iter().any(|other| key(other) == mine) {
-                return Ok(Err(format!("{} is a component of raid{} already", part.name, record.unit)));
-            }
+    for part in parts {
+        let Some(path) = &part.path else { continue };
+        if let Some(other) = user(units, path, Some(unit))? {
+            return Ok(Err(format!("{} is a component of raid{other} already", part.name)));
         }
     }
     Ok(Ok(()))
+}
+
+/// The unit, other than `but`, that has the device at `path` as a component or spare.
+///
+/// # Errors
+/// The state folder can't be read.
+pub(crate) fn user(units: &Units, path: &Path, but: Option<u32>) -> Outcome<Option<u32>> {
+    let key = |path: &Path| (identity(path).ok().filter(|_| path.exists()), unit_below(path));
+    let mine = key(path);
+    if mine == (None, None) {
+        return Ok(None);
+    }
+    let using = units.all()?.into_iter().filter(|record| Some(record.unit) != but).find(|record| {
+        let mut parts = record.columns.iter().chain(&record.spares);
+        parts.any(|part| part.path.as_deref().is_some_and(|other| key(other) == mine))
+    });
+    Ok(using.map(|record| record.unit))
 }
 
 /// Devices and files that may be components: all of the kernel's disks and partitions, and the files in `folders`.

@@ -8,7 +8,7 @@ use clap::Args;
 use protocol::raid::{RaidReply, RaidRequest};
 
 use super::unit::Reach;
-use super::{Context, size};
+use super::{Context, parts, size};
 use crate::commands::print_bytes;
 use crate::error::{Failure, Outcome};
 
@@ -57,7 +57,7 @@ fn total(reach: &mut Reach) -> Outcome<u64> {
 /// Reads.
 ///
 /// # Errors
-/// The range is not all there, or something can't be read or written.
+/// The range is not all there, the file is a component of a unit, or something can't be read or written.
 pub(crate) fn read(context: &Context, number: u32, args: &Read) -> Outcome<u8> {
     let mut reach = context.reach(number)?;
     let size = total(&mut reach)?;
@@ -66,6 +66,15 @@ pub(crate) fn read(context: &Context, number: u32, args: &Read) -> Outcome<u8> {
     let Some(end) = end else {
         return Err(Failure::refused(format!("raid{number} has {size} bytes: the range is beyond its end")));
     };
+    // What is read would be written over the labels and the data that it is read from.
+    if let Some(path) = &args.to
+        && let Some(user) = parts::user(&context.units, path, None)?
+    {
+        return Err(Failure::refused(format!(
+            "{} is a component of raid{user}: read into another file",
+            path.display()
+        )));
+    }
     let mut to = match &args.to {
         Some(path) => Some(File::create(path).map_err(Failure::io(format!("create {}", path.display())))?),
         None => None,

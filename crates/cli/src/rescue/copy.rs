@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use device::{Access, BlockDevice, DeviceError, DeviceErrorKind, FileDevice, Operation};
+use device::{Access, BadMap, BlockDevice, DeviceError, DeviceErrorKind, FileDevice, Operation, Rescue};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rescue::{Copied, CopyOptions};
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::args::{CopyOut, Files};
 use super::mapfile::{self, Saver};
 use super::opened::open;
+use super::plans::same;
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
 use crate::signals::Interrupt;
@@ -41,7 +42,7 @@ pub(super) fn map_beside(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// It is there and `known` is false: nobody has said that it is a copy to go on with; or it is too small.
-pub(super) fn output(path: &Path, size: u64, known: bool) -> Outcome<(FileDevice, bool)> {
+fn output(path: &Path, size: u64, known: bool) -> Outcome<(FileDevice, bool)> {
     if !path.exists() {
         return Ok((FileDevice::create(path, size)?, true));
     }
@@ -66,6 +67,32 @@ pub(super) fn output(path: &Path, size: u64, known: bool) -> Outcome<(FileDevice
         device.set_size(size)?;
     }
     Ok((device, false))
+}
+
+/// Output and map of work that can be gone on with: the output, whether it is new, and what is done already. The map is on disk
+/// before the output is, so that the same command goes on after whatever interrupts it.
+///
+/// # Errors
+/// Both are the same file; or as [`output`]; or there is only a map, which says that something was copied.
+pub(super) fn begin(to: &Path, map_path: &Path, size: u64) -> Outcome<(FileDevice, bool, BadMap)> {
+    if same(to, map_path) {
+        return Err(Failure::usage(format!("{} can't be the output and its map as well", to.display())));
+    }
+    let known = map_path.exists();
+    let map = mapfile::read(map_path)?;
+    let untouched = map.runs(0..size).all(|(_, status)| status == Rescue::NonTried);
+    if !to.exists() && !untouched {
+        return Err(Failure::refused(format!(
+            "{} says what was copied, but {} is not there; remove the map to begin anew",
+            map_path.display(),
+            to.display()
+        )));
+    }
+    if !to.exists() {
+        mapfile::write(map_path, &map, size)?;
+    }
+    let (output, new) = output(to, size, known)?;
+    Ok((output, new, map))
 }
 
 /// A failure of the command as one of a device, to end work from within.
@@ -98,16 +125,7 @@ pub(super) fn copy(context: &Context, args: &CopyOut) -> Outcome {
     let map_path = args.map.clone().unwrap_or_else(|| map_beside(&args.to));
     opened.refuse_member(&map_path)?;
     let size = from.size()?;
-    let known = map_path.exists();
-    let mut map = mapfile::read(&map_path)?;
-    if known && !args.to.exists() {
-        return Err(Failure::refused(format!(
-            "{} says what was copied, but {} is not there; remove the map to begin anew",
-            map_path.display(),
-            args.to.display()
-        )));
-    }
-    let (to, sparse) = output(&args.to, size, known)?;
+    let (to, sparse, mut map) = begin(&args.to, &map_path, size)?;
     let bar = bar(size);
     bar.set_prefix("copy");
     let mut saver = Saver::new(&map_path, size);

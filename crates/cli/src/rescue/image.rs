@@ -7,7 +7,7 @@ use rescue::ImageProgress;
 use serde::Serialize;
 
 use super::args::TakeImage;
-use super::copy::{bar, output, stopped};
+use super::copy::{bar, begin, stopped};
 use super::mapfile::{self, Saver};
 use super::plans::{failure, read, same};
 use crate::commands::Context;
@@ -36,16 +36,7 @@ pub(super) fn image(context: &Context, args: &TakeImage) -> Outcome {
     let from = FileDevice::open_with(&args.device, Access::ReadOnly, lock)?;
     let size = from.size()?;
     let wanted = wanted(args, size)?;
-    let known = args.map.exists();
-    let mut map = mapfile::read(&args.map)?;
-    if known && !args.to.exists() {
-        return Err(Failure::refused(format!(
-            "{} says what was read, but {} is not there; remove the map to begin anew",
-            args.map.display(),
-            args.to.display()
-        )));
-    }
-    let (to, _) = output(&args.to, size, known)?;
+    let (to, _, mut map) = begin(&args.to, &args.map, size)?;
     let bar = bar(wanted.iter().map(|range| range.end - range.start).sum());
     let mut saver = Saver::new(&args.map, size);
     let mut ended = false;

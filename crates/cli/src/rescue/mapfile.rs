@@ -37,7 +37,11 @@ pub(super) fn write(path: &Path, map: &BadMap, size: u64) -> Outcome {
         file.sync_all()?;
         fs::rename(&beside, path)
     };
-    replace().map_err(Failure::io(format!("write {}", path.display())))
+    replace().map_err(|error| {
+        // Half a map beside the one that counts is of no use to anybody.
+        let _ = fs::remove_file(&beside);
+        Failure::io(format!("write {}", path.display()))(error)
+    })
 }
 
 /// Saves a map now and then.

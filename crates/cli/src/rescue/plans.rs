@@ -8,8 +8,13 @@ use serde::Serialize;
 
 use super::args::{MakePlan, Pile};
 use super::checkers;
+use super::copy::map_beside;
 use crate::commands::Context;
 use crate::error::{Failure, Outcome};
+use crate::texts;
+
+/// Longest file that is taken for a plan, bytes: more than one with a bitmap of every member takes.
+const LONGEST_PLAN: u64 = 256 << 20;
 
 /// A path that could not be used.
 #[derive(Debug, Serialize)]
@@ -97,6 +102,11 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
         if args.pile.path.iter().chain(&args.pile.backup_file).any(|path| same(path, save)) {
             return Err(Failure::usage("the plan would overwrite one of the images"));
         }
+        let beside = args.pile.path.iter().map(|path| map_beside(path));
+        let mut maps = beside.chain(args.pile.maps.iter().map(|map| map.map.clone()));
+        if save.exists() && maps.any(|map| same(&map, save)) {
+            return Err(Failure::usage("the plan would overwrite the map of one of the images"));
+        }
         let text = plan.to_text().map_err(failure)?;
         fs::write(save, text).map_err(Failure::io(format!("write {}", save.display())))?;
     }
@@ -104,10 +114,16 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
     if plan.candidates.is_empty() { Err(Failure::Told) } else { Ok(()) }
 }
 
-/// Whether two paths lead to the same file or disk.
+/// Whether two paths lead to the same file or disk, or would if it were made.
 pub(super) fn same(one: &Path, other: &Path) -> bool {
+    // Of a file that is not there the folder can be told.
+    let place = |path: &Path| {
+        let path = std::path::absolute(path).ok()?;
+        Some((path.parent()?.canonicalize().ok()?, path.file_name()?.to_owned()))
+    };
     match (device::identity(one), device::identity(other)) {
         (Ok(one), Ok(other)) => one == other,
+        (Err(_), Err(_)) => place(one).is_some_and(|place_of_one| Some(place_of_one) == place(other)),
         _ => false,
     }
 }
@@ -117,7 +133,7 @@ pub(super) fn same(one: &Path, other: &Path) -> bool {
 /// # Errors
 /// It can't be read or is no plan.
 pub(super) fn read(path: &Path) -> Outcome<Plan> {
-    let text = fs::read_to_string(path).map_err(Failure::io(format!("read {}", path.display())))?;
+    let text = texts::read(path, LONGEST_PLAN).map_err(Failure::io(format!("read {}", path.display())))?;
     Plan::from_text(&text).map_err(|error| Failure::refused(format!("{}: {error}", path.display())))
 }
 

@@ -111,10 +111,12 @@ pub enum ConfigureError {
         told: Vec<String>,
     },
     /// Too many components are missing or stale.
-    #[error("the set cannot do without all of {}", .names.join(", "))]
+    #[error("the set cannot do without all of {}{}", .names.join(", "), .why.iter().map(|why| format!("; {why}")).collect::<String>())]
     TooManyLost {
         /// They.
         names: Vec<String>,
+        /// Why those count as failed that are there, a sentence each.
+        why: Vec<String>,
     },
     /// A block design that is not the one of the labels' set.
     #[error("the set was made with another block design: name its file in the layout section")]
@@ -403,6 +405,12 @@ impl RaidSet {
             known,
             sequence: greatest(&extensions),
             runner,
+        });
+        let set = set.map_err(|error| match error {
+            ConfigureError::TooManyLost { names, .. } => {
+                ConfigureError::TooManyLost { names, why: notes.clone() }
+            }
+            other => other,
         })?;
         *lock(&set.notes) = notes;
         let order: Vec<String> = spares.iter().map(|spare| spare.name.clone()).collect();
@@ -678,6 +686,7 @@ impl RaidSet {
             let names = (0..columns.len()).filter(|&column| lost(column));
             return Err(ConfigureError::TooManyLost {
                 names: names.map(|c| columns[c].name.clone()).collect(),
+                why: Vec::new(),
             });
         }
 

@@ -52,7 +52,7 @@ pub struct Volume {
 /// from 1, only that one.
 ///
 /// # Errors
-/// The plan is empty, or has no candidate with that number.
+/// No candidate names a member, or there is none with that number.
 pub fn chosen(plan: &Plan, number: Option<usize>) -> Result<Vec<&Candidate>, RescueError> {
     if let Some(number) = number {
         let found = number.checked_sub(1).and_then(|index| plan.candidates.get(index));
@@ -72,7 +72,7 @@ pub fn chosen(plan: &Plan, number: Option<usize>) -> Result<Vec<&Candidate>, Res
         chosen.push(candidate);
     }
     if chosen.is_empty() {
-        return Err(RescueError::Candidate { number: 1, count: plan.candidates.len() });
+        return Err(RescueError::Members { count: plan.candidates.len() });
     }
     Ok(chosen)
 }

@@ -200,6 +200,20 @@ fn copies_strays_and_empty_files_are_told() {
 }
 
 #[test]
+fn a_member_that_is_cut_short_is_told() {
+    let pile = pile(5, 2, 16384, &[Some(20); 3]);
+    let told = |pile: &Pile| -> Vec<String> {
+        scan(&pile.images()).images.into_iter().flat_map(|image| image.problems).collect()
+    };
+    assert_eq!(told(&pile), Vec::<String>::new());
+    let file = fs::OpenOptions::new().write(true).open(&pile.paths()[1]).unwrap();
+    file.set_len(DATA + (1 << 20) - 70_100).unwrap();
+    let told = told(&pile);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("it ends 70100 bytes before"), "{told:?}");
+}
+
+#[test]
 fn what_cannot_be_is_an_error() {
     let pile = pile(0, 2, 16384, &[Some(20), None, Some(20)]);
     let images = pile.images();
@@ -210,6 +224,11 @@ fn what_cannot_be_is_an_error() {
     best.layout = 99;
     assert!(matches!(best.open(), Err(RescueError::Geometry { .. })));
     assert!(Plan::from_text("{\"candidates\": [{}]}").is_err());
+    best.slots.fill_with(|| None);
+    let told = |plan: &Plan| rescue::chosen(plan, None).unwrap_err().to_string();
+    assert_eq!(told(&plan), "no candidate of the plan names a member");
+    plan.candidates.clear();
+    assert_eq!(told(&plan), "the plan has no candidates");
     edits_are_checked();
     fs::write(pile.folder.path().join("a.map"), "nonsense").unwrap();
     fs::write(pile.folder.path().join("a"), [0; 512]).unwrap();
