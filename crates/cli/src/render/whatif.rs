@@ -103,9 +103,9 @@ mod tests {
             any: vec![none, pairs],
         };
         let text = "pool 'tank', 3 devices work; away already: /d/z\n\nany device: nothing would be lost\n\n\
-                    any 2 devices: 2 of 3 sets lose something; the worst:\n  /d/a /d/b\n    lost: 5.00M of data\n    \
-                    would not survive any further loss: 1.00M\n    loses data: tank/vol\n  /d/a /d/c\n    lost: \
-                    1.00M of metadata\n";
+                    any 2 devices: 2 of 3 sets lose something; the worst:\n  /d/a /d/b\n    lost: 5M of data\n    \
+                    would not survive any further loss: 1M\n    loses data: tank/vol\n  /d/a /d/c\n    lost: \
+                    1M of metadata\n";
         assert_eq!(whatif("tank", &report), text);
         report.any.clear();
         report.failed = Some(lost(&["/d/a"], 0, 0));
