@@ -2,7 +2,11 @@
 
 use std::fs;
 
-use super::Bench;
+use device::{Access, FileDevice};
+use raidset::label::Label;
+use serde_json::Value;
+
+use super::{Bench, digest};
 
 /// Size of a component, bytes.
 pub const SIZE: u64 = 6 << 20;
@@ -35,4 +39,43 @@ pub fn new_unit(bench: &Bench, unit: &str, first: usize, columns: usize, level: 
     bench.ok(&format!("raid -I {} {unit}", 1000 + first));
     bench.ok(&format!("raid -i {unit}"));
     disks
+}
+
+/// What `-s` says, as JSON.
+pub fn status(bench: &Bench, unit: &str) -> Value {
+    bench.run(&format!("raid --json -s {unit}")).data()
+}
+
+/// `name: status` of components and spares, with the last part of each name.
+pub fn states(bench: &Bench, unit: &str) -> String {
+    let data = status(bench, unit);
+    let parts = [data["components"].as_array().unwrap().clone(), data["spares"].as_array().unwrap().clone()];
+    let told = parts.concat().into_iter().map(|part| {
+        let name = part["name"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        format!("{name}: {}", part["status"].as_str().unwrap())
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// That a command fails with exit code 1, saying all of `words`, and leaves the disks as they are.
+pub fn refused(bench: &Bench, line: &str, disks: &[String], words: &[&str]) {
+    let there = |disk: &&String| fs::metadata(disk).is_ok();
+    let before: Vec<_> = disks.iter().filter(there).map(|disk| digest(disk)).collect();
+    let ran = bench.run(line);
+    assert_eq!(ran.code, 1, "coffer {line}\n{}{}", ran.out, ran.err);
+    for word in words {
+        assert!(ran.err.contains(word), "coffer {line}: {word:?} is missing in\n{}", ran.err);
+    }
+    assert!(
+        before == disks.iter().filter(there).map(|disk| digest(disk)).collect::<Vec<_>>(),
+        "coffer {line}"
+    );
+}
+
+/// Changes a component's label behind everybody's back.
+pub fn edit_label(path: &str, change: impl Fn(&mut Label)) {
+    let device = FileDevice::open(path, Access::ReadWrite).unwrap();
+    let mut label = Label::read(&device).unwrap().unwrap();
+    change(&mut label);
+    label.write(&device).unwrap();
 }
