@@ -38,18 +38,7 @@ pub fn fill_all(folder: &Folder, runner: RunnerKind, noise: &[u8], unit: u64) ->
     for (name, sizes) in SIZES {
         let bytes: Vec<u64> = sizes.iter().map(|size| size * unit).collect();
         let count = bytes.len() as u8;
-        let profiles = [
-            Profile::Single,
-            Profile::Dup,
-            Profile::Raid0,
-            Profile::Raid1,
-            Profile::Raid1c3,
-            Profile::Raid1c4,
-            Profile::Raid10,
-            Profile::Raid5,
-            Profile::Raid6,
-        ];
-        let plain = profiles.map(|p| (p.to_string(), GroupKind::Plain, Some(p), Ideal::from(p)));
+        let plain = Profile::ALL.map(|p| (p.to_string(), GroupKind::Plain, Some(p), Ideal::from(p)));
         let raidz =
             [1, 2, 3].map(|p| (format!("raidz{p}"), GroupKind::Raidz(p), None, Ideal::Parity { parity: p }));
         let mirror = (String::from("mirror"), GroupKind::Mirror, None, Ideal::Copies { copies: count });

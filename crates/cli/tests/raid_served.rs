@@ -6,24 +6,8 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::sets::{all, file, new_unit};
+use common::sets::{all, file, new_unit, states};
 use common::{Bench, Ran, noise};
-use serde_json::Value;
-
-fn status(bench: &Bench, unit: &str) -> Value {
-    bench.run(&format!("raid --json -s {unit}")).data()
-}
-
-/// `name: status` of components and spares, with the last part of each name.
-fn states(bench: &Bench, unit: &str) -> String {
-    let data = status(bench, unit);
-    let parts = [data["components"].as_array().unwrap().clone(), data["spares"].as_array().unwrap().clone()];
-    let told = parts.concat().into_iter().map(|part| {
-        let name = part["name"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
-        format!("{name}: {}", part["status"].as_str().unwrap())
-    });
-    told.collect::<Vec<_>>().join(", ")
-}
 
 fn sh(script: &str) -> Ran {
     let output = Command::new("sh").args(["-ec", script]).output().unwrap();

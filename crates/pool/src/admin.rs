@@ -53,8 +53,8 @@ impl Pool {
         let known: Vec<_> =
             self.core.devices.values().filter_map(|device| device.handle.as_deref()).collect();
         let plan = check_groups(groups, &known)?;
-        let own: Vec<String> =
-            self.core.groups.values().map(|group| group.kind.describe(group.devices.len())).collect();
+        let own = self.core.groups.values().filter(|group| group.kind != GroupKind::Spare);
+        let own: Vec<String> = own.map(|group| group.kind.describe(group.devices.len())).collect();
         let data = groups.iter().filter(|group| group.kind != GroupKind::Spare);
         for new in data.map(|group| group.kind.describe(group.devices.len())) {
             if !force
@@ -554,9 +554,9 @@ impl Pool {
         self.changed = true;
     }
 
-    /// A device works that may not have: what it grew by is used if the pool is to do so by itself, and spares may step in for
-    /// it again.
-    pub(crate) fn greet(&mut self, id: DeviceId) {
+    /// Follows up on a device that works again, or for the first time: what it grew by is used if the pool is to do so by
+    /// itself, and spares may step in for it again.
+    pub(crate) fn device_works(&mut self, id: DeviceId) {
         let Some(device) = self.core.devices.get_mut(&id).filter(|device| device.usable()) else { return };
         if std::mem::take(&mut device.spare_declined) {
             self.core.dirty_devices.insert(id);
@@ -589,7 +589,7 @@ impl Pool {
                 device.degraded = false;
             }
             self.core.dirty_devices.insert(id);
-            self.greet(id);
+            self.device_works(id);
         }
         if name.is_none() {
             for address in std::mem::take(&mut self.core.lost) {
@@ -673,7 +673,7 @@ impl Pool {
         if !self.core.devices.get(&id).is_some_and(|device| device.offline) {
             self.core.state_changed(id, State::Online, "it is back");
         }
-        self.greet(id);
+        self.device_works(id);
         self.changed = true;
         if !self.core.suspended && !self.core.read_only {
             self.commit()?;

@@ -83,7 +83,7 @@ impl Pool {
                 id: device.id,
                 name: if device.handle.is_some() { device.name() } else { "missing".to_owned() },
                 size: device.capacity(),
-                unallocated: device.free.total(),
+                unallocated: device.unallocated(),
                 missing: device.handle.is_none(),
             })
             .collect();

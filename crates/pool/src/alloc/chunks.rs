@@ -91,8 +91,8 @@ impl Core {
                 device.deferred.push(txg, range);
             } else {
                 device.free.insert(range.0, range.1);
-                self.space_changed();
             }
+            self.space_changed();
         }
     }
 

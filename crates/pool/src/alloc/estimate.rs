@@ -44,6 +44,12 @@ impl Core {
 
     fn play_left(&self, group: GroupId, metadata: u64) -> Left {
         let mut free = self.free_of(group);
+        // A writer who needs it waits for what was given back and is still known to older roots.
+        for (id, space) in &mut free {
+            for &(offset, length) in self.devices.get(id).into_iter().flat_map(|device| device.deferred.iter()) {
+                space.insert(offset, length);
+            }
+        }
         let mut left = Left::default();
         // What is too short for a row goes to a chunk of its own.
         let with_parity = self.groups.get(&group).is_some_and(Group::has_parity);

@@ -149,6 +149,11 @@ impl Device {
         label::data_end(self.size).saturating_sub(label::DATA_START)
     }
 
+    /// Bytes that no column takes, with those that are free once no older root is kept.
+    pub(crate) fn unallocated(&self) -> u64 {
+        self.free.total() + self.deferred.iter().map(|(_, length)| length).sum::<u64>()
+    }
+
     /// What it is called by: path, last part of the path, or guid.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         self.path == name

@@ -355,7 +355,7 @@ impl Pool {
         pool.start_session()?;
         pool.write_config()?;
         for id in pool.core.devices.keys().copied().collect::<Vec<_>>() {
-            pool.greet(id);
+            pool.device_works(id);
         }
         pool.commit()?;
         Ok((pool, plan))

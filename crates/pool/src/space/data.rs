@@ -126,6 +126,24 @@ impl DataSpace {
         self.free.total()
     }
 
+    /// Bytes in whole grains that are free once no older root is kept.
+    pub(crate) fn free_soon(&self) -> u64 {
+        if self.closed {
+            return 0;
+        }
+        if self.grain <= crate::SECTOR {
+            return self.deferred.iter().map(|(_, length)| length).sum();
+        }
+        let mut leaving: BTreeMap<u64, u64> = BTreeMap::new();
+        for &(offset, length) in self.deferred.iter() {
+            for (row, bytes) in self.rows(offset, length) {
+                *leaving.entry(row).or_default() += bytes;
+            }
+        }
+        let emptied = leaving.iter().filter(|(row, bytes)| self.held.get(row).is_none_or(|held| held <= *bytes));
+        emptied.count() as u64 * self.grain
+    }
+
     /// The longest free run, bytes.
     pub(crate) fn longest(&self) -> u64 {
         self.free.longest()

@@ -51,6 +51,11 @@ impl<T> Deferred<T> {
         released
     }
 
+    /// All that waits.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.queue.iter().flat_map(|(_, things)| things)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -250,7 +250,7 @@ impl Pool {
             .iter()
             .filter(|chunk| chunk.class == Class::Data && !chunk.closed)
             .map(|chunk| match self.core.data.get(&chunk.address) {
-                Some(space) => space.free_bytes(),
+                Some(space) => space.free_bytes() + space.free_soon(),
                 None => chunk.length().saturating_sub(chunk.used),
             })
             .sum();
