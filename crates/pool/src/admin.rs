@@ -655,7 +655,7 @@ impl Pool {
         device.never_seen = false;
         device.path.clone_from(&new.path);
         let guid = device.guid;
-        let known = labels.uberblocks.first().is_some_and(|uberblock| {
+        let known = labels.uberblocks.first().is_none_or(|uberblock| {
             let current = (self.core.session, self.committed);
             (uberblock.session == current.0 && uberblock.txg <= self.core.txg)
                 || self

@@ -491,7 +491,8 @@ impl Pool {
                 let is_idle = known[at + 1..].iter().any(|older| older.trees() == root.trees());
                 (!is_idle).then_some(false)
             };
-            let is_behind = newest.find_map(leads_on) == Some(true);
+            // One without any root joined just before the power failed: what it is to have was flushed before any root says so.
+            let is_behind = newest.find_map(leads_on) != Some(false);
             if !went_on && !is_behind {
                 self.distrust(member.guid);
                 strangers.push(member);
