@@ -138,7 +138,7 @@ pub(crate) enum Command {
     Scrub(Scrub),
     /// Move what is in chunks elsewhere: to compact them, or to give them another profile
     Balance(Balance),
-    /// Wait until a pool's scrub or resilver has ended; does the work itself if no server does
+    /// Wait until a pool's scrub, resilver, balance and removals have ended; does the work itself if no server does
     Wait(Wait),
     /// Show properties
     Get(Get),

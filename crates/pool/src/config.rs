@@ -256,7 +256,7 @@ impl Pool {
                 children: Vec::new(),
             }
         };
-        let member = |id: DeviceId| {
+        let member = |(index, &id): (usize, &DeviceId)| {
             let stand_ins = core.stand_ins(id);
             if stand_ins.is_empty() {
                 return leaf(id);
@@ -266,13 +266,13 @@ impl Pool {
                     .get(other)
                     .is_some_and(|d| matches!(d.relation, Relation::For(_, how) if how.is_spare()))
             });
-            let name = if spare { "spare" } else { "replacing" };
+            let kind = if spare { "spare" } else { "replacing" };
             let children = std::iter::once(id).chain(stand_ins).map(leaf).collect();
-            ConfigVdev { name: name.to_owned(), kind: name.to_owned(), guid: Guid(0), children }
+            ConfigVdev { name: format!("{kind}-{index}"), kind: kind.to_owned(), guid: Guid(0), children }
         };
         let mut vdevs = Vec::new();
         for group in core.groups.values() {
-            let children: Vec<ConfigVdev> = group.devices.iter().map(|&id| member(id)).collect();
+            let children: Vec<ConfigVdev> = group.devices.iter().enumerate().map(member).collect();
             if group.kind == GroupKind::Plain {
                 vdevs.extend(children);
             } else {

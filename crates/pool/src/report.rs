@@ -309,7 +309,7 @@ pub struct PoolRow {
     pub name: String,
     /// Identity.
     pub guid: Guid,
-    /// Raw size.
+    /// Raw size; of mirrors one side counts, here and below.
     pub size: u64,
     /// Raw bytes in use.
     pub alloc: u64,

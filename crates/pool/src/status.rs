@@ -299,21 +299,28 @@ impl Pool {
         places
     }
 
-    /// The pool's line in `coffer list`.
+    /// The pool's line in `coffer list`: raw bytes, but of mirrors one side, as `zpool list` counts.
     pub fn pool_row(&self) -> PoolRow {
         let core = &self.core;
+        let is_mirror = |group: &Group| group.kind == GroupKind::Mirror;
         let size: u64 = core
-            .devices
+            .groups
             .values()
-            .filter(|device| matches!(device.relation, Relation::Member(_)))
-            .map(Device::capacity)
+            .filter(|group| group.kind != GroupKind::Spare)
+            .map(|group| {
+                let sides = group.devices.iter().filter_map(|id| core.devices.get(id)).map(Device::capacity);
+                if is_mirror(group) { sides.min().unwrap_or(0) } else { sides.sum() }
+            })
             .sum();
         let alloc: u64 = core
             .map
             .iter()
-            .map(|chunk| {
-                let units = u64::from(chunk.layout.data_units()).max(1);
-                chunk.used * u64::from(chunk.layout.columns()) / units
+            .map(|chunk| match core.groups.get(&chunk.group) {
+                Some(group) if is_mirror(group) => chunk.used,
+                _ => {
+                    let units = u64::from(chunk.layout.data_units()).max(1);
+                    chunk.used * u64::from(chunk.layout.columns()) / units
+                }
             })
             .sum();
         let (mut free, mut longest) = (0u64, 0u64);

@@ -182,6 +182,9 @@ fn errors(report: &StatusReport, verbose: bool) -> String {
         (0, _) if report.state == State::Suspended => {
             "errors: The pool waits for devices to return\n".to_owned()
         }
+        (0, _) if report.state == State::Unavail => {
+            "errors: List of errors unavailable: the pool cannot be opened\n".to_owned()
+        }
         (0, _) => "errors: No known data errors\n".to_owned(),
         (many, false) => {
             let plural = if many == 1 { "" } else { "s" };
