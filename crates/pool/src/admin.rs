@@ -378,6 +378,7 @@ impl Pool {
         if busy {
             return Err(PoolError::refused(format!("{old_path} is being replaced already")));
         }
+        self.refuse_leaving(id)?;
         self.commit()?;
         let grows = self.property("autoexpand") == "on";
         let used = if grows { size } else { size.min(old_size) };
@@ -428,6 +429,17 @@ impl Pool {
         Ok(Plan { steps: vec![format!("replace spare {path} by {}", new.path)], notices: Vec::new() })
     }
 
+    /// Refuses to put another device in place of one that is being removed.
+    fn refuse_leaving(&self, id: DeviceId) -> Result<()> {
+        match self.core.devices.get(&id) {
+            Some(device) if device.leaving => Err(PoolError::refused(format!(
+                "cannot replace {}: it is being removed; 'coffer remove -s {}' stops that",
+                device.path, self.core.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets a spare of the pool take over for a device by hand.
     ///
     /// # Errors
@@ -441,6 +453,7 @@ impl Pool {
         if !matches!(self.core.devices.get(&id).map(|device| device.relation), Some(Relation::Member(_))) {
             return Err(PoolError::refused(format!("{name} is a spare or replacement itself")));
         }
+        self.refuse_leaving(id)?;
         self.commit()?;
         self.add_stand_in(id, spare_id)?;
         if let Some(device) = self.core.devices.get_mut(&spare_id) {

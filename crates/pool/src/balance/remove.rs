@@ -224,6 +224,9 @@ impl Pool {
         let now = self.core.now();
         let mut gone = Vec::new();
         for id in devices {
+            for stand_in in self.core.stand_ins(*id) {
+                self.make_idle(stand_in);
+            }
             let Some(device) = self.core.devices.remove(id) else { continue };
             self.core.events.push(now, "remove", Some(&device.path), "removed from the pool".to_owned());
             gone.push(device);

@@ -425,6 +425,16 @@ impl Pool {
                 self.core.dirty_devices.insert(device.id);
             }
         }
+        for device in devices.values() {
+            if let Relation::For(of, _) = device.relation
+                && !devices.contains_key(&of)
+            {
+                return Err(PoolError::Corrupt(format!(
+                    "{} stands in for device {of}, which is unknown",
+                    device.path
+                )));
+            }
+        }
         self.core.devices = devices;
         let system: Vec<Chunk> = self.core.map.iter().cloned().collect();
         for chunk in &chunks {

@@ -88,14 +88,14 @@ impl Pool {
         })
     }
 
-    /// Members that need a spare: gone or faulted, with nobody standing in.
+    /// Members that need a spare: gone or faulted, with nobody standing in, and to stay.
     fn needing_spare(&self) -> Vec<DeviceId> {
         let core = &self.core;
         core.devices
             .values()
             .filter(|device| matches!(device.relation, Relation::Member(_)))
             .filter(|device| !device.offline && (device.handle.is_none() || device.faulted))
-            .filter(|device| !device.spare_declined)
+            .filter(|device| !device.spare_declined && !device.leaving)
             .filter(|device| {
                 let others = core.stand_ins(device.id);
                 others.len() + 1 < PLACEMENTS_MAX && others.iter().all(|&other| !core.usable(other))
@@ -276,7 +276,7 @@ impl Pool {
     }
 
     /// A stand-in holds nothing any more and waits again.
-    fn make_idle(&mut self, id: DeviceId) {
+    pub(crate) fn make_idle(&mut self, id: DeviceId) {
         if let Some(device) = self.core.devices.get_mut(&id) {
             if device.spare {
                 device.relation = Relation::Spare;
