@@ -134,7 +134,9 @@ impl Pool {
                 uberblocks.iter().filter(|root| root.txg == txg && is_whole(root)).cloned().collect()
             }
             None if options.rewind => uberblocks.iter().filter(|root| is_whole(root)).cloned().collect(),
-            None => VecDeque::from([newest.clone()]),
+            // Two of one number: a device that could not be read for a moment kept the root of an import that was cut short,
+            // and the next import wrote its own.
+            None => uberblocks.iter().filter(|root| root.txg == newest.txg).cloned().collect(),
         };
         if candidates.is_empty() {
             let txg = options.txg.unwrap_or_default();
