@@ -216,6 +216,24 @@ impl Pool {
                 let _ = self.core.heal(&want);
             }
         }
+        if chunk.has_parity() {
+            self.level_twins(chunk, run);
+        }
+    }
+
+    /// Makes dead bytes of other placements what they are on the one that the parity agrees with: it protects what is live on
+    /// other devices only beside those.
+    fn level_twins(&mut self, chunk: &Chunk, run: &Range<u64>) {
+        let rows = self.core.read_rows(chunk, run.clone(), &ColumnSet::first(chunk.columns.len() as u16));
+        let twins = (0..).zip(&chunk.columns).filter(|(_, column)| column.placements.len() > 1);
+        for (column, _) in twins.filter(|_| rows.missing().is_empty()) {
+            for row in run.clone().filter(|&row| parity_agrees(chunk, &rows, row)) {
+                if let Some(bytes) = rows.unit(row, column) {
+                    self.rewrite_unit(chunk, row, column, bytes, false);
+                }
+            }
+        }
+        self.core.recycle(rows);
     }
 
     /// Rewrites parity that does not agree with data that does match its checksums.
