@@ -14,6 +14,7 @@
 
 mod array;
 mod bitmaps;
+mod checking;
 mod content;
 mod copy;
 mod error;
@@ -34,6 +35,7 @@ mod volumes;
 mod whole_rows;
 
 pub use array::{ArrayDevice, Section, Source};
+pub use checking::Misfit;
 pub use content::{Checks, check};
 pub use copy::{CopyOptions, CopyProgress, copy_out};
 pub use error::RescueError;
