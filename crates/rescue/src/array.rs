@@ -138,10 +138,18 @@ impl ArrayDevice {
 
     /// What did not fit in what was read until now, if that is looked at.
     pub fn misfits(&self) -> Vec<Misfit> {
+        self.checked(Checking::misfits)
+    }
+
+    /// What did not fit since this was last asked.
+    pub fn new_misfits(&self) -> Vec<Misfit> {
+        self.checked(Checking::news)
+    }
+
+    fn checked(&self, what: fn(&Checking, &Section) -> Vec<Misfit>) -> Vec<Misfit> {
         let new = self.reshaped.as_ref().map(|(_, new)| new);
-        let sections = [Some(&self.section), new].into_iter();
-        let both = sections.zip(self.checking.iter().flatten());
-        both.filter_map(|(section, checking)| Some(checking.misfits(section?))).flatten().collect()
+        let both = [Some(&self.section), new].into_iter().zip(self.checking.iter().flatten());
+        both.filter_map(|(section, checking)| Some(what(checking, section?))).flatten().collect()
     }
 
     /// What did not fit in these rows, if that is looked at; rows that a journal has newer data of have no parity to fit.
@@ -198,7 +206,13 @@ impl ArrayDevice {
             let checking = self.checking_of(section);
             if let Place::Row { row, .. } = &place
                 && (section.lacks() || checking.is_some())
-                && let Some(got) = self.rows.read(Reading { section, row, checking }, address, most, &mut buffer[done..], length)
+                && let Some(got) = self.rows.read(
+                    Reading { section, row, checking },
+                    address,
+                    most,
+                    &mut buffer[done..],
+                    length,
+                )
             {
                 done += got;
                 continue;

@@ -21,17 +21,21 @@ use crate::array::{SECTOR, Section, Use, lose};
 
 /// More ranges than this are counted and not listed: a member may be wrong all over.
 const LISTED_MAX: usize = 1 << 16;
+/// Among so many that were noted last it is looked for one that goes on: threads read several places at a time.
+const NEAR: usize = 16;
 
 /// Bytes whose parity did not fit when they were read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Misfit {
-    /// Name and slot of the member that is wrong; `None` if that can't be told.
-    pub member: Option<(String, u16)>,
+    /// The member that is wrong; `None` if that can't be told.
+    pub member: Option<String>,
+    /// Its slot.
+    pub slot: Option<u16>,
     /// First byte on the member; if there is none, from the beginning of the array's data on all of them.
     pub at: u64,
     /// How many bytes.
     pub length: u64,
-    /// Where the array has these bytes, if they are data and not parity.
+    /// Where the array has these bytes; of parity nowhere, and if it can't be told which, those of the row's first data member.
     pub address: Option<u64>,
 }
 
@@ -44,6 +48,8 @@ struct Found {
     unclear: RangeSet,
     /// Ranges that were added.
     count: usize,
+    /// What was added since it was last asked for.
+    new: Vec<(Option<u16>, Range<u64>)>,
 }
 
 /// The rows that were looked at, and what did not fit.
@@ -59,7 +65,7 @@ impl Checking {
     /// Notes bytes of the members' data, of which this member is wrong.
     fn note(&self, member: Option<u16>, range: Range<u64>) {
         let mut found = self.found();
-        let Found { wrong, unclear, count } = &mut *found;
+        let Found { wrong, unclear, count, new } = &mut *found;
         let set = match member.map(usize::from) {
             Some(slot) => {
                 if wrong.len() <= slot {
@@ -69,46 +75,60 @@ impl Checking {
             }
             None => unclear,
         };
-        // What goes on where the last one ended takes no room.
+        if set.first_overlap(range.clone()) == Some(range.clone()) {
+            return;
+        }
+        // What goes on where another one ended takes no room.
         let grows = set.first_overlap(range.start.saturating_sub(1)..range.end.saturating_add(1)).is_some();
-        if grows || *count < LISTED_MAX {
-            *count += usize::from(!grows);
-            set.insert(range);
+        if !grows && *count >= LISTED_MAX {
+            return;
+        }
+        *count += usize::from(!grows);
+        set.insert(range.clone());
+        let goes_on = |(of, last): &&mut (_, Range<u64>)| *of == member && last.end == range.start;
+        if let Some((_, last)) = new.iter_mut().rev().take(NEAR).find(goes_on) {
+            last.end = range.end;
+        } else if new.len() < LISTED_MAX {
+            new.push((member, range));
         }
     }
 
     /// All that did not fit until now, member by member.
     pub(crate) fn misfits(&self, section: &Section) -> Vec<Misfit> {
         let found = self.found();
-        let geometry = &section.geometry;
-        let chunk = geometry.chunk().max(1);
-        let mut misfits = Vec::new();
-        for (slot, set) in (0_u16..).zip(&found.wrong) {
-            let source = section.sources.get(usize::from(slot)).and_then(Option::as_ref);
-            let (name, start) =
-                source.map_or_else(Default::default, |source| (source.device.info().name.clone(), source.start));
-            // What lies behind each other on a member does not in the array.
-            for range in set.iter().flat_map(|range| pieces(range, chunk)) {
-                let address = match geometry.holds(Spot { member: slot, offset: range.start }) {
-                    Holds::Data(address) => Some(address),
-                    _ => None,
-                };
-                let (at, length) = (start + range.start, range.end - range.start);
-                misfits.push(Misfit { member: Some((name.clone(), slot)), at, length, address });
-            }
-        }
-        for range in found.unclear.iter().flat_map(|range| pieces(range, chunk)) {
-            let row = geometry.row(range.start / chunk);
-            let first = row.and_then(|row| row.data.first().copied());
-            let address =
-                first.and_then(|member| match geometry.holds(Spot { member, offset: range.start }) {
-                    Holds::Data(address) => Some(address),
-                    _ => None,
-                });
-            misfits.push(Misfit { member: None, at: range.start, length: range.end - range.start, address });
-        }
-        misfits
+        let members = (0_u16..).map(Some).zip(&found.wrong).chain([(None, &found.unclear)]);
+        members
+            .flat_map(|(member, set)| set.iter().flat_map(move |range| told(section, member, range)))
+            .collect()
     }
+
+    /// What did not fit since this was last asked.
+    pub(crate) fn news(&self, section: &Section) -> Vec<Misfit> {
+        let new = std::mem::take(&mut self.found().new);
+        new.into_iter().flat_map(|(member, range)| told(section, member, range)).collect()
+    }
+}
+
+/// Bytes of the members' data that don't fit: what lies behind each other on a member does not in the array.
+fn told(section: &Section, slot: Option<u16>, range: Range<u64>) -> impl Iterator<Item = Misfit> {
+    let geometry = &section.geometry;
+    let chunk = geometry.chunk().max(1);
+    let source = slot.and_then(|slot| section.sources.get(usize::from(slot))?.as_ref());
+    let (member, start) = match source {
+        Some(source) => (Some(source.device.info().name.clone()), source.start),
+        None => (None, 0),
+    };
+    pieces(range, chunk).map(move |range| {
+        let first = || geometry.row(range.start / chunk)?.data.first().copied();
+        let address = slot.or_else(first).and_then(|member| {
+            match geometry.holds(Spot { member, offset: range.start }) {
+                Holds::Data(address) => Some(address),
+                _ => None,
+            }
+        });
+        let (at, length) = (start + range.start, range.end - range.start);
+        Misfit { member: member.clone(), slot, at, length, address }
+    })
 }
 
 /// A range in pieces that end at multiples of a size.

@@ -98,12 +98,7 @@ struct Run<'a> {
 
 /// Fills `buffer` with as many rows as fit into it, from the one with this number on: what is needed of each member is read
 /// in as few pieces as it can be. `None` if that does not work.
-fn whole_rows(
-    section: &Section,
-    first: u64,
-    buffer: &mut [u8],
-    checking: Option<&Checking>,
-) -> Option<()> {
+fn whole_rows(section: &Section, first: u64, buffer: &mut [u8], checking: Option<&Checking>) -> Option<()> {
     let chunk = section.geometry.chunk() as usize;
     let width = section.geometry.row(first)?.data.len() * chunk;
     let absent = |member: &u16| section.sources.get(usize::from(*member)).is_none_or(Option::is_none);
@@ -148,7 +143,9 @@ fn whole_rows(
         device.read_vectored(at, &mut parts).ok()?;
     }
     let mut spare = scratch.chunks_exact(chunk);
-    for (((index, row), needed), bytes) in (first..).zip(&rows).zip(&needed).zip(buffer.chunks_exact_mut(width)) {
+    for (((index, row), needed), bytes) in
+        (first..).zip(&rows).zip(&needed).zip(buffer.chunks_exact_mut(width))
+    {
         let parity: Vec<(u16, &[u8])> = needed.iter().copied().zip(&mut spare).collect();
         for start in (0..chunk).step_by(PART) {
             let part = start..chunk.min(start + PART);

@@ -407,6 +407,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
         left_out,
         reshape: None,
         logs: None,
+        check_parity: false,
     };
     let array = candidate.open_among(pile).ok()?;
     if array.size().ok()? < gathered.system.size() {

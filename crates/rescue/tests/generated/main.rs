@@ -34,10 +34,12 @@ enum Damage {
     ZeroedMissing,
     ZeroedTwoArrays,
     Recreated,
+    /// Created anew, and rebuilt as that by a kernel.
+    Rebuilt,
 }
 
 impl Damage {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Nothing,
         Self::Missing,
         Self::Stale,
@@ -49,6 +51,7 @@ impl Damage {
         Self::ZeroedMissing,
         Self::ZeroedTwoArrays,
         Self::Recreated,
+        Self::Rebuilt,
     ];
 
     /// Some superblock still tells the truth.
@@ -175,7 +178,12 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
     let mut rng = Rng::new(seed);
     let redundant =
         !matches!(damage, Damage::Nothing | Damage::Zeroed | Damage::BadBeyond | Damage::TwoArrays);
-    let made = make(folder.path(), &mut rng, "a", redundant)?;
+    let mut made = make(folder.path(), &mut rng, "a", redundant)?;
+    // Of the others a rebuild leaves nothing, or there is none.
+    while damage == Damage::Rebuilt && !matches!(made.shape, Shape::Raid5(_)) {
+        made.paths.iter().for_each(|path| fs::remove_file(path).unwrap());
+        made = make(folder.path(), &mut rng, "a", redundant)?;
+    }
     let second = matches!(damage, Damage::TwoArrays | Damage::ZeroedTwoArrays)
         .then(|| make(folder.path(), &mut rng, "b", true))
         .flatten();
@@ -237,6 +245,16 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
             wrong.chunk = 1 << rng.within(12..20);
             let roles: Vec<u16> = (0..members as u16).collect();
             (0..members).for_each(|slot| wrong.superblock(slot, rng.below(2), &roles));
+        }
+        Damage::Rebuilt => {
+            // The sum of all members stays as it is, so that a rebuild finds its parity right.
+            let mut wrong = made.clone();
+            rng.shuffle(&mut wrong.paths);
+            wrong.uuid = [9; 16];
+            wrong.chunk = 1 << rng.within(12..20);
+            wrong.shape = Shape::Raid5(*rng.choose(&Rotation5::ALL).unwrap());
+            let roles: Vec<u16> = (0..members as u16).collect();
+            (0..members).for_each(|slot| wrong.superblock(slot, events, &roles));
         }
         _ => {}
     }
