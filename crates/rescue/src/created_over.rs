@@ -10,6 +10,9 @@ use geometry::md::Shape;
 use crate::infer::{self, TIED};
 use crate::{Candidate, Image, content};
 
+/// What it costs an array that nothing known is on it: however well its superblocks agree, it is not sure.
+const DOUBT: u8 = 10;
+
 /// Whether what its superblocks say gives nothing that is known, or structures of a file system most of which are in other places,
 /// although enough members are there.
 pub(crate) fn holds_nothing(candidate: &Candidate, images: &[&Image]) -> bool {
@@ -35,6 +38,13 @@ pub(crate) fn older(
     images: &[&Image],
 ) -> Vec<Candidate> {
     let members: Vec<&Image> = group.iter().map(|(image, _)| images[*image]).collect();
+    let newer = &mut candidates[number];
+    newer.score = newer.score.saturating_sub(DOUBT);
+    newer.reasons.push(
+        "nothing known is where it ought to be on it: if it was created over an older array, order, chunk and offsets may \
+         have been others"
+            .to_owned(),
+    );
     let mut found = infer::infer(&members);
     found.retain(|other| other.score > TIED && !infer::same_map(other, &candidates[number]));
     if let Some(best) = found.first_mut() {

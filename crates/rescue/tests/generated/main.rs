@@ -1,7 +1,7 @@
 //! Arrays broken at random, and whether the plan for them is right. Needs `mke2fs`, and does nothing without it.
 //!
 //! `COFFER_RESCUE_CASES=N` makes that many cases (60 without), `COFFER_RESCUE_SEED=S` others, `COFFER_RESCUE_DAMAGE=PART` only
-//! one kind, `COFFER_RESCUE_CONTENT=ext4|btrfs|ntfs` only that file system and `COFFER_RESCUE_CASE=N` one case, whose files are kept. A table with the rate of each kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
+//! one kind (with its whole name beside a single case: that kind whatever the case's number), `COFFER_RESCUE_CONTENT=ext4|btrfs|ntfs` only that file system and `COFFER_RESCUE_CASE=N` one case, whose files are kept. A table with the rate of each kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
 //! by the truth has it, wherever that can be read.
 #![allow(clippy::unwrap_used, dead_code)]
 
@@ -288,7 +288,12 @@ fn broken_at_random() {
     let single = setting("COFFER_RESCUE_CASE");
     let mut table: BTreeMap<Damage, BTreeMap<Verdict, u64>> = BTreeMap::new();
     for index in 0..count {
-        let damage = Damage::ALL[(index % Damage::ALL.len() as u64) as usize];
+        let mut damage = Damage::ALL[(index % Damage::ALL.len() as u64) as usize];
+        if let (true, Some(named)) =
+            (single.is_some(), Damage::ALL.iter().find(|damage| format!("{damage:?}") == only))
+        {
+            damage = *named;
+        }
         if !format!("{damage:?}").contains(&only) || single.is_some_and(|single| single != index) {
             continue;
         }
