@@ -130,6 +130,13 @@ impl ArrayDevice {
         Self { notes, ..self }
     }
 
+    /// How many bytes of data a row has, if all of it is in rows of one geometry.
+    pub fn row_width(&self) -> Option<u64> {
+        let geometry = &self.section.geometry;
+        let row = geometry.row(0).filter(|_| self.reshaped.is_none())?;
+        Some(row.data.len() as u64 * geometry.chunk())
+    }
+
     /// The same, which looks at the parity of whatever is read: what a single member has silently wrong is told by two
     /// parities, and read right.
     pub fn checking(self) -> Self {

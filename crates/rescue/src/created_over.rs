@@ -39,7 +39,7 @@ pub(crate) fn older(
 ) -> Vec<Candidate> {
     let members: Vec<&Image> = group.iter().map(|(image, _)| images[*image]).collect();
     let newer = &mut candidates[number];
-    newer.score = newer.score.saturating_sub(DOUBT);
+    newer.score = newer.score.saturating_sub(DOUBT).min(TIED);
     newer.reasons.push(
         "nothing known is where it ought to be on it: if it was created over an older array, order, chunk and offsets may \
          have been others"

@@ -38,7 +38,7 @@ mod whole_rows;
 pub use array::{ArrayDevice, Section, Source};
 pub use checking::Misfit;
 pub use content::{Checks, check};
-pub use copy::{CopyOptions, CopyProgress, copy_out};
+pub use copy::{CopyOptions, CopyProgress, Rows, copy_out};
 pub use error::RescueError;
 pub use files::{Copied, FilesError, LostFile, copy_files};
 pub use firmware::FirmwareSet;

@@ -137,7 +137,7 @@ pub(super) fn copy(context: &Context, args: &CopyOut) -> Outcome {
     let bar = bar(size);
     bar.set_prefix("copy");
     let mut saver = Saver::new(&map_path, size);
-    let options = CopyOptions { sparse, fill_zero: args.fill.is_some() };
+    let options = CopyOptions { sparse, fill_zero: args.fill.is_some(), rows: opened.rows(volume) };
     let mut ended = false;
     let copied = rescue::copy_out(&*from, &to, &mut map, options, |map, progress| {
         bar.set_position(progress.position);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use device::{BlockDevice, OverlayDevice};
-use rescue::{ArrayDevice, Plan, Volume, VolumeState};
+use rescue::{ArrayDevice, Plan, Rows, Volume, VolumeState};
 use serde::Serialize;
 
 use super::args::{Diff, UsePlan, Volumes};
@@ -97,6 +97,17 @@ impl Opened {
             let names: Vec<&str> = self.volumes.iter().map(|volume| volume.name.as_str()).collect();
             Failure::refused(format!("there is no volume '{name}'; there are: {}", names.join(", ")))
         })
+    }
+
+    /// Where the rows of its array begin on a volume that is an array or a partition of one.
+    pub(super) fn rows(&self, volume: &Volume) -> Option<Rows> {
+        let (mut volume, mut before) = (volume, 0_u64);
+        while let Some((parent, start)) = &volume.within {
+            before = before.checked_add(*start)?;
+            volume = self.volumes.iter().find(|volume| volume.name == *parent)?;
+        }
+        let array = self.arrays.iter().find(|array| array.name == volume.name)?;
+        Some(Rows { width: array.device.row_width()?, before })
     }
 
     /// Refuses a file to write that is one of the members.

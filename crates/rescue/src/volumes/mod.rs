@@ -43,6 +43,9 @@ pub struct Volume {
     pub health: String,
     /// The same in a word.
     pub state: VolumeState,
+    /// The volume that it is a partition of, and its first byte there.
+    #[serde(skip)]
+    pub within: Option<(String, u64)>,
     /// The device; `None` if it can't be put together.
     #[serde(skip)]
     pub device: Option<Arc<dyn BlockDevice>>,
@@ -146,6 +149,7 @@ impl Finding {
             content: None,
             health: why,
             state: VolumeState::Damaged,
+            within: None,
             device: None,
         });
     }
@@ -268,12 +272,17 @@ impl Finding {
             content: content_name,
             health,
             state,
+            within: None,
             device: Some(Arc::clone(device)),
         });
         for partition in table.into_iter().filter(|_| !file_system).flat_map(|table| table.partitions) {
-            let name = format!("{name}-p{}", partition.number);
-            if let Ok(device) = logical::slice(&name, device, partition.start, partition.size) {
-                self.look(&name, "partition", &device, depth + 1);
+            let own = format!("{name}-p{}", partition.number);
+            if let Ok(device) = logical::slice(&own, device, partition.start, partition.size) {
+                let number = self.volumes.len();
+                self.look(&own, "partition", &device, depth + 1);
+                if let Some(volume) = self.volumes.get_mut(number) {
+                    volume.within = Some((name.to_owned(), partition.start));
+                }
             }
         }
     }
