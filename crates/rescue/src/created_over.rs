@@ -13,7 +13,7 @@ use crate::{Candidate, Image, content};
 /// What it costs an array that nothing known is on it: however well its superblocks agree, it is not sure.
 const DOUBT: u8 = 10;
 
-/// Whether what its superblocks say gives nothing that is known, or structures of a file system most of which are in other places,
+/// Whether what its superblocks say gives nothing that is known and whole, or structures of a file system most of which are in other places,
 /// although enough members are there.
 pub(crate) fn holds_nothing(candidate: &Candidate, images: &[&Image]) -> bool {
     let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
@@ -23,8 +23,9 @@ pub(crate) fn holds_nothing(candidate: &Candidate, images: &[&Image]) -> bool {
         return false;
     }
     let Ok(array) = candidate.open_among(images) else { return false };
-    let nothing =
-        formats::probe_damaged(&array).is_ok_and(|(found, missed)| found.is_empty() && missed.is_none());
+    // Damage is told of a file system that begins where it ought to and goes on elsewhere.
+    let nothing = formats::probe_damaged(&array)
+        .is_ok_and(|(found, missed)| found.iter().all(|found| found.damaged) && missed.is_none());
     let checks = content::check(&array);
     nothing || checks.wrong * 20 > checks.right
 }
