@@ -60,22 +60,23 @@ pub(super) fn news(opened: &Opened, record: Option<&Path>) -> Outcome<Vec<OfArra
 
 /// It in words, a line for each member.
 pub(super) fn words(misfits: &[OfArray]) -> String {
-    let mut members: BTreeMap<(&str, Option<u16>), (&Option<String>, u64)> = BTreeMap::new();
+    let mut sums: BTreeMap<(&str, Option<u16>), (Option<&str>, u64)> = BTreeMap::new();
     for OfArray { array, misfit } in misfits {
-        let sum = members.entry((array, misfit.slot)).or_insert((&misfit.member, 0));
+        let sum = sums.entry((array, misfit.slot)).or_insert((misfit.member.as_deref(), 0));
         sum.1 += misfit.length;
     }
-    let line = |((array, slot), (member, bytes)): ((&str, Option<u16>), (&Option<String>, u64))| match (
-        slot, member,
-    ) {
-        (Some(slot), Some(member)) => format!(
-            "{array}: {bytes} bytes of {member} (slot {slot}) are silently wrong; parity says what they must be, and that \
-             was used\n"
-        ),
-        _ => format!(
-            "{array}: parity does not fit in {bytes} bytes of its rows, and which member is wrong can't be told; they are \
-             used as they are\n"
-        ),
-    };
-    members.into_iter().map(line).collect()
+    let mut text = String::new();
+    for ((array, slot), (member, bytes)) in sums {
+        text += &match (slot, member) {
+            (Some(slot), Some(member)) => format!(
+                "{array}: {bytes} bytes of {member} (slot {slot}) are silently wrong; parity says what they must be, and \
+                 that was used\n"
+            ),
+            _ => format!(
+                "{array}: parity does not fit in {bytes} bytes of its rows, and which member is wrong can't be told; they \
+                 are used as they are\n"
+            ),
+        };
+    }
+    text
 }
