@@ -121,7 +121,7 @@ fn raid6(
     Ok((disks, candidate))
 }
 
-fn save(lab: &Lab, disks: &[Vec<u8>], candidate: Value) -> Result<String> {
+fn save(lab: &Lab, disks: &[Vec<u8>], candidate: &Value) -> Result<String> {
     for (number, bytes) in disks.iter().enumerate() {
         fs::write(lab.path(&format!("member{number}")), bytes)?;
     }
@@ -165,7 +165,7 @@ fn silent(lab: &Lab, rng: &mut Rng) -> Result<Silent> {
         }
         row += run;
     }
-    let plan = save(lab, &disks, candidate)?;
+    let plan = save(lab, &disks, &candidate)?;
     let (to, record) = (lab.path("copy"), lab.path("record"));
     lab.ok(&format!("rescue copy --plan {plan} nas --to {to} --record {record}"))?;
     let copy = fs::read(&to)?;
@@ -215,7 +215,7 @@ fn overlay(lab: &Lab, rng: &mut Rng, kills: u64) -> Result<(u64, u64, u64)> {
     // Degraded by two.
     candidate["slots"][1] = Value::Null;
     candidate["slots"][4] = Value::Null;
-    let plan = save(lab, &disks, candidate)?;
+    let plan = save(lab, &disks, &candidate)?;
     let socket = lab.path("nbd.sock");
     let serve = format!("rescue serve --plan {plan} --socket {socket} --overlay {}", lab.path("overlay"));
     let mut ledger = Ledger::new((32 << 20) / SLOT);

@@ -60,9 +60,10 @@ pub(super) fn news(opened: &Opened, record: Option<&Path>) -> Outcome<Vec<OfArra
 
 /// It in words, a line for each member.
 pub(super) fn words(misfits: &[OfArray]) -> String {
-    let mut sums: BTreeMap<(&str, Option<u16>), (Option<&str>, u64)> = BTreeMap::new();
+    // Which member, and how many bytes, by array and slot.
+    let mut sums = BTreeMap::new();
     for OfArray { array, misfit } in misfits {
-        let sum = sums.entry((array, misfit.slot)).or_insert((misfit.member.as_deref(), 0));
+        let sum = sums.entry((array, misfit.slot)).or_insert((misfit.member.as_deref(), 0_u64));
         sum.1 += misfit.length;
     }
     let mut text = String::new();
