@@ -241,7 +241,7 @@ fn a_member_that_is_cut_short_counts_in_the_score() {
     assert!(bytes == pile.made.contents);
     cut(&pile, 2);
     let two = best(&pile);
-    assert!(two.score + 20 < one.score, "{} {}", two.score, one.score);
+    assert!(two.score + 10 < one.score, "{} {}", two.score, one.score);
     assert_eq!(told(&two, "what they held is lost"), 2, "{:?}", two.reasons);
 }
 
