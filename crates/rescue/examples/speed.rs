@@ -152,8 +152,9 @@ fn main() {
             let bytes = size * left.len() as u64;
             let sink = Sink(device::MemoryDevice::new("nothing", 0), total);
             let begun = Instant::now();
+            let rows = array.row_width().map(|width| rescue::Rows { width, before: 0 });
             let mut map = BadMap::filled(Rescue::NonTried);
-            let options = CopyOptions { sparse: false, fill_zero: false };
+            let options = CopyOptions { sparse: false, fill_zero: false, rows };
             copy_out(&array, &sink, &mut map, options, |_, _| Ok(true)).unwrap();
             let copied = begun.elapsed().as_secs_f64();
             println!(

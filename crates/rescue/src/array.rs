@@ -8,11 +8,13 @@ use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Operation, R
 use formats::md::Bitmap;
 use geometry::md::{Geometry, Holds, Place, Row, Shape, Spot};
 
+use crate::Misfit;
+use crate::checking::Checking;
 use crate::replay::Patched;
-use crate::whole_rows::WholeRows;
+use crate::whole_rows::{Reading, WholeRows};
 
 /// The unit in which members are readable or not, bytes.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 /// A member of an assembled array.
 #[derive(Clone, Debug)]
@@ -80,6 +82,8 @@ pub struct ArrayDevice {
     set_aside: Vec<SetAside>,
     /// Rows that were read as a whole.
     rows: WholeRows,
+    /// If all that is read is checked: what did not fit, of both geometries.
+    checking: Option<[Checking; 2]>,
     /// What was done to put it together that is worth telling.
     notes: Vec<String>,
 }
@@ -95,6 +99,7 @@ impl ArrayDevice {
             reshaped: None,
             set_aside: Vec::new(),
             rows: WholeRows::default(),
+            checking: None,
             notes: Vec::new(),
         }
     }
@@ -110,6 +115,7 @@ impl ArrayDevice {
             reshaped: Some((done, new)),
             set_aside: Vec::new(),
             rows: WholeRows::default(),
+            checking: None,
             notes: Vec::new(),
         }
     }
@@ -122,6 +128,43 @@ impl ArrayDevice {
     /// The same with something to tell.
     pub(crate) fn with_notes(self, notes: Vec<String>) -> Self {
         Self { notes, ..self }
+    }
+
+    /// How many bytes of data a row has, if all of it is in rows of one geometry.
+    pub fn row_width(&self) -> Option<u64> {
+        let geometry = &self.section.geometry;
+        let row = geometry.row(0).filter(|_| self.reshaped.is_none())?;
+        Some(row.data.len() as u64 * geometry.chunk())
+    }
+
+    /// The same, which looks at the parity of whatever is read: what a single member has silently wrong is told by two
+    /// parities, and read right.
+    pub fn checking(self) -> Self {
+        Self { checking: Some(Default::default()), ..self }
+    }
+
+    /// What did not fit in what was read until now, if that is looked at.
+    pub fn misfits(&self) -> Vec<Misfit> {
+        self.checked(Checking::misfits)
+    }
+
+    /// What did not fit since this was last asked.
+    pub fn new_misfits(&self) -> Vec<Misfit> {
+        self.checked(Checking::news)
+    }
+
+    fn checked(&self, what: fn(&Checking, &Section) -> Vec<Misfit>) -> Vec<Misfit> {
+        let new = self.reshaped.as_ref().map(|(_, new)| new);
+        let both = [Some(&self.section), new].into_iter().zip(self.checking.iter().flatten());
+        both.filter_map(|(section, checking)| Some(what(checking, section?))).flatten().collect()
+    }
+
+    /// What did not fit in these rows, if that is looked at; rows that a journal has newer data of have no parity to fit.
+    fn checking_of(&self, section: &Section) -> Option<&Checking> {
+        let [own, other] = self.checking.as_ref()?;
+        let ahead = section.sources.iter().flatten().any(|source| source.ahead.is_some());
+        let checking = if std::ptr::eq(section, &raw const self.section) { own } else { other };
+        (!ahead).then_some(checking)
     }
 
     /// What was done to put it together that is worth telling, such as what came of a journal.
@@ -167,14 +210,27 @@ impl ArrayDevice {
                 lose(&mut lost, address..offset + length);
                 break;
             };
+            let checking = self.checking_of(section);
             if let Place::Row { row, .. } = &place
-                && section.lacks()
-                && let Some(got) = self.rows.read(section, row, address, most, &mut buffer[done..], length)
+                && (section.lacks() || checking.is_some())
+                && let Some(got) = self.rows.read(
+                    Reading { section, row, checking },
+                    address,
+                    most,
+                    &mut buffer[done..],
+                    length,
+                )
             {
                 done += got;
                 continue;
             }
             let step = run.min(most).min(length - done as u64) as usize;
+            if let (Place::Row { spot, row }, Some(checking)) = (&place, checking) {
+                let part = &mut buffer[done..done + step];
+                section.recover_checked((*spot, *row), address, part, &mut lost, checking);
+                done += step;
+                continue;
+            }
             section.recover(&place, 0, address, &mut buffer[done..done + step], &mut lost);
             done += step;
         }
@@ -272,7 +328,7 @@ fn info(name: impl Into<String>) -> DeviceInfo {
 }
 
 /// Adds a range to a list in order, joined with the last one if it goes on there.
-fn lose(lost: &mut Vec<Range<u64>>, range: Range<u64>) {
+pub(crate) fn lose(lost: &mut Vec<Range<u64>>, range: Range<u64>) {
     match lost.last_mut() {
         Some(last) if last.end == range.start => last.end = range.end,
         _ => lost.push(range),
@@ -282,7 +338,7 @@ fn lose(lost: &mut Vec<Range<u64>>, range: Range<u64>) {
 impl Section {
     /// Fills `buffer` with what is `skip` bytes into `place`, where array address `address` lies; as a whole
     /// if that works, else each half by itself.
-    fn recover(
+    pub(crate) fn recover(
         &self,
         place: &Place<'_>,
         skip: u64,

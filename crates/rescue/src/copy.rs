@@ -10,12 +10,16 @@ use device::{BadMap, BlockDevice, DeviceError, Rescue};
 
 use crate::read_around_losses;
 
-/// Bytes copied at a time.
+/// Bytes copied at a time, where nothing is known of rows.
 const STEP: u64 = 8 << 20;
+/// Of rows as many are copied at a time as have so many bytes: more would not stay in the processor's caches.
+const ROWS_LEAST: u64 = 2 << 20;
+/// Rows longer than this are not copied as wholes.
+const ROW_MAX: u64 = 32 << 20;
 /// Threads that read ahead, at most.
 const READERS_MAX: usize = 4;
-/// How many pieces they are ahead, at most.
-const AHEAD_MAX: usize = 6;
+/// How many pieces more than there are threads are read ahead, at most.
+const AHEAD: usize = 2;
 /// What is all zeros in a unit of this size is left out of a new file.
 const HOLE: usize = 64 << 10;
 
@@ -26,6 +30,17 @@ pub struct CopyOptions {
     pub sparse: bool,
     /// Write zeros where bytes are lost, instead of leaving what is there.
     pub fill_zero: bool,
+    /// Where the rows of the array begin that it is copied from.
+    pub rows: Option<Rows>,
+}
+
+/// Rows of an array, as they lie on what is copied: what ends with a row is read fastest if members are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// Bytes of data in a row.
+    pub width: u64,
+    /// How many bytes of a row precede the first byte.
+    pub before: u64,
 }
 
 /// Where a copy stands, bytes.
@@ -54,10 +69,10 @@ pub fn copy_out(
     let size = from.size()?;
     let mut progress = CopyProgress { size, ..CopyProgress::default() };
     let left = map.bad(0..size).map(|(range, _)| range);
-    let pieces: Vec<Range<u64>> = left.flat_map(pieces).collect();
-    let ahead = Ahead::new(from, &pieces);
+    let pieces: Vec<Range<u64>> = left.flat_map(|range| pieces(range, options.rows)).collect();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, READERS_MAX);
+    let ahead = Ahead::new(from, &pieces, workers + AHEAD);
     std::thread::scope(|scope| {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, READERS_MAX);
         for _ in 0..workers {
             scope.spawn(|| ahead.work());
         }
@@ -89,11 +104,15 @@ pub fn copy_out(
     })
 }
 
-/// A range in pieces that end at multiples of their size.
-fn pieces(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let first = range.start / STEP;
-    (first..range.end.div_ceil(STEP))
-        .map(move |piece| range.start.max(piece * STEP)..range.end.min((piece + 1) * STEP))
+/// A range in pieces that end with rows, or else at multiples of their size.
+fn pieces(range: Range<u64>, rows: Option<Rows>) -> impl Iterator<Item = Range<u64>> {
+    let rows = rows.filter(|rows| (1..=ROW_MAX).contains(&rows.width));
+    let (step, before) =
+        rows.map_or((STEP, 0), |Rows { width, before }| (ROWS_LEAST.div_ceil(width) * width, before % width));
+    // Counted from the beginning of a row.
+    let (start, end) = (range.start + before, range.end + before);
+    (start / step..end.div_ceil(step))
+        .map(move |piece| start.max(piece * step) - before..end.min((piece + 1) * step) - before)
 }
 
 /// What was read, and the ranges of the device that are lost in it.
@@ -103,6 +122,8 @@ type Piece = (Vec<u8>, Vec<Range<u64>>);
 struct Ahead<'a> {
     from: &'a dyn BlockDevice,
     pieces: &'a [Range<u64>],
+    /// How many pieces are read ahead, at most.
+    most: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -119,8 +140,8 @@ struct State {
 }
 
 impl<'a> Ahead<'a> {
-    fn new(from: &'a dyn BlockDevice, pieces: &'a [Range<u64>]) -> Self {
-        Self { from, pieces, state: Mutex::default(), changed: Condvar::new() }
+    fn new(from: &'a dyn BlockDevice, pieces: &'a [Range<u64>], most: usize) -> Self {
+        Self { from, pieces, most, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// The state. A reader that panicked has left nothing half done in it.
@@ -133,7 +154,7 @@ impl<'a> Ahead<'a> {
         let mut state = self.state();
         loop {
             let Some(range) = self.pieces.get(state.next).filter(|_| !state.ended) else { return };
-            if state.next >= state.taken + AHEAD_MAX {
+            if state.next >= state.taken + self.most {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -193,4 +214,32 @@ fn write_part(to: &dyn BlockDevice, at: u64, bytes: &[u8], sparse: bool) -> Resu
         }
     }
     if bytes.len() > start { to.write(at + start as u64, &bytes[start..]) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_with_rows() {
+        let rows = |width, before| Some(Rows { width, before });
+        for (range, rows) in [
+            (0..100 << 20, None),
+            (12_345..77 << 20, None),
+            (0..100 << 20, rows(3 << 20, 0)),
+            (5000..90_000_000, rows(3 << 20, 1 << 20)),
+            (5000..90_000_000, rows(48 << 10, 7 << 30)),
+            (0..10 << 20, rows(64 << 20, 1)),
+            (0..10 << 20, rows(0, 1)),
+        ] {
+            let all: Vec<Range<u64>> = pieces(range.clone(), rows).collect();
+            assert!(all.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(all.iter().all(|piece| piece.start < piece.end && piece.end - piece.start <= STEP));
+            assert_eq!((all[0].start, all[all.len() - 1].end), (range.start, range.end));
+            if let Some(Rows { width, before }) = rows.filter(|rows| rows.width > 0 && rows.width <= ROW_MAX)
+            {
+                assert!(all[..all.len() - 1].iter().all(|piece| (piece.end + before).is_multiple_of(width)));
+            }
+        }
+    }
 }

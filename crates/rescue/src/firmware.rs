@@ -129,6 +129,7 @@ impl FirmwareSet {
                 left_out: left_out.clone(),
                 reshape: None,
                 logs: None,
+                check_parity: false,
             }
         };
         if fresh.iter().all(|(_, found)| found.own.is_some()) {

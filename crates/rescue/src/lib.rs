@@ -14,8 +14,10 @@
 
 mod array;
 mod bitmaps;
+mod checking;
 mod content;
 mod copy;
+mod created_over;
 mod error;
 mod files;
 mod firmware;
@@ -34,8 +36,9 @@ mod volumes;
 mod whole_rows;
 
 pub use array::{ArrayDevice, Section, Source};
+pub use checking::Misfit;
 pub use content::{Checks, check};
-pub use copy::{CopyOptions, CopyProgress, copy_out};
+pub use copy::{CopyOptions, CopyProgress, Rows, copy_out};
 pub use error::RescueError;
 pub use files::{Copied, FilesError, LostFile, copy_files};
 pub use firmware::FirmwareSet;
@@ -47,4 +50,4 @@ pub use render::{render_plan, render_scan};
 pub use replay::{JournalAt, Logs};
 pub use salvage::read_around_losses;
 pub use scan::{ArraySummary, ImageSummary, MemberState, MemberSummary, PartitionSummary, Scan, scan};
-pub use volumes::{Volume, chosen, discover, volume_name};
+pub use volumes::{Volume, VolumeState, chosen, discover, volume_name};

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::array::SetAside;
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
 use crate::{
-    ArrayDevice, Image, Logs, RescueError, Scan, Section, Source, bitmaps, infer, raid6, replay, score,
+    ArrayDevice, Image, Logs, RescueError, Scan, Section, Source, bitmaps, created_over, infer, raid6,
+    replay, score,
 };
 
 /// Candidates, best first. As a file it is JSON that people can edit.
@@ -54,6 +55,10 @@ pub struct Candidate {
     /// What it had written down and not yet carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs: Option<Logs>,
+    /// Look at the parity of all that is read: what one member of a RAID 6 has silently wrong is found and read right, and
+    /// what else does not fit is told. Reading takes all members then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check_parity: bool,
 }
 
 /// A member in its slot.
@@ -176,7 +181,13 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
             base.score = infer::TIED;
             base.reasons.push("P and Q fit, which they would do in no other order of the members".to_owned());
         }
+        let strange = !unproven && created_over::holds_nothing(&base, &units);
         candidates.push(base);
+        if strange {
+            let newer = candidates.len() - 1;
+            let older = created_over::older(&mut candidates, newer, &group, &units);
+            candidates.extend(older);
+        }
     }
     candidates.extend(scan.sets.iter().flat_map(|set| set.candidates(&scan.units)));
     // Whatever no superblock speaks for that has been in use may be an array without them.
@@ -271,6 +282,7 @@ fn alone(left: &[&Image], candidates: &[Candidate]) -> Vec<Candidate> {
             left_out: Vec::new(),
             reshape: None,
             logs: None,
+            check_parity: false,
         };
         let scored = score::scored(candidate, false, left);
         (scored.score > infer::TIED).then_some(scored)
@@ -385,6 +397,7 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         left_out,
         reshape,
         logs,
+        check_parity: false,
     }
 }
 
@@ -469,6 +482,11 @@ impl Plan {
 }
 
 impl Candidate {
+    /// Whether there is parity that can be looked at when it is read.
+    pub fn has_parity(&self) -> bool {
+        matches!(self.level, 4..=6)
+    }
+
     /// All paths in it, maps of bad sectors included.
     pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let slots = self.slots.iter_mut().flatten().flat_map(|slot| {
@@ -509,7 +527,8 @@ impl Candidate {
         let devices = self.slots.iter().map(|own| own.as_ref().map(slot).transpose());
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
         self.check(&devices)?;
-        self.assemble_with(&devices, open)
+        let array = self.assemble_with(&devices, open)?;
+        Ok(if self.check_parity { array.checking() } else { array })
     }
 
     /// What a person may have got wrong who edited the plan.

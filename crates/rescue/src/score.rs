@@ -11,6 +11,19 @@ const SAMPLES: u64 = 512;
 /// By how much a candidate may be worse than the best one and still be proposed beside it.
 const NEAR: u8 = 10;
 
+/// More members that are cut short count for no more.
+const CUT_MAX: usize = 4;
+
+/// The members that end before what the array uses of them does, and how many bytes are not there.
+fn cut_short(candidate: &Candidate, images: &[&Image]) -> Vec<(String, u64)> {
+    let cut = |slot: &crate::Slot| {
+        let image = images.iter().find(|image| image.path == slot.path)?;
+        let missing = slot.data_offset.saturating_add(slot.size).saturating_sub(image.disk.size().ok()?);
+        (missing > 0).then(|| (slot.path.display().to_string(), missing.min(slot.size)))
+    };
+    candidate.slots.iter().flatten().filter_map(cut).collect()
+}
+
 /// Leaves the best candidates and those nearly as good; gives the best score and how many share it.
 pub(crate) fn keep_best(candidates: &mut Vec<Candidate>) -> (u8, usize) {
     let best = candidates.iter().map(|candidate| candidate.score).max().unwrap_or(0);
@@ -32,14 +45,27 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]
     let mirrored = matches!(shape, Ok(Shape::Raid1 | Shape::Raid10(_)));
     candidate.shape = shape.map_or_else(|error| error.to_string(), |shape| shape.to_string());
     let mut score: i32 = if unproven { 20 } else { 60 };
+    let are =
+        |count: usize| if count == 1 { "1 member is".to_owned() } else { format!("{count} members are") };
     if empty > tolerated {
         score -= 40;
-        candidate.reasons.push(format!("{empty} members are missing, more than {tolerated}: parts are lost"));
+        let missing = are(empty);
+        candidate.reasons.push(format!("{missing} missing, more than {tolerated}: parts are lost"));
     } else if empty > 0 {
         score -= 5 * i32::from(empty as u16);
-        candidate.reasons.push(format!("{empty} members are missing, which its redundancy makes up for"));
+        candidate.reasons.push(format!("{} missing, which its redundancy makes up for", are(empty)));
     } else {
         candidate.reasons.push("all slots have a member".to_owned());
+    }
+    let cut = cut_short(&candidate, images);
+    let lost = !cut.is_empty() && cut.len() + empty > tolerated;
+    // What one of them lacks is as much as if it were missing there, and no more.
+    score -= 5 * i32::from(cut.len().min(CUT_MAX) as u8) + if lost { 20 } else { 0 };
+    for (name, missing) in cut {
+        let fate = if lost { "lost" } else { "read from the others" };
+        candidate.reasons.push(format!(
+            "{name} is cut short: the last {missing} bytes of what the array uses of it are not there; what they held is {fate}"
+        ));
     }
     score -= 5 * candidate
         .reasons
@@ -72,6 +98,12 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]
             if let Some((right, wrong)) = array.sample_parity(SAMPLES) {
                 let what = if mirrored { "copies are alike" } else { "parity fits" };
                 candidate.reasons.push(format!("{what} in {right} of {} sampled rows", right + wrong));
+                if candidate.level == 6 && wrong > 0 && wrong <= right / 4 {
+                    candidate.reasons.push(
+                        "a plan made with --check-parity finds which member is wrong in such rows, and reads them right"
+                            .to_owned(),
+                    );
+                }
                 // A few rows may have been torn by a crash; more than that is another geometry.
                 score += if wrong == 0 && right > 0 {
                     15

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use geometry::md::{Row, Spot};
 
 use crate::array::{Section, Use};
+use crate::checking::{Checking, Columns};
 
 /// Reads of at least this many bytes are taken for parts of longer ones.
 const LONG: u64 = 1 << 20;
@@ -22,6 +23,14 @@ const ROWS_MAX: usize = 4;
 /// A row's bytes, once they are there; empty if it can't be read as a whole.
 type Kept = Arc<Mutex<Option<Vec<u8>>>>;
 
+/// Where rows are read, the first of them, and what did not fit if that is looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Reading<'a> {
+    pub(crate) section: &'a Section,
+    pub(crate) row: &'a Row,
+    pub(crate) checking: Option<&'a Checking>,
+}
+
 /// Rows that were read last, by their addresses.
 #[derive(Debug, Default)]
 pub(crate) struct WholeRows {
@@ -29,17 +38,17 @@ pub(crate) struct WholeRows {
 }
 
 impl WholeRows {
-    /// Fills the beginning of `buffer` from array address `address` in `row` on, no more than `most` bytes, for a read of
+    /// Fills the beginning of `buffer` from array address `address` in the row on, no more than `most` bytes, for a read of
     /// `length` bytes in all. How many bytes were filled; `None` if the row is to be read in another way.
     pub(crate) fn read(
         &self,
-        section: &Section,
-        row: &Row,
+        reading: Reading<'_>,
         address: u64,
         most: u64,
         buffer: &mut [u8],
         length: u64,
     ) -> Option<usize> {
+        let Reading { section, row, checking } = reading;
         let width = row.data.len() as u64 * section.geometry.chunk();
         let (stripe, within) = (address / width, address % width);
         let offset = stripe * section.geometry.chunk();
@@ -50,10 +59,10 @@ impl WholeRows {
         if wanted as u64 == width {
             let rows = (buffer.len() as u64).min(most) / width;
             let all = (rows * width) as usize;
-            if rows > 1 && whole_rows(section, stripe, &mut buffer[..all]).is_some() {
+            if rows > 1 && whole_rows(section, stripe, &mut buffer[..all], checking).is_some() {
                 return Some(all);
             }
-            return whole_row(section, row, offset, &mut buffer[..wanted]).then_some(wanted);
+            return whole_row(reading, offset, &mut buffer[..wanted]).then_some(wanted);
         }
         let width = usize::try_from(width).ok().filter(|width| *width <= KEPT_MAX)?;
         let kept = {
@@ -71,7 +80,7 @@ impl WholeRows {
         let mut bytes = kept.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = bytes.get_or_insert_with(|| {
             let mut bytes = vec![0; width];
-            if whole_row(section, row, offset, &mut bytes) { bytes } else { Vec::new() }
+            if whole_row(reading, offset, &mut bytes) { bytes } else { Vec::new() }
         });
         let within = within as usize;
         buffer[..wanted].copy_from_slice(bytes.get(within..within + wanted)?);
@@ -89,14 +98,18 @@ struct Run<'a> {
 
 /// Fills `buffer` with as many rows as fit into it, from the one with this number on: what is needed of each member is read
 /// in as few pieces as it can be. `None` if that does not work.
-fn whole_rows(section: &Section, first: u64, buffer: &mut [u8]) -> Option<()> {
+fn whole_rows(section: &Section, first: u64, buffer: &mut [u8], checking: Option<&Checking>) -> Option<()> {
     let chunk = section.geometry.chunk() as usize;
     let width = section.geometry.row(first)?.data.len() * chunk;
     let absent = |member: &u16| section.sources.get(usize::from(*member)).is_none_or(Option::is_none);
-    // Which parity each row needs.
+    // Which parity each row needs: all there is to check it.
     let needs = |row: &Row| {
         let lost = row.data.iter().filter(|member| absent(member)).count();
         let mut parity = [Some(row.p), row.q].into_iter().flatten().filter(|member| !absent(member));
+        if checking.is_some() {
+            let all: Vec<u16> = parity.collect();
+            return (all.len() >= lost).then_some(all);
+        }
         (0..lost).map(|_| parity.next()).collect::<Option<Vec<u16>>>()
     };
     let rows: Vec<&Row> = (first..first + (buffer.len() / width) as u64)
@@ -130,7 +143,9 @@ fn whole_rows(section: &Section, first: u64, buffer: &mut [u8]) -> Option<()> {
         device.read_vectored(at, &mut parts).ok()?;
     }
     let mut spare = scratch.chunks_exact(chunk);
-    for ((row, needed), bytes) in rows.iter().zip(&needed).zip(buffer.chunks_exact_mut(width)) {
+    for (((index, row), needed), bytes) in
+        (first..).zip(&rows).zip(&needed).zip(buffer.chunks_exact_mut(width))
+    {
         let parity: Vec<(u16, &[u8])> = needed.iter().copied().zip(&mut spare).collect();
         for start in (0..chunk).step_by(PART) {
             let part = start..chunk.min(start + PART);
@@ -139,30 +154,31 @@ fn whole_rows(section: &Section, first: u64, buffer: &mut [u8]) -> Option<()> {
                 parity.iter().find(|(own, _)| *own == member).map(|(_, bytes)| &bytes[part.clone()])
             };
             let lost = (0..row.data.len()).filter(|index| absent(&row.data[*index])).collect::<Vec<_>>();
-            rebuild(row, data, &lost, of(row.p), row.q.and_then(of))?;
+            let offset = index * chunk as u64 + start as u64;
+            let (p, q) = (of(row.p), row.q.and_then(of));
+            let mut columns = Columns { row, offset, parts: data, lost: &lost, p, q };
+            columns.rebuild()?;
+            if let Some(checking) = checking {
+                columns.check(checking);
+            }
         }
     }
     Some(())
 }
 
 /// Fills `buffer` with the data of a row that begins at `offset` on the members; says whether that worked.
-fn whole_row(section: &Section, row: &Row, offset: u64, buffer: &mut [u8]) -> bool {
-    let chunk = section.geometry.chunk() as usize;
+fn whole_row(reading: Reading<'_>, offset: u64, buffer: &mut [u8]) -> bool {
+    let chunk = reading.section.geometry.chunk() as usize;
     let mut scratch = vec![0; 2 * PART.min(chunk)];
     (0..chunk).step_by(PART).all(|start| {
         let parts = buffer.chunks_exact_mut(chunk).map(|bytes| &mut bytes[start..chunk.min(start + PART)]);
-        row_part(section, row, offset + start as u64, parts.collect(), &mut scratch)
+        row_part(reading, offset + start as u64, parts.collect(), &mut scratch)
     })
 }
 
 /// The same part of each data member's chunk.
-fn row_part(
-    section: &Section,
-    row: &Row,
-    offset: u64,
-    mut parts: Vec<&mut [u8]>,
-    scratch: &mut [u8],
-) -> bool {
+fn row_part(reading: Reading<'_>, offset: u64, mut parts: Vec<&mut [u8]>, scratch: &mut [u8]) -> bool {
+    let Reading { section, row, checking } = reading;
     let fetch = |member: u16, part: &mut [u8]| section.fetch(Spot { member, offset }, 0, part, Use::Fresh);
     let length = parts.first().map_or(0, |part| part.len());
     let mut lost = Vec::new();
@@ -171,47 +187,30 @@ fn row_part(
             lost.push(index);
         }
     }
-    if lost.is_empty() {
-        return true;
-    }
     let (p, rest) = scratch.split_at_mut(length);
     let q = &mut rest[..length];
-    let has_p = fetch(row.p, p);
-    let has_q = lost.len() > usize::from(has_p) && row.q.is_some_and(|member| fetch(member, q));
+    let has_p = (checking.is_some() || !lost.is_empty()) && fetch(row.p, p);
+    let needs_q = checking.is_some() || lost.len() > usize::from(has_p);
+    let has_q = needs_q && row.q.is_some_and(|member| fetch(member, q));
     if lost.len() > usize::from(has_p) + usize::from(has_q) {
         return false;
     }
-    rebuild(row, parts, &lost, has_p.then_some(&*p), has_q.then_some(&*q)).is_some()
-}
-
-/// Computes the lost parts of a row's data from the others and parity.
-fn rebuild(
-    row: &Row,
-    parts: Vec<&mut [u8]>,
-    lost: &[usize],
-    p: Option<&[u8]>,
-    q: Option<&[u8]>,
-) -> Option<()> {
-    if lost.is_empty() {
-        return Some(());
+    // What is to be checked is read sector by sector where a member that is there fails.
+    let torn = |member: u16| !section.silent(member, offset);
+    if checking.is_some()
+        && (lost.iter().any(|index| torn(row.data[*index]))
+            || !has_p && torn(row.p)
+            || !has_q && row.q.is_some_and(torn))
+    {
+        return false;
     }
-    // Columns that hold nothing, as DDF counts them, are zeros.
-    let (columns, length) = (row.columns(), parts.first()?.len());
-    let zeros = if columns > row.data.len() { vec![0; length] } else { Vec::new() };
-    let mut present: Vec<Option<&[u8]>> = vec![Some(&zeros); columns];
-    let mut wanted: Vec<(usize, &mut [u8])> = Vec::new();
-    for (index, (member, part)) in row.data.iter().zip(parts).enumerate() {
-        let column = row.column(index, *member);
-        if lost.contains(&index) {
-            present[column] = None;
-            wanted.push((column, part));
-        } else {
-            present[column] = Some(part);
-        }
+    let (p, q) = (has_p.then_some(&*p), has_q.then_some(&*q));
+    let mut columns = Columns { row, offset, parts, lost: &lost, p, q };
+    if columns.rebuild().is_none() {
+        return false;
     }
-    present.push(p);
-    if row.q.is_some() {
-        present.push(q);
+    if let Some(checking) = checking {
+        columns.check(checking);
     }
-    parity::reconstruct(columns, &present, &mut wanted).ok()
+    true
 }

@@ -88,6 +88,7 @@ fn true_candidate(case: &Path, truth: &Value) -> Option<Candidate> {
         left_out: Vec::new(),
         reshape: None,
         logs: None,
+        check_parity: false,
     })
 }
 

@@ -1,13 +1,15 @@
-//! The built program in real life: `trials crash` kills it, `trials real` puts real file systems on it.
+//! The built program in real life: `trials crash` kills it, `trials real` puts real file systems on it, `trials rescue` gives it
+//! members that lie.
 //!
 //! - `lab`: folder, disk files, processes; `nbd`, `ledger`: a client, and what must be there after a crash
-//! - `crash`: kills; `real`: file systems, images, lost disks
+//! - `crash`: kills; `real`: file systems, images, lost disks; `rescue`: members that lie, overlays that are killed
 
 mod crash;
 mod lab;
 mod ledger;
 mod nbd;
 mod real;
+mod rescue;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ enum Trial {
     },
     /// Put ext4 and xfs on exports of a raidz2, lose disks under load, and compare; images in and out by qemu-img
     Real(real::Options),
+    /// Rescue arrays whose members are silently wrong, and kill what writes to overlays
+    Rescue(rescue::Options),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
             let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
             crash::run(&cli.coffer, &cli.dir, rounds, seed.unwrap_or_else(clock))
         }
+        Trial::Rescue(options) => rescue::run(&cli.coffer, &cli.dir, &options),
         Trial::Real(options) => real::run(&cli.coffer, &cli.dir, &options),
     };
     match outcome {

@@ -58,6 +58,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Rescue arrays whose members are silently wrong, and kill what writes to overlays
+    Rescue {
+        /// `--arrays N`, `--kills N`, `--seed S`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Show what the program does, on files in a temporary folder
     Demo {
         /// Passed on to `coffer demo`
@@ -121,6 +127,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             trial("real", &arguments)?;
             linux_md()
         }
+        Task::Rescue { arguments } => trial("rescue", &arguments),
         Task::Demo { arguments } => {
             cargo(&[&["run", "--release", "--bin", "coffer", "--", "demo"][..], &strs(&arguments)].concat())
         }

@@ -77,6 +77,12 @@ pub(crate) struct MakePlan {
     /// Also ask e2fsck, xfs_repair and btrfs, where installed, about the best candidates
     #[arg(long)]
     pub(crate) check: bool,
+    /// A plan that looks at the parity of all that is read, and reads right what one member of a RAID 6 has silently wrong
+    #[arg(long)]
+    pub(crate) check_parity: bool,
+    /// Overwrite the file of --save, whatever is in it
+    #[arg(short, long)]
+    pub(crate) force: bool,
     /// The pile.
     #[command(flatten)]
     pub(crate) pile: Pile,
@@ -104,6 +110,14 @@ pub(crate) struct Volumes {
     pub(crate) check: bool,
 }
 
+/// Where what is found wrong is written down.
+#[derive(Args, Debug)]
+pub(crate) struct Record {
+    /// Add what parity says is wrong to this file, a line of JSON each; for plans made with --check-parity
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+}
+
 /// `rescue serve`.
 #[derive(Args, Debug)]
 #[command(group = clap::ArgGroup::new("where").required(true).args(["fuse", "socket", "listen"]))]
@@ -123,6 +137,9 @@ pub(crate) struct Serve {
     /// Let volumes be written; changes go to files in this folder, never to the members
     #[arg(long, value_name = "DIR")]
     pub(crate) overlay: Option<PathBuf>,
+    /// What is found wrong.
+    #[command(flatten)]
+    pub(crate) record: Record,
 }
 
 /// `rescue diff`.
@@ -158,6 +175,9 @@ pub(crate) struct CopyOut {
     /// Write this where bytes are lost, and count that as done
     #[arg(long, value_enum)]
     pub(crate) fill: Option<Fill>,
+    /// What is found wrong.
+    #[command(flatten)]
+    pub(crate) record: Record,
     /// Volume, as 'rescue volumes' names it
     pub(crate) volume: String,
 }
@@ -174,6 +194,9 @@ pub(crate) struct Files {
     /// Write this where bytes of a file are lost; without it, damaged files are only named
     #[arg(long, value_enum)]
     pub(crate) fill: Option<Fill>,
+    /// What is found wrong.
+    #[command(flatten)]
+    pub(crate) record: Record,
     /// Volume, as 'rescue volumes' names it
     pub(crate) volume: String,
 }

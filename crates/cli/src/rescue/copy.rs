@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::args::{CopyOut, Files};
 use super::mapfile::{self, Saver};
+use super::misfits::{self, OfArray};
 use super::opened::open;
 use super::plans::same;
 use crate::commands::Context;
@@ -116,6 +117,8 @@ pub(super) fn copy(context: &Context, args: &CopyOut) -> Outcome {
         lost: u64,
         /// First byte and length of what is lost.
         ranges: Vec<(u64, u64)>,
+        /// Where parity did not fit, if the plan looks at that.
+        misfits: Vec<OfArray>,
     }
     let interrupt = Interrupt::catch()?;
     let opened = open(&args.plan, None)?;
@@ -124,12 +127,17 @@ pub(super) fn copy(context: &Context, args: &CopyOut) -> Outcome {
     opened.refuse_member(&args.to)?;
     let map_path = args.map.clone().unwrap_or_else(|| map_beside(&args.to));
     opened.refuse_member(&map_path)?;
+    let record = args.record.record.as_deref();
+    misfits::check(&opened, record)?;
+    if record.is_some_and(|record| same(record, &args.to) || same(record, &map_path)) {
+        return Err(Failure::usage("the record can't be the output or its map as well"));
+    }
     let size = from.size()?;
     let (to, sparse, mut map) = begin(&args.to, &map_path, size)?;
     let bar = bar(size);
     bar.set_prefix("copy");
     let mut saver = Saver::new(&map_path, size);
-    let options = CopyOptions { sparse, fill_zero: args.fill.is_some() };
+    let options = CopyOptions { sparse, fill_zero: args.fill.is_some(), rows: opened.rows(volume) };
     let mut ended = false;
     let copied = rescue::copy_out(&*from, &to, &mut map, options, |map, progress| {
         bar.set_position(progress.position);
@@ -139,8 +147,10 @@ pub(super) fn copy(context: &Context, args: &CopyOut) -> Outcome {
     });
     bar.finish_and_clear();
     let saved = to.flush().map_err(Failure::from).and_then(|()| mapfile::write(&map_path, &map, size));
+    let misfits = misfits::news(&opened, record);
     copied?;
     saved?;
+    let misfits = misfits?;
     if ended {
         return Err(Failure::Interrupted("interrupted; the same command goes on where it was".to_owned()));
     }
@@ -148,15 +158,16 @@ pub(super) fn copy(context: &Context, args: &CopyOut) -> Outcome {
         map.bad(0..size).map(|(range, _)| (range.start, range.end - range.start)).collect();
     let lost = ranges.iter().map(|(_, length)| length).sum();
     let (to, map) = (args.to.display().to_string(), map_path.display().to_string());
-    let answer = Answer { volume: &volume.name, to, map, size, lost, ranges };
+    let answer = Answer { volume: &volume.name, to, map, size, lost, ranges, misfits };
     context.print(&answer, |answer| {
-        let Answer { volume, to, map, size, lost, .. } = answer;
+        let Answer { volume, to, map, size, lost, misfits, .. } = answer;
         let size = sizes::short(*size);
-        if *lost == 0 {
+        let told = if *lost == 0 {
             format!("copied {volume} to {to}: {size}, nothing lost\n")
         } else {
             format!("copied {volume} to {to}: {size}, {lost} bytes of it are lost; {map} says which\n")
-        }
+        };
+        told + &misfits::words(misfits)
     })?;
     if lost > 0 && args.fill.is_none() { Err(Failure::Told) } else { Ok(()) }
 }
@@ -166,16 +177,26 @@ pub(super) fn copy(context: &Context, args: &CopyOut) -> Outcome {
 /// # Errors
 /// The plan can't be used, there is no reader for the file system, or files are lost.
 pub(super) fn files(context: &Context, args: &Files) -> Outcome {
+    #[derive(Serialize)]
+    struct Answer {
+        #[serde(flatten)]
+        copied: Copied,
+        /// Where parity did not fit, if the plan looks at that.
+        misfits: Vec<OfArray>,
+    }
     let interrupt = Interrupt::catch()?;
     let opened = open(&args.plan, None)?;
+    let record = args.record.record.as_deref();
+    misfits::check(&opened, record)?;
     let device = opened.volume(&args.volume)?.open().map_err(super::plans::failure)?;
     if args.to.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Failure::refused(format!("{} is not empty", args.to.display())));
     }
     let copied = rescue::copy_files(&device, &args.to, args.fill.is_some(), |_| !interrupt.is_set());
     let copied = copied.map_err(|error| Failure::refused(error.to_string()))?;
-    context.print(&copied, |copied| {
-        let Copied { files, bytes, folders, links, lost, skipped, notes } = copied;
+    let answer = Answer { copied, misfits: misfits::news(&opened, record)? };
+    context.print(&answer, |answer| {
+        let Copied { files, bytes, folders, links, lost, skipped, notes } = &answer.copied;
         let mut text = format!(
             "copied {files} files ({}), {folders} folders and {links} links to {}\n",
             sizes::short(*bytes),
@@ -190,10 +211,10 @@ pub(super) fn files(context: &Context, args: &Files) -> Outcome {
         for file in lost {
             text += &format!("LOST: {}: {}\n", file.path, file.why);
         }
-        text
+        text + &misfits::words(&answer.misfits)
     })?;
     if interrupt.is_set() {
         return Err(Failure::Interrupted("interrupted; what was copied until then is whole".to_owned()));
     }
-    if copied.lost.is_empty() { Ok(()) } else { Err(Failure::Told) }
+    if answer.copied.lost.is_empty() { Ok(()) } else { Err(Failure::Told) }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! args --> plans: images --scan--> plan --> file
 //!      --> opened: plan file --> arrays, overlays over them if asked for --> volumes
-//!              --> serve (through `targets`), copy, files, diff
+//!              --> serve (through `targets`), copy, files, diff; misfits: what parity says is wrong
 //!      --> image: one failing disk;  demo: all of it on files
 //! ```
 //!
@@ -15,6 +15,7 @@ mod copy;
 mod demo;
 mod image;
 mod mapfile;
+mod misfits;
 mod opened;
 mod plans;
 mod serve;

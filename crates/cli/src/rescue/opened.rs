@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use device::{BlockDevice, OverlayDevice};
-use rescue::{Plan, Volume};
+use rescue::{ArrayDevice, Plan, Rows, Volume, VolumeState};
 use serde::Serialize;
 
 use super::args::{Diff, UsePlan, Volumes};
@@ -20,6 +20,10 @@ pub(super) struct Array {
     /// Its name as a volume.
     pub(super) name: String,
     /// The members, put together.
+    pub(super) device: Arc<ArrayDevice>,
+    /// Whether it looks at the parity of what is read.
+    pub(super) checks_parity: bool,
+    /// The same as `device`.
     pub(super) base: Arc<dyn BlockDevice>,
     /// What is written over it.
     pub(super) overlay: Option<Arc<OverlayDevice>>,
@@ -55,9 +59,10 @@ pub(super) fn open_plan(plan: Plan, candidate: Option<usize>, overlay: Option<&P
         let name = rescue::volume_name(&candidate.array, &taken);
         match candidate.open() {
             Ok(array) => {
-                let base: Arc<dyn BlockDevice> = Arc::new(array);
+                let device = Arc::new(array);
+                let base: Arc<dyn BlockDevice> = Arc::clone(&device) as Arc<dyn BlockDevice>;
                 let overlay = overlay.map(|folder| open_overlay(folder, &name, &base)).transpose()?;
-                arrays.push(Array { name, base, overlay });
+                arrays.push(Array { name, device, checks_parity: candidate.check_parity, base, overlay });
             }
             Err(error) => refused.push(error.to_string()),
         }
@@ -92,6 +97,17 @@ impl Opened {
             let names: Vec<&str> = self.volumes.iter().map(|volume| volume.name.as_str()).collect();
             Failure::refused(format!("there is no volume '{name}'; there are: {}", names.join(", ")))
         })
+    }
+
+    /// Where the rows of its array begin on a volume that is an array or a partition of one.
+    pub(super) fn rows(&self, volume: &Volume) -> Option<Rows> {
+        let (mut volume, mut before) = (volume, 0_u64);
+        while let Some((parent, start)) = &volume.within {
+            before = before.checked_add(*start)?;
+            volume = self.volumes.iter().find(|volume| volume.name == *parent)?;
+        }
+        let array = self.arrays.iter().find(|array| array.name == volume.name)?;
+        Some(Rows { width: array.device.row_width()?, before })
     }
 
     /// Refuses a file to write that is one of the members.
@@ -136,7 +152,9 @@ pub(super) fn volumes(context: &Context, args: &Volumes) -> Outcome {
         for (name, verdict) in checkers::run(&opened.plan, args.plan.candidate)? {
             if let Some(volume) = opened.volumes.iter_mut().find(|volume| volume.name == name) {
                 volume.health = format!("{}; {}", volume.health, verdict.words);
-                volume.healthy &= verdict.clean;
+                if !verdict.clean {
+                    volume.state = VolumeState::Damaged;
+                }
             }
         }
     }
@@ -149,11 +167,18 @@ pub(super) fn volumes(context: &Context, args: &Volumes) -> Outcome {
                 volume.holds.join(" and ")
             };
             let Volume { name, health, size, .. } = volume;
-            let mark = if volume.healthy { "ok" } else { "DAMAGED" };
+            let mark = match volume.state {
+                VolumeState::Ok => "ok",
+                VolumeState::Unknown => "unknown",
+                VolumeState::Damaged => "DAMAGED",
+            };
             format!("{name:width$}  {:>7}  {mark:7}  {holds}; {health}\n", sizes::short(*size))
         };
-        let bad = volumes.iter().filter(|volume| !volume.healthy).count();
-        let total = format!("{} volumes, {bad} with errors\n", volumes.len());
+        let of = |state| volumes.iter().filter(|volume| volume.state == state).count();
+        let (bad, unknown) = (of(VolumeState::Damaged), of(VolumeState::Unknown));
+        let unknown = if unknown > 0 { format!(", {unknown} unknown") } else { String::new() };
+        let plural = if volumes.len() == 1 { "" } else { "s" };
+        let total = format!("{} volume{plural}, {bad} with errors{unknown}\n", volumes.len());
         volumes.iter().map(line).collect::<String>() + &total
     })
 }

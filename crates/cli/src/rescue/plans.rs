@@ -95,6 +95,12 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
         }
     };
     plan.candidates.iter_mut().flat_map(rescue::Candidate::paths_mut).for_each(whole);
+    if args.check_parity {
+        plan.candidates
+            .iter_mut()
+            .filter(|candidate| candidate.has_parity())
+            .for_each(|candidate| candidate.check_parity = true);
+    }
     if args.check {
         checkers::rank(&mut plan)?;
     }
@@ -108,10 +114,27 @@ pub(super) fn plan(context: &Context, args: &MakePlan) -> Outcome {
             return Err(Failure::usage("the plan would overwrite the map of one of the images"));
         }
         let text = plan.to_text().map_err(failure)?;
+        if !args.force {
+            refuse_other(save, &text)?;
+        }
         fs::write(save, text).map_err(Failure::io(format!("write {}", save.display())))?;
     }
     context.print(&plan, render_plan)?;
     if plan.candidates.is_empty() { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// Refuses to write a plan over a file that holds something else: it may have been edited.
+///
+/// # Errors
+/// It does.
+fn refuse_other(save: &Path, text: &str) -> Outcome {
+    if !save.is_file() || texts::read(save, LONGEST_PLAN).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "{} exists and is not this plan: it may have been edited; use another name, or -f to overwrite it",
+        save.display()
+    )))
 }
 
 /// Whether two paths lead to the same file or disk, or would if it were made.

@@ -1,13 +1,15 @@
 //! `coffer rescue serve`: volumes of rescued arrays for other programs, until interrupted.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use device::BlockDevice;
 use export::{ExportTable, FuseOptions, Listen, NbdServer};
 
 use super::args::Serve;
+use super::misfits;
 use super::opened::{Opened, open};
 use super::targets::Served;
 use crate::commands::Context;
@@ -16,6 +18,8 @@ use crate::signals::Interrupt;
 
 /// How often it is looked whether to end.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often it is told what was found wrong.
+const TELL: Duration = Duration::from_secs(10);
 
 /// `coffer rescue serve`.
 ///
@@ -24,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) fn serve(context: &Context, args: &Serve) -> Outcome {
     let interrupt = Interrupt::catch()?;
     let opened = open(&args.plan, args.overlay.as_deref())?;
+    let record = args.record.record.as_deref();
+    misfits::check(&opened, record)?;
     let read_only = args.overlay.is_none();
     let table = ExportTable::new();
     let mut names = Vec::new();
@@ -49,13 +55,15 @@ pub(super) fn serve(context: &Context, args: &Serve) -> Outcome {
         for name in &names {
             context.say(&format!("showing {name} at {}", folder.join(name).display()))?;
         }
+        let mut told = Instant::now();
         while !interrupt.is_set() && !session.has_ended() {
             thread::sleep(LOOK);
+            tell_now_and_then(&opened, record, &mut told)?;
         }
         if !session.has_ended() {
             session.stop().map_err(refused)?;
         }
-        return settle(&opened);
+        return settle(&opened, record);
     }
     let listen = match (&args.socket, args.listen) {
         (Some(path), _) => Listen::Unix(std::path::absolute(path).map_err(Failure::io("find the socket"))?),
@@ -74,16 +82,36 @@ pub(super) fn serve(context: &Context, args: &Serve) -> Outcome {
     let stop = server.handle();
     let thread = thread::Builder::new().name("nbd".into()).spawn(move || server.serve());
     let thread = thread.map_err(Failure::io("start a thread"))?;
+    let mut told = Instant::now();
     while !interrupt.is_set() && !thread.is_finished() {
         thread::sleep(LOOK);
+        tell_now_and_then(&opened, record, &mut told)?;
     }
     stop.stop();
     let served = thread.join().unwrap_or(Ok(())).map_err(refused);
-    settle(&opened).and(served)
+    settle(&opened, record).and(served)
 }
 
-/// Makes what was written durable.
-fn settle(opened: &Opened) -> Outcome {
+/// Tells what parity said is wrong since the last time, if that is a while ago.
+fn tell_now_and_then(opened: &Opened, record: Option<&Path>, told: &mut Instant) -> Outcome {
+    if told.elapsed() < TELL {
+        return Ok(());
+    }
+    *told = Instant::now();
+    tell(opened, record)
+}
+
+fn tell(opened: &Opened, record: Option<&Path>) -> Outcome {
+    let news = misfits::news(opened, record)?;
+    for line in misfits::words(&news).lines() {
+        eprintln!("coffer rescue serve: note: {line}");
+    }
+    Ok(())
+}
+
+/// Makes what was written durable, and tells the last of what was found.
+fn settle(opened: &Opened, record: Option<&Path>) -> Outcome {
+    tell(opened, record)?;
     opened
         .arrays
         .iter()

@@ -67,10 +67,9 @@ type Key = (i64, i64, usize, bool);
 
 /// Candidates for the arrays that these images are members of, as far as file systems on them tell.
 pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
-    let mut proposed = Vec::new();
     let mut taken: BTreeSet<(PathBuf, u64)> = BTreeSet::new();
     if images.is_empty() {
-        return proposed;
+        return Vec::new();
     }
     let all = gather::gather(images);
     // One alone may be chance.
@@ -81,7 +80,16 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
     };
     let of_any: BTreeSet<usize> = all.iter().flat_map(members_of).collect();
     let size = |image: usize| images[image].device.size().unwrap_or(0);
-    for gathered in all.iter().take(SYSTEMS_MAX) {
+    // What was not clear may be, once members that others are sure of are out of the way.
+    let systems = all.len().min(SYSTEMS_MAX);
+    let mut found: Vec<Vec<Candidate>> = vec![Vec::new(); systems];
+    let mut known: Vec<Option<usize>> = vec![None; systems];
+    for (number, gathered) in (0..2).flat_map(|_| all[..systems].iter().enumerate()) {
+        let sure = found[number].first().is_some_and(|best| best.score > TIED);
+        if sure || known[number] == Some(taken.len()) {
+            continue;
+        }
+        known[number] = Some(taken.len());
         let is_free = |image: &usize| {
             let Image { path, start, .. } = images[*image];
             !taken.iter().any(|(other, at)| other == path && (*start..start + size(*image)).contains(at))
@@ -114,9 +122,12 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
         if let Some(best) = candidates.first().filter(|best| best.score > TIED) {
             taken.extend(best.slots.iter().flatten().map(|slot| (slot.path.clone(), slot.data_offset)));
         }
-        proposed.extend(candidates);
+        let better = |candidates: &[Candidate]| candidates.first().map_or(0, |best| best.score);
+        if better(&candidates) >= better(&found[number]) {
+            found[number] = candidates;
+        }
     }
-    proposed
+    found.into_iter().flatten().collect()
 }
 
 fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Candidate> {
@@ -407,6 +418,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
         left_out,
         reshape: None,
         logs: None,
+        check_parity: false,
     };
     let array = candidate.open_among(pile).ok()?;
     if array.size().ok()? < gathered.system.size() {

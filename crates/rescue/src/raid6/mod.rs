@@ -90,6 +90,7 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
             left_out: Vec::new(),
             reshape: None,
             logs: None,
+            check_parity: false,
         }
     };
     let mut candidates: Vec<Candidate> = fits.iter().map(candidate).collect();

@@ -41,11 +41,26 @@ pub struct Volume {
     pub content: Option<String>,
     /// How healthy it is, in words.
     pub health: String,
-    /// Nothing that was looked at is wrong, and it can be read.
-    pub healthy: bool,
+    /// The same in a word.
+    pub state: VolumeState,
+    /// The volume that it is a partition of, and its first byte there.
+    #[serde(skip)]
+    pub within: Option<(String, u64)>,
     /// The device; `None` if it can't be put together.
     #[serde(skip)]
     pub device: Option<Arc<dyn BlockDevice>>,
+}
+
+/// How a volume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeState {
+    /// What is on it was recognised, nothing that was looked at is wrong, and it can be read.
+    Ok,
+    /// Nothing on it was recognised, so that nothing could be looked at.
+    Unknown,
+    /// Something is wrong.
+    Damaged,
 }
 
 /// The candidates that go together: the best of each array, none using a member of a better one. With `number`, counted
@@ -133,7 +148,8 @@ impl Finding {
             holds: Vec::new(),
             content: None,
             health: why,
-            healthy: false,
+            state: VolumeState::Damaged,
+            within: None,
             device: None,
         });
     }
@@ -179,7 +195,9 @@ impl Finding {
             let whole = group.volumes.physical_of(lv).iter().all(|pv| group.members[*pv].is_some());
             for volume in self.volumes.iter_mut().skip(first).filter(|_| !problems.is_empty()) {
                 let _ = write!(volume.health, "; of its group: {problems}");
-                volume.healthy &= whole;
+                if !whole {
+                    volume.state = VolumeState::Damaged;
+                }
             }
         }
     }
@@ -236,7 +254,11 @@ impl Finding {
         problems.extend(
             table.iter().flat_map(|table| table.problems.iter().map(|p| format!("partition table: {p}"))),
         );
-        let healthy = problems.is_empty();
+        let state = match (problems.is_empty(), holds.is_empty()) {
+            (false, _) => VolumeState::Damaged,
+            (true, true) => VolumeState::Unknown,
+            (true, false) => VolumeState::Ok,
+        };
         good.extend(problems);
         let health = if good.is_empty() { "nothing to check".to_owned() } else { good.join("; ") };
         // Boot sectors of file systems may look like partition tables.
@@ -249,13 +271,18 @@ impl Finding {
             holds,
             content: content_name,
             health,
-            healthy,
+            state,
+            within: None,
             device: Some(Arc::clone(device)),
         });
         for partition in table.into_iter().filter(|_| !file_system).flat_map(|table| table.partitions) {
-            let name = format!("{name}-p{}", partition.number);
-            if let Ok(device) = logical::slice(&name, device, partition.start, partition.size) {
-                self.look(&name, "partition", &device, depth + 1);
+            let own = format!("{name}-p{}", partition.number);
+            if let Ok(device) = logical::slice(&own, device, partition.start, partition.size) {
+                let number = self.volumes.len();
+                self.look(&own, "partition", &device, depth + 1);
+                if let Some(volume) = self.volumes.get_mut(number) {
+                    volume.within = Some((name.to_owned(), partition.start));
+                }
             }
         }
     }

@@ -64,7 +64,10 @@ fn array(images: &[&Image], group: &[&(usize, Superblock)], newest: &Superblock)
     };
     let devices: Vec<_> = plan.slots.iter().map(|slot| slot.as_ref().and_then(open)).collect();
     let missing = plan.slots.iter().filter(|slot| slot.is_none()).count();
-    let gap = (missing > 0).then(|| format!("{missing} of its members are missing"));
+    let gap = (missing > 0).then(|| match missing {
+        1 => "1 of its members is missing".to_owned(),
+        _ => format!("{missing} of its members are missing"),
+    });
     let device = plan
         .check(&devices)
         .and_then(|()| plan.assemble(&devices))

@@ -6,3 +6,4 @@ mod made;
 mod nesting;
 mod plans;
 mod reading;
+mod silent;

@@ -122,7 +122,7 @@ fn an_array_of_arrays() {
     // With one leg gone it is told, and is no device.
     let volumes = discover(&arrays[..1]);
     let nested = volumes.iter().find(|volume| volume.kind == "nested array").expect("it is there");
-    assert!(nested.device.is_none() && !nested.healthy, "{nested:?}");
+    assert!(nested.device.is_none() && nested.state == rescue::VolumeState::Damaged, "{nested:?}");
 }
 
 /// A disk by itself is taken for itself, with the file system's own claim about its size.

@@ -213,6 +213,38 @@ fn a_member_that_is_cut_short_is_told() {
     assert!(told[0].contains("it ends 70100 bytes before"), "{told:?}");
 }
 
+/// What is cut off a member counts, the more so if the others can't make up for it.
+#[test]
+fn a_member_that_is_cut_short_counts_in_the_score() {
+    let pile = pile(5, 2, 16384, &[Some(20); 4]);
+    let best = |pile: &Pile| {
+        let images = pile.images();
+        plan(&images, &scan(&images)).candidates.remove(0)
+    };
+    let cut = |pile: &Pile, number: usize| {
+        let file = fs::OpenOptions::new().write(true).open(&pile.paths()[number]).unwrap();
+        file.set_len(DATA + (1 << 20) - 70_100).unwrap();
+    };
+    let whole = best(&pile);
+    cut(&pile, 1);
+    let one = best(&pile);
+    assert_eq!(one.score, whole.score - 5);
+    let told = |candidate: &rescue::Candidate, what: &str| {
+        candidate.reasons.iter().filter(|reason| reason.contains(what)).count()
+    };
+    assert_eq!(told(&whole, "cut short"), 0);
+    assert_eq!(told(&one, "the last 70100 bytes of what the array uses of it are not there"), 1);
+    assert_eq!(told(&one, "what they held is read from the others"), 1, "{:?}", one.reasons);
+    // The array is all there nevertheless.
+    let mut bytes = vec![0; pile.made.contents.len()];
+    one.open().unwrap().read(0, &mut bytes).unwrap();
+    assert!(bytes == pile.made.contents);
+    cut(&pile, 2);
+    let two = best(&pile);
+    assert!(two.score + 10 < one.score, "{} {}", two.score, one.score);
+    assert_eq!(told(&two, "what they held is lost"), 2, "{:?}", two.reasons);
+}
+
 #[test]
 fn what_cannot_be_is_an_error() {
     let pile = pile(0, 2, 16384, &[Some(20), None, Some(20)]);

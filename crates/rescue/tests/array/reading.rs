@@ -215,6 +215,7 @@ fn a_raid_0_that_was_being_grown() {
             backup: None,
         }),
         logs: None,
+        check_parity: false,
     };
     let array = candidate.open().unwrap();
     let mut bytes = vec![0; array.size().unwrap() as usize];
@@ -284,6 +285,7 @@ fn a_reshape_that_has_a_backup_file() {
             backup,
         }),
         logs: None,
+        check_parity: false,
     };
     let read = |backup| {
         let mut bytes = vec![0; contents.len()];

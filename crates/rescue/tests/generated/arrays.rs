@@ -146,6 +146,7 @@ impl Made {
             left_out: Vec::new(),
             reshape: None,
             logs: None,
+            check_parity: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Arrays broken at random, and whether the plan for them is right. Needs `mke2fs`, and does nothing without it.
 //!
 //! `COFFER_RESCUE_CASES=N` makes that many cases (60 without), `COFFER_RESCUE_SEED=S` others, `COFFER_RESCUE_DAMAGE=PART` only
-//! one kind, `COFFER_RESCUE_CONTENT=ext4|btrfs|ntfs` only that file system and `COFFER_RESCUE_CASE=N` one case, whose files are kept. A table with the rate of each kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
+//! one kind (with its whole name beside a single case: that kind whatever the case's number), `COFFER_RESCUE_CONTENT=ext4|btrfs|ntfs` only that file system and `COFFER_RESCUE_CASE=N` one case, whose files are kept. A table with the rate of each kind of damage is printed. Whether an answer is right is asked of the bytes: all of the array must be as the array made
 //! by the truth has it, wherever that can be read.
 #![allow(clippy::unwrap_used, dead_code)]
 
@@ -34,10 +34,12 @@ enum Damage {
     ZeroedMissing,
     ZeroedTwoArrays,
     Recreated,
+    /// Created anew, and rebuilt as that by a kernel.
+    Rebuilt,
 }
 
 impl Damage {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Nothing,
         Self::Missing,
         Self::Stale,
@@ -49,6 +51,7 @@ impl Damage {
         Self::ZeroedMissing,
         Self::ZeroedTwoArrays,
         Self::Recreated,
+        Self::Rebuilt,
     ];
 
     /// Some superblock still tells the truth.
@@ -175,7 +178,12 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
     let mut rng = Rng::new(seed);
     let redundant =
         !matches!(damage, Damage::Nothing | Damage::Zeroed | Damage::BadBeyond | Damage::TwoArrays);
-    let made = make(folder.path(), &mut rng, "a", redundant)?;
+    let mut made = make(folder.path(), &mut rng, "a", redundant)?;
+    // Of the others a rebuild leaves nothing, or there is none.
+    while damage == Damage::Rebuilt && !matches!(made.shape, Shape::Raid5(_)) {
+        made.paths.iter().for_each(|path| fs::remove_file(path).unwrap());
+        made = make(folder.path(), &mut rng, "a", redundant)?;
+    }
     let second = matches!(damage, Damage::TwoArrays | Damage::ZeroedTwoArrays)
         .then(|| make(folder.path(), &mut rng, "b", true))
         .flatten();
@@ -238,6 +246,16 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
             let roles: Vec<u16> = (0..members as u16).collect();
             (0..members).for_each(|slot| wrong.superblock(slot, rng.below(2), &roles));
         }
+        Damage::Rebuilt => {
+            // The sum of all members stays as it is, so that a rebuild finds its parity right.
+            let mut wrong = made.clone();
+            rng.shuffle(&mut wrong.paths);
+            wrong.uuid = [9; 16];
+            wrong.chunk = 1 << rng.within(12..20);
+            wrong.shape = Shape::Raid5(*rng.choose(&Rotation5::ALL).unwrap());
+            let roles: Vec<u16> = (0..members as u16).collect();
+            (0..members).for_each(|slot| wrong.superblock(slot, events, &roles));
+        }
         _ => {}
     }
     let images = images(folder.path());
@@ -270,7 +288,12 @@ fn broken_at_random() {
     let single = setting("COFFER_RESCUE_CASE");
     let mut table: BTreeMap<Damage, BTreeMap<Verdict, u64>> = BTreeMap::new();
     for index in 0..count {
-        let damage = Damage::ALL[(index % Damage::ALL.len() as u64) as usize];
+        let mut damage = Damage::ALL[(index % Damage::ALL.len() as u64) as usize];
+        if let (true, Some(named)) =
+            (single.is_some(), Damage::ALL.iter().find(|damage| format!("{damage:?}") == only))
+        {
+            damage = *named;
+        }
         if !format!("{damage:?}").contains(&only) || single.is_some_and(|single| single != index) {
             continue;
         }

@@ -4,7 +4,7 @@
 //! long ([`commands`]), by turns. After each kill the pool is checked, taken up again, and read.
 
 mod commands;
-mod load;
+pub mod load;
 mod server;
 
 use std::collections::BTreeMap;

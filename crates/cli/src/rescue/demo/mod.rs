@@ -127,7 +127,7 @@ fn walk(context: &Context, folder: &Path, report: &mut Report) -> Outcome {
     let size = device.size()?;
     let output = FileDevice::create(&to, size)?;
     let mut map = BadMap::filled(Rescue::NonTried);
-    let options = CopyOptions { sparse: true, fill_zero: false };
+    let options = CopyOptions { sparse: true, fill_zero: false, rows: None };
     let copied = rescue::copy_out(&*device, &output, &mut map, options, |_, _| Ok(true))?;
     fs::write(folder.join("copy.img.map"), map.print(size)).map_err(Failure::io("write the map"))?;
     report.lost = copied.lost;

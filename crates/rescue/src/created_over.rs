@@ -1,0 +1,61 @@
+//! Arrays that were created over older ones and have run since: `mdadm --create` with another order, chunk or layout, and the
+//! rebuild that follows it by itself.
+//!
+//! Their superblocks agree with each other and parity fits, but nothing that is known lies on them. A rebuild of RAID 4 and 5
+//! changes no byte, since the sum of all members stays the same; of RAID 6 it overwrites two members of each row.
+
+use formats::md::Superblock;
+use geometry::md::Shape;
+
+use crate::infer::{self, TIED};
+use crate::{Candidate, Image, content};
+
+/// What it costs an array that nothing known is on it: however well its superblocks agree, it is not sure.
+const DOUBT: u8 = 10;
+
+/// Whether what its superblocks say gives nothing that is known and whole, or structures of a file system most of which are in other places,
+/// although enough members are there.
+pub(crate) fn holds_nothing(candidate: &Candidate, images: &[&Image]) -> bool {
+    let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
+    let Ok(shape) = Shape::from_codes(candidate.level, candidate.layout) else { return false };
+    let empty = candidate.slots.iter().filter(|slot| slot.is_none()).count();
+    if candidate.reshape.is_some() || empty > usize::from(shape.tolerates(members)) {
+        return false;
+    }
+    let Ok(array) = candidate.open_among(images) else { return false };
+    // Damage is told of a file system that begins where it ought to and goes on elsewhere.
+    let nothing = formats::probe_damaged(&array)
+        .is_ok_and(|(found, missed)| found.iter().all(|found| found.damaged) && missed.is_none());
+    let checks = content::check(&array);
+    nothing || checks.wrong * 20 > checks.right
+}
+
+/// What contents tell of the members of an array that holds nothing: the older array, if there is one. The newer one, which is
+/// `candidates[number]`, is not sure then.
+pub(crate) fn older(
+    candidates: &mut [Candidate],
+    number: usize,
+    group: &[&(usize, Superblock)],
+    images: &[&Image],
+) -> Vec<Candidate> {
+    let members: Vec<&Image> = group.iter().map(|(image, _)| images[*image]).collect();
+    let newer = &mut candidates[number];
+    newer.score = newer.score.saturating_sub(DOUBT).min(TIED);
+    newer.reasons.push(
+        "nothing known is where it ought to be on it: if it was created over an older array, order, chunk and offsets may \
+         have been others"
+            .to_owned(),
+    );
+    let mut found = infer::infer(&members);
+    found.retain(|other| other.score > TIED && !infer::same_map(other, &candidates[number]));
+    if let Some(best) = found.first_mut() {
+        let newer = &mut candidates[number];
+        best.reasons
+            .push(format!("the array {} was created over it, and nothing known is on that", newer.array));
+        newer
+            .reasons
+            .push("an older array is found on the same members: this one was created over it".to_owned());
+        newer.score = newer.score.min(TIED);
+    }
+    found
+}
