@@ -9,9 +9,11 @@ use geometry::Profile;
 use crate::sizes;
 
 pub(crate) use balance::{Balance, BalanceCommand, BalanceStart};
+pub(crate) use plan::{Plan, PlanCommand};
 pub(crate) use whatif::Whatif;
 
 mod balance;
+mod plan;
 mod whatif;
 
 /// Storage pools in user space that survive losing disks.
@@ -106,6 +108,8 @@ pub(crate) enum Command {
     Map(OnePool),
     /// Show which data would be lost if devices failed now
     Whatif(Whatif),
+    /// Show what a change would come to: room, redundancy at each step, and time
+    Plan(Plan),
     /// Show the administrative commands a pool has seen
     History(OnePool),
     /// Show what happened to a pool lately

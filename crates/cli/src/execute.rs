@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use device::Access;
-use pool::report::Plan;
-use pool::spec::{BalanceSpec, VolumeSpec};
+use pool::report::{Forecast, Plan};
+use pool::spec::{BalanceSpec, GroupSpec, NewDevice, VolumeSpec};
 use pool::{DevicePath, Pool, PoolError, ReplaceOptions, ScrubAction};
 use protocol::MAX_TRANSFER;
-use protocol::request::{Reply, Request, Scrub};
+use protocol::request::{Change, Reply, Request, Scrub};
 
 use crate::error::{Failure, Outcome};
 use crate::eventlog;
@@ -90,14 +90,9 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             Reply::Runs(pool.runs(id, *offset, *length, MAX_RUNS)?)
         }
         Request::Flush => pool.flush().map(done)?,
+        Request::Forecast { change } => Reply::Forecast(Box::new(forecast(pool, change, state)?)),
         Request::Add { vdevs, force, dry_run } => {
-            let groups = vdevs::parse(vdevs).map_err(|error| Failure::refused(error.to_string()))?;
-            for word in groups.iter().flat_map(|group| &group.devices) {
-                if let Some(known) = own(pool, word) {
-                    return Err(already_part(pool, &known.path));
-                }
-            }
-            let groups = open::new_groups(&groups, *force, state)?;
+            let groups = added(pool, vdevs, *force, state)?;
             let plan = if *dry_run { pool.plan_add(&groups, *force) } else { pool.add(&groups, *force) };
             Reply::Plan(plan?)
         }
@@ -111,8 +106,7 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         }
         Request::Replace { device, new, force, source_last } => {
             let options = ReplaceOptions { read_source_last: *source_last };
-            let new = new.clone().or_else(|| path_of(pool, device)).unwrap_or_else(|| device.clone());
-            refuse_own(pool, &new)?;
+            let new = successor(pool, device, new.as_ref())?;
             Reply::Plan(match spare_named(pool, &new) {
                 Some(spare) => pool.replace_by_spare(device, &spare, options)?,
                 None => pool.replace(device, &open::new_word(&new, *force, state)?, options)?,
@@ -195,6 +189,47 @@ fn own(pool: &Pool, word: &str) -> Option<DevicePath> {
         known.is_open && device::identity(Path::new(&known.path)).is_ok_and(|own| own == id)
     };
     pool.device_paths().into_iter().find(same)
+}
+
+/// The groups that words make, none of them of devices that the pool has.
+fn added(pool: &Pool, vdevs: &[String], force: bool, state: &State) -> Outcome<Vec<GroupSpec<NewDevice>>> {
+    let groups = vdevs::parse(vdevs).map_err(|error| Failure::refused(error.to_string()))?;
+    for word in groups.iter().flat_map(|group| &group.devices) {
+        if let Some(known) = own(pool, word) {
+            return Err(already_part(pool, &known.path));
+        }
+    }
+    open::new_groups(&groups, force, state)
+}
+
+/// What a change comes to that the words of a command ask for.
+fn forecast(pool: &mut Pool, change: &Change, state: &State) -> Outcome<Forecast> {
+    Ok(match change {
+        Change::Add { vdevs, force } => {
+            let groups = added(pool, vdevs, *force, state)?;
+            pool.forecast(&pool::Change::Add { groups: &groups, force: *force })?
+        }
+        Change::Remove { devices } => pool.forecast(&pool::Change::Remove { names: devices })?,
+        Change::Replace { device, new, force } => {
+            let new = successor(pool, device, new.as_ref())?;
+            match spare_named(pool, &new) {
+                Some(spare) => {
+                    pool.forecast(&pool::Change::ReplaceBySpare { name: device, spare: &spare })?
+                }
+                None => {
+                    let new = open::new_word(&new, *force, state)?;
+                    pool.forecast(&pool::Change::Replace { name: device, new: &new })?
+                }
+            }
+        }
+    })
+}
+
+/// What is to replace a device: what was named, or the disk that is at its path now.
+fn successor(pool: &mut Pool, device: &str, new: Option<&String>) -> Outcome<String> {
+    let new = new.cloned().or_else(|| path_of(pool, device)).unwrap_or_else(|| device.to_owned());
+    refuse_own(pool, &new)?;
+    Ok(new)
 }
 
 fn already_part(pool: &Pool, name: &str) -> Failure {

@@ -290,6 +290,39 @@ fn a_program_gets_one_answer() {
 }
 
 #[test]
+fn a_plan_says_what_a_change_comes_to_and_changes_nothing() {
+    let bench = Bench::new();
+    let d = bench.disks(8);
+    let told = bench.ok(&format!("plan create tank raidz1 {} {} {}", d[0], d[1], d[2]));
+    assert!(told.contains("survives any") && told.contains("1 of 3"), "{told}");
+    assert!(bench.ok("list").contains("no pools available"));
+    bench.ok(&format!("create tank raidz1 {} {} {} {}", d[0], d[1], d[2], d[3]));
+    bench.ok("volume create -V 24M tank/vol");
+    assert_eq!(bench.feed("volume write tank/vol", &noise(3, 24 << 20)).code, 0);
+    let usage = bench.ok("--json usage tank");
+    let add = format!("tank raidz1 {} {} {} {}", d[4], d[5], d[6], d[7]);
+    let remove = format!("tank {}", d[1]);
+    let replace = format!("tank {} {}", d[1], d[4]);
+    let told = bench.ok(&format!("plan add {add}"));
+    assert!(told.contains("now") && told.contains("then") && told.contains("raidz1-1"), "{told}");
+    let told = bench.ok(&format!("plan --rate 1M remove {remove}"));
+    assert!(told.contains("1. relocate") && told.contains("1M/s a device; until then any one"), "{told}");
+    let told = bench.run(&format!("--json plan replace {replace}")).data();
+    assert_eq!((&told["now"]["survives"], &told["then"]["survives"]), (&1.into(), &1.into()), "{told}");
+    assert!(told["steps"][0]["busiest"].as_u64().unwrap() > 8 << 20, "{told}");
+    assert_eq!(bench.ok("--json usage tank"), usage);
+    // What the command refuses is refused here in the same words.
+    for words in [format!("add tank mirror {} {}", d[4], d[5]), format!("remove tank {}", d[4])] {
+        assert_eq!(
+            bench.fails(&format!("plan {words}")),
+            bench.fails(&words).replacen("coffer", "coffer plan", 1)
+        );
+    }
+    assert!(bench.fails(&format!("plan --rate 0 add {add}")).contains("--rate 0"));
+    assert_eq!(bench.run("plan").code, 2);
+}
+
+#[test]
 fn what_if_says_what_would_be_lost() {
     let bench = Bench::new();
     let d = bench.disks(5);

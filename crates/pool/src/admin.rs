@@ -41,7 +41,7 @@ impl Pool {
         }
     }
 
-    fn path_of(&self, id: DeviceId) -> String {
+    pub(crate) fn path_of(&self, id: DeviceId) -> String {
         self.core.devices.get(&id).map(|device| device.path.clone()).unwrap_or_default()
     }
 
@@ -90,7 +90,7 @@ impl Pool {
         Ok(plan)
     }
 
-    fn check_new_device(&self, new: &NewDevice) -> Result<u64> {
+    pub(crate) fn check_new_device(&self, new: &NewDevice) -> Result<u64> {
         let size = new.device.size()?;
         if size < DEVICE_BYTES_MIN {
             return Err(PoolError::refused(format!(
@@ -358,27 +358,12 @@ impl Pool {
         self.writable()?;
         let id = self.device_named(name)?;
         let size = self.check_new_device(new)?;
+        self.check_replace(id)?;
         let Some(old) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
-        let (old_size, old_path, relation) = (old.size, old.path.clone(), old.relation);
-        match relation {
-            Relation::Member(_) => {}
-            Relation::Spare => return self.replace_idle_spare(id, new),
-            Relation::For(..) => {
-                return Err(PoolError::refused(format!(
-                    "{old_path} stands in for another device; replace that one"
-                )));
-            }
+        let (old_size, old_path) = (old.size, old.path.clone());
+        if old.relation == Relation::Spare {
+            return self.replace_idle_spare(id, new);
         }
-        let busy = self.core.stand_ins(id).into_iter().any(|other| {
-            self.core
-                .devices
-                .get(&other)
-                .is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Replacement)))
-        });
-        if busy {
-            return Err(PoolError::refused(format!("{old_path} is being replaced already")));
-        }
-        self.refuse_leaving(id)?;
         self.commit()?;
         let grows = self.property("autoexpand") == "on";
         let used = if grows { size } else { size.min(old_size) };
@@ -429,6 +414,37 @@ impl Pool {
         Ok(Plan { steps: vec![format!("replace spare {path} by {}", new.path)], notices: Vec::new() })
     }
 
+    /// Whether a device can be replaced now.
+    pub(crate) fn check_replace(&self, id: DeviceId) -> Result<()> {
+        let path = self.path_of(id);
+        if matches!(self.core.devices.get(&id).map(|device| device.relation), Some(Relation::For(..))) {
+            return Err(PoolError::refused(format!("{path} stands in for another device; replace that one")));
+        }
+        let busy = self.core.stand_ins(id).into_iter().any(|other| {
+            self.core
+                .devices
+                .get(&other)
+                .is_some_and(|d| matches!(d.relation, Relation::For(_, StandIn::Replacement)))
+        });
+        if busy {
+            return Err(PoolError::refused(format!("{path} is being replaced already")));
+        }
+        self.refuse_leaving(id)
+    }
+
+    /// The numbers of a device and a spare, if the spare can be called for it now.
+    pub(crate) fn check_replace_by_spare(&self, name: &str, spare: &str) -> Result<(DeviceId, DeviceId)> {
+        let (id, spare_id) = (self.device_named(name)?, self.device_named(spare)?);
+        if self.core.devices.get(&spare_id).is_none_or(|device| device.relation != Relation::Spare) {
+            return Err(PoolError::refused(format!("{spare} is not an idle spare")));
+        }
+        if !matches!(self.core.devices.get(&id).map(|device| device.relation), Some(Relation::Member(_))) {
+            return Err(PoolError::refused(format!("{name} is a spare or replacement itself")));
+        }
+        self.refuse_leaving(id)?;
+        Ok((id, spare_id))
+    }
+
     /// Refuses to put another device in place of one that is being removed.
     fn refuse_leaving(&self, id: DeviceId) -> Result<()> {
         match self.core.devices.get(&id) {
@@ -446,14 +462,7 @@ impl Pool {
     /// It is no idle spare, or too small.
     pub fn replace_by_spare(&mut self, name: &str, spare: &str, options: ReplaceOptions) -> Result<Plan> {
         self.writable()?;
-        let (id, spare_id) = (self.device_named(name)?, self.device_named(spare)?);
-        if self.core.devices.get(&spare_id).is_none_or(|device| device.relation != Relation::Spare) {
-            return Err(PoolError::refused(format!("{spare} is not an idle spare")));
-        }
-        if !matches!(self.core.devices.get(&id).map(|device| device.relation), Some(Relation::Member(_))) {
-            return Err(PoolError::refused(format!("{name} is a spare or replacement itself")));
-        }
-        self.refuse_leaving(id)?;
+        let (id, spare_id) = self.check_replace_by_spare(name, spare)?;
         self.commit()?;
         self.add_stand_in(id, spare_id)?;
         if let Some(device) = self.core.devices.get_mut(&spare_id) {

@@ -17,7 +17,7 @@
 //! [`Held`] is a pool behind a lock for servers, with commits beside reads and writes.
 //!
 //! `core` is the state that all of these share; `import`, `create`, `admin`, `scan` and `check` are what people ask
-//! for; `whatif` tells what failures would cost; `report` is what they are told. On-disk structures are described in `docs/on-disk-format.md`.
+//! for; `whatif` tells what failures would cost, `forecast` what changes come to; `report` is what they are told. On-disk structures are described in `docs/on-disk-format.md`.
 
 mod admin;
 mod alloc;
@@ -32,6 +32,7 @@ mod core;
 mod create;
 mod dataset;
 mod error;
+mod forecast;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
@@ -60,6 +61,7 @@ pub use balance::BalanceAction;
 pub use config::{DevicePath, LabelInfo};
 pub use dataset::{BlocksRead, ReadWork, VolumeInfo};
 pub use error::{PoolError, Result};
+pub use forecast::Change;
 pub use held::{Guard, Held};
 pub use label::DEVICE_BYTES_MIN;
 pub use pool::Pool;

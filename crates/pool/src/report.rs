@@ -460,6 +460,56 @@ pub struct Plan {
     pub notices: Vec<String>,
 }
 
+/// What a change would come to: `coffer plan`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// What will be done.
+    pub plan: Plan,
+    /// The pool as it is; `None` where it is to be made.
+    pub now: Option<PoolShape>,
+    /// The pool when all is done.
+    pub then: PoolShape,
+    /// What happens on the way, in order.
+    pub steps: Vec<ForecastStep>,
+}
+
+/// Room and redundancy of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolShape {
+    /// Logical bytes of data in use.
+    pub used: u64,
+    /// Logical bytes of data that still fit.
+    pub available: u64,
+    /// Failures of devices, whichever they are, that everything survives; `None` if something is lost.
+    pub survives: Option<u16>,
+    /// The top-level vdevs, all plain disks as one.
+    pub vdevs: Vec<VdevShape>,
+}
+
+/// Redundancy of a top-level vdev.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VdevShape {
+    /// `raidz2-0`, or `disks`.
+    pub name: String,
+    /// Devices in it.
+    pub devices: u64,
+    /// As [`PoolShape::survives`], of its devices.
+    pub survives: Option<u16>,
+}
+
+/// A step of a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForecastStep {
+    /// What is done.
+    pub what: String,
+    /// Logical bytes moved, or bytes written to the one new device.
+    pub bytes: u64,
+    /// Bytes that the busiest device reads or writes for it.
+    pub busiest: u64,
+    /// As [`PoolShape::survives`], until it is done.
+    pub survives: Option<u16>,
+}
+
 /// What would be lost if devices failed: `coffer whatif`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhatIfReport {

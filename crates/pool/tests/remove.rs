@@ -139,7 +139,10 @@ fn a_removal_is_paused_goes_on_after_an_import_and_is_given_up() {
     assert!(refusal(pool.remove(&names(&["/disks/d2"]))).contains("a removal is paused already"));
     assert!(pool.balance_start(BalanceSpec::default()).is_err());
     // What is to go gets no successor, which would be left behind alone (seed 10096924553474 never came to an end).
-    assert!(refusal(pool.replace("/disks/d1", &disks.new_device(4), ReplaceOptions::default())).contains("it is being removed"));
+    assert!(
+        refusal(pool.replace("/disks/d1", &disks.new_device(4), ReplaceOptions::default()))
+            .contains("it is being removed")
+    );
     let guid = pool.guid();
     assert!(pool.export().is_ok());
     let mut pool = import(guid, disks.without(&[4]));

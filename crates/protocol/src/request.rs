@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use pool::BalanceAction;
 use pool::report::{
-    BalancePlan, BalanceReport, CheckReport, ChunkReport, DatasetRow, Event, HistoryEntry, Plan, PoolRow,
-    PropertyRow, RemappedReport, ScanReport, StatusReport, UsageReport, WhatIfReport,
+    BalancePlan, BalanceReport, CheckReport, ChunkReport, DatasetRow, Event, Forecast, HistoryEntry, Plan,
+    PoolRow, PropertyRow, RemappedReport, ScanReport, StatusReport, UsageReport, WhatIfReport,
 };
 use pool::spec::BalanceSpec;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,18 @@ pub enum Place {
     Fuse(PathBuf),
 }
 
+/// A change that is only looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// As [`Request::Add`].
+    Add { vdevs: Vec<String>, force: bool },
+    /// As [`Request::Remove`].
+    Remove { devices: Vec<String> },
+    /// As [`Request::Replace`].
+    Replace { device: String, new: Option<String>, force: bool },
+}
+
 /// A request to a pool. Names of volumes and snapshots are without the pool: `vol`, `vol@snap`; the pool itself is "".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
@@ -60,6 +72,8 @@ pub enum Request {
     Events { after: u64 },
     /// What would be lost without these devices, or any so many.
     WhatIf { failed: Vec<String>, any: Option<usize> },
+    /// What a change would come to.
+    Forecast { change: Change },
     /// Prove that the structures agree.
     Check,
     /// Progress of a scrub or resilver.
@@ -136,6 +150,7 @@ impl Request {
             | Self::History
             | Self::Events { .. }
             | Self::WhatIf { .. }
+            | Self::Forecast { .. }
             | Self::Check
             | Self::Scan
             | Self::Balance
@@ -206,6 +221,8 @@ pub enum Reply {
     BalancePlan(BalancePlan),
     /// To [`Request::WhatIf`].
     WhatIf(Box<WhatIfReport>),
+    /// To [`Request::Forecast`].
+    Forecast(Box<Forecast>),
     /// To [`Request::History`].
     History(Vec<HistoryEntry>),
     /// To [`Request::Events`].

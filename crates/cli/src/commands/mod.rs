@@ -6,6 +6,7 @@ mod datasets;
 mod devices;
 mod import;
 mod jobs;
+mod plan;
 mod show;
 mod volume;
 
@@ -120,6 +121,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Usage(args) => show::usage(context, &args),
         Command::Map(args) => show::map(context, &args),
         Command::Whatif(args) => show::whatif(context, args),
+        Command::Plan(args) => plan::plan(context, args),
         Command::History(args) => show::history(context, &args),
         Command::Events(args) => show::events(context, &args),
         Command::Get(args) => show::get(context, &args),

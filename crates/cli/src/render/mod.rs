@@ -1,6 +1,7 @@
 //! Reports as text, one file for each command. Nothing here asks a pool: a report goes in, a string comes out.
 
 mod balance;
+mod forecast;
 mod found;
 mod lists;
 mod logs;
@@ -10,6 +11,7 @@ mod usage;
 mod whatif;
 
 pub(crate) use balance::{balance_result, balance_status};
+pub(crate) use forecast::forecast;
 pub(crate) use found::found;
 pub(crate) use lists::{Style, datasets, everything, pools, properties};
 pub(crate) use logs::{check, event_header, events, history};

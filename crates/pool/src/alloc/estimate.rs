@@ -46,7 +46,9 @@ impl Core {
         let mut free = self.free_of(group);
         // A writer who needs it waits for what was given back and is still known to older roots.
         for (id, space) in &mut free {
-            for &(offset, length) in self.devices.get(id).into_iter().flat_map(|device| device.deferred.iter()) {
+            for &(offset, length) in
+                self.devices.get(id).into_iter().flat_map(|device| device.deferred.iter())
+            {
                 space.insert(offset, length);
             }
         }

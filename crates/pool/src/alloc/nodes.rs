@@ -101,7 +101,12 @@ impl Core {
 
     /// Nodes that chunks of metadata have room for, those in use included.
     pub(super) fn node_capacity(&self) -> u64 {
-        let open = |chunk: &&Chunk| chunk.class == Class::Metadata && !chunk.closed;
+        self.node_capacity_of(|_| true)
+    }
+
+    /// As [`Core::node_capacity`], of some of the chunks.
+    pub(crate) fn node_capacity_of(&self, counts: impl Fn(&Chunk) -> bool) -> u64 {
+        let open = |chunk: &&Chunk| chunk.class == Class::Metadata && !chunk.closed && counts(chunk);
         let spaces = self.map.iter().filter(open).filter_map(|chunk| self.nodes.get(&chunk.address));
         spaces.map(NodeSpace::capacity).sum()
     }

@@ -80,6 +80,27 @@ struct Shape {
     kind: Kind,
 }
 
+impl Shape {
+    /// Devices that may be lost, whichever they are.
+    fn tolerance(&self) -> usize {
+        match self.kind {
+            Kind::Copies => self.least - 1,
+            Kind::Stripe => 0,
+            Kind::StripedCopies { copies } => usize::from(copies) - 1,
+            Kind::Parity { parity } => usize::from(parity),
+        }
+    }
+}
+
+impl Group {
+    /// Devices that may be lost, whichever they are, by the profiles of new chunks.
+    pub(crate) fn tolerance(&self) -> u16 {
+        let shapes =
+            [Purpose::Data, Purpose::Remainder, Purpose::Metadata].map(|purpose| shape(self, purpose));
+        shapes.into_iter().flatten().map(|shape| shape.tolerance() as u16).min().unwrap_or(0)
+    }
+}
+
 fn shape(group: &Group, purpose: Purpose) -> Option<Shape> {
     let copies = |n: usize| Shape { least: n, most: n, dup: false, kind: Kind::Copies };
     let wide = |least, kind| Shape { least, most: COLUMNS_MAX, dup: false, kind };
@@ -176,12 +197,7 @@ impl Core {
         // Working devices first, then those with most room; a mirror takes all of them anyway.
         candidates.sort_by_key(|&(usable, room, id, _)| (!usable, std::cmp::Reverse(room), id));
         // What is written to a new chunk must be readable at once: of devices that are away only so many.
-        let away_most = match shape.kind {
-            Kind::Copies => shape.least - 1,
-            Kind::Stripe => 0,
-            Kind::StripedCopies { copies } => usize::from(copies) - 1,
-            Kind::Parity { parity } => usize::from(parity),
-        };
+        let away_most = shape.tolerance();
         let working = candidates.iter().take_while(|(usable, ..)| *usable).count();
         candidates.truncate(working + away_most);
         let mut count = candidates.len().min(shape.most);

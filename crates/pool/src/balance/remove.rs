@@ -59,7 +59,7 @@ impl Pool {
     }
 
     /// The devices that go by these names, each a device's or a group's.
-    fn named_to_leave(&self, names: &[String]) -> Result<BTreeSet<DeviceId>> {
+    pub(crate) fn named_to_leave(&self, names: &[String]) -> Result<BTreeSet<DeviceId>> {
         let mut found = BTreeSet::new();
         for name in names {
             let group = self.core.groups.values().find(|group| {
@@ -75,7 +75,7 @@ impl Pool {
         Ok(found)
     }
 
-    fn is_idle_spare(&self, id: DeviceId) -> bool {
+    pub(crate) fn is_idle_spare(&self, id: DeviceId) -> bool {
         self.core.devices.get(&id).is_some_and(|device| device.relation == Relation::Spare)
     }
 

@@ -43,7 +43,7 @@ pub(crate) enum Relation {
 }
 
 /// A device of the pool, there or not.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) id: DeviceId,
     pub(crate) guid: Guid,

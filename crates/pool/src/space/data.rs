@@ -140,7 +140,8 @@ impl DataSpace {
                 *leaving.entry(row).or_default() += bytes;
             }
         }
-        let emptied = leaving.iter().filter(|(row, bytes)| self.held.get(row).is_none_or(|held| held <= *bytes));
+        let emptied =
+            leaving.iter().filter(|(row, bytes)| self.held.get(row).is_none_or(|held| held <= *bytes));
         emptied.count() as u64 * self.grain
     }
 

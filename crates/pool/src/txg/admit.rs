@@ -244,18 +244,23 @@ impl Pool {
 
     /// Bytes that can still be written (to a volume: with what is reserved for it).
     pub(crate) fn available(&self, to: Option<DatasetId>) -> u64 {
+        self.available_in(to, |_| true)
+    }
+
+    /// As [`Pool::available`], if there were only some of the chunks.
+    pub(crate) fn available_in(&self, to: Option<DatasetId>, counts: impl Fn(&Chunk) -> bool) -> u64 {
         let inside: u64 = self
             .core
             .map
             .iter()
-            .filter(|chunk| chunk.class == Class::Data && !chunk.closed)
+            .filter(|chunk| chunk.class == Class::Data && !chunk.closed && counts(chunk))
             .map(|chunk| match self.core.data.get(&chunk.address) {
                 Some(space) => space.free_bytes() + space.free_soon(),
                 None => chunk.length().saturating_sub(chunk.used),
             })
             .sum();
         // The last block is accepted while these are still free.
-        let kept = NODES_RESERVED + self.nodes_for(1);
+        let kept = NODES_RESERVED + self.nodes_for(1) + self.core.node_capacity_of(|chunk| !counts(chunk));
         let room = inside + self.core.room_outside(inside, kept);
         room.saturating_sub(self.unused_reservations(to)).saturating_sub(self.dirty_bytes)
     }
