@@ -420,13 +420,32 @@ pub fn tell_failed(verdict: &Verdict, names: &[String], columns: &[Found]) -> Ve
     let told = failed.filter_map(|(_, (name, found))| match found {
         Found::Absent => None,
         Found::Unfit(why) => Some(format!("{name} counts as failed: it {why}")),
-        Found::Unlabelled => Some(format!("{name} counts as failed: it has no component label")),
-        Found::Labelled(label) => Some(format!(
-            "{name} counts as failed: its label has serial number {} and modification counter {}, those of the set are {} and {}",
-            label.serial_number, label.mod_counter, verdict.serial_number, verdict.mod_counter
-        )),
+        Found::Unlabelled => Some(tell_label(name, None, verdict.serial_number, verdict.mod_counter)),
+        Found::Labelled(label) => {
+            let label = Some((&**label, label.column as usize));
+            Some(tell_label(name, label, verdict.serial_number, verdict.mod_counter))
+        }
     });
     told.collect()
+}
+
+/// Why a device with this label, which is to be that column, counts as failed in a set of this serial number and counter.
+pub fn tell_label(
+    name: &str,
+    label: Option<(&Label, usize)>,
+    serial_number: i32,
+    mod_counter: i32,
+) -> String {
+    match label {
+        None => format!("{name} counts as failed: it has no component label"),
+        Some((label, column)) if label.serial_number == serial_number && label.column as usize != column => {
+            format!("{name} counts as failed: its label says column {}, not {column}", label.column)
+        }
+        Some((label, _)) => format!(
+            "{name} counts as failed: its label has serial number {} and modification counter {}, those of the set are {serial_number} and {mod_counter}",
+            label.serial_number, label.mod_counter
+        ),
+    }
 }
 
 /// Whether labels of columns differ in serial number or counter: then some of them missed something.

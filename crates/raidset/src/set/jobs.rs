@@ -55,7 +55,7 @@ impl RaidSet {
             let mut free = members.spares.iter().filter(|spare| spare.status == Status::Spare);
             free.find_map(|spare| spare.device.clone()).ok_or(SetError::NoSpare)
         };
-        free(&self.members())?;
+        self.may_reconstruct_to_spare(column)?;
         self.fail_for_rebuild(column)?;
         self.open();
         let target = free(&self.members())?;
@@ -120,11 +120,9 @@ impl RaidSet {
     /// # Errors
     /// No spare replaces it, its device is missing, or a rebuild is running.
     pub fn copyback(&self, column: usize) -> Result<(), SetError> {
+        self.may_copy_back(column)?;
         self.open();
-        let component = self.members().columns.get(column).cloned().ok_or(SetError::NoColumn { column })?;
-        if component.status != Status::Spared {
-            return Err(SetError::Status { name: component.name, status: component.status });
-        }
+        let component = self.members().columns[column].clone();
         let target = self.check_device(&Slot { name: component.name, device: component.device })?;
         let _joining = self.journal_join(column, &target)?;
         let mut header = lock(&self.header);
@@ -144,14 +142,10 @@ impl RaidSet {
 
     fn fail_for_rebuild(&self, column: usize) -> Result<(), SetError> {
         let members = self.members();
-        if members.rebuild.is_some() {
-            return Err(SetError::Rebuilding);
-        }
-        match members.columns.get(column).map(|component| component.status) {
-            None => Err(SetError::NoColumn { column }),
-            Some(Status::Failed) => Ok(()),
-            Some(Status::Optimal) => self.fail_column(column),
-            Some(status) => Err(SetError::Status { name: members.columns[column].name.clone(), status }),
+        self.check_rebuild(&members, column)?;
+        match members.columns[column].status {
+            Status::Optimal => self.fail_column(column),
+            _ => Ok(()),
         }
     }
 
@@ -297,7 +291,7 @@ impl RaidSet {
         Ok(wrong)
     }
 
-    fn require_whole(&self) -> Result<(), SetError> {
+    pub(super) fn require_whole(&self) -> Result<(), SetError> {
         let members = self.members();
         match (0..self.layout.columns()).find(|&column| members.lost(column)) {
             Some(column) => Err(SetError::Degraded { name: members.columns[column].name.clone() }),

@@ -7,6 +7,7 @@
 //! the parity map's clock: nothing in here starts a thread or looks at the time.
 
 mod admin;
+mod allowed;
 mod bulk;
 mod code;
 mod header;
@@ -16,6 +17,7 @@ mod journal;
 mod known;
 mod locks;
 mod members;
+mod refusal;
 mod resume;
 mod start;
 mod stripe;
@@ -35,7 +37,8 @@ pub use jobs::Progress;
 pub use journal::DEFAULT_JOURNAL;
 pub use known::{Known, KnownColumn, KnownRebuild, KnownSpare, MAX_MISSED, Missed};
 pub use members::{RebuildKind, Status};
-pub use start::{ConfigureError, Parameters, Slot};
+pub use refusal::ConfigureError;
+pub use start::{Parameters, Slot};
 
 use crate::label::{data_offset, map_area, map_offset};
 use crate::layout::Layout;

@@ -11,15 +11,16 @@ use super::journal::{Journal, journalled};
 use super::known::{Known, KnownRebuild, Missed};
 use super::locks::{StripeLocks, lock};
 use super::members::{Component, Members, Rebuild, RebuildKind, Status};
+use super::refusal::ConfigureError;
 use super::resume::{Resumed, in_spares};
 use crate::config::Config;
 use crate::design::Design;
 use crate::extension::Extension;
 use crate::judge::{
-    Candidate, Found, FoundSet, Member, Refusal, complete, disagree, judge, tell, tell_failed,
+    Candidate, Found, FoundSet, Member, complete, disagree, judge, tell, tell_failed, tell_label,
 };
 use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_flags, map_offset};
-use crate::layout::{Layout, LayoutError, Level};
+use crate::layout::{Layout, Level};
 use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, Parameters as MapParameters, ParityMap};
 
 /// A device under the name that it is known by. Without one it is absent.
@@ -69,89 +70,6 @@ impl Parameters {
             queue_length: config.queue_length,
         })
     }
-}
-
-/// Why there is no set.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigureError {
-    /// A level that cannot be run.
-    #[error("RAID level {letter:?} cannot be run{}", match *.letter {
-        'D' => ": what its spare map files say is not known here; 'T' is the same without distributed sparing",
-        'L' => ": RAIDframe's parity logging is not known here",
-        letter if Level::needs_design(letter) => " without its block design: -c with a file that names it",
-        _ => "",
-    })]
-    Level {
-        /// Its letter.
-        letter: char,
-    },
-    /// No component is there.
-    #[error("none of the components is there")]
-    Nothing,
-    /// Sector sizes that differ or cannot be used.
-    #[error("{name} has sectors of {found} bytes, but the set needs {wanted}")]
-    SectorSize {
-        /// The component.
-        name: String,
-        /// Its sector size, bytes.
-        found: u32,
-        /// What would do.
-        wanted: String,
-    },
-    /// The components make no set.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// The labels stand against it; nothing has been written.
-    #[error("the labels do not belong to this set: {}. Force it only if you know why", .told.join("; "))]
-    Refused {
-        /// Why.
-        refusals: Vec<Refusal>,
-        /// The same for people, with the names of components.
-        told: Vec<String>,
-    },
-    /// Too many components are missing or stale.
-    #[error("the set cannot do without all of {}{}", .names.join(", "), .why.iter().map(|why| format!("; {why}")).collect::<String>())]
-    TooManyLost {
-        /// They.
-        names: Vec<String>,
-        /// Why those count as failed that are there, a sentence each.
-        why: Vec<String>,
-    },
-    /// A block design that is not the one of the labels' set.
-    #[error("the set was made with another block design: name its file in the layout section")]
-    Design,
-    /// A set whose redundancy was not made by this program, but is not what it would be here.
-    #[error(
-        "{level} is not what RAIDframe makes of it, and no component tells that this program made this set and was the last to use it"
-    )]
-    Foreign {
-        /// The level.
-        level: Level,
-    },
-    /// Stripe units of a parity unit on a level whose mapping depends on them.
-    #[error("{level} needs 1 stripe unit per parity unit, not {found}")]
-    ParityUnit {
-        /// The level.
-        level: Level,
-        /// What was asked for.
-        found: u32,
-    },
-    /// A journal for a level that has no write hole.
-    #[error("{level} has no write hole, so it needs no journal")]
-    NoJournal {
-        /// The level.
-        level: Level,
-    },
-    /// The journal cannot be made.
-    #[error("the journal cannot be made: {why}")]
-    Journal {
-        /// Why.
-        why: String,
-    },
-    /// A component failed while it was looked at.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
 }
 
 /// The sector size that all devices have.
@@ -351,6 +269,11 @@ impl RaidSet {
             })
             .collect();
         let names: Vec<String> = columns.iter().map(|slot| slot.name.clone()).collect();
+        for (name, found) in names.iter().zip(&found).filter(|_| force) {
+            if let Found::Unfit(why) = found {
+                return Err(ConfigureError::Unfit { name: name.clone(), why: why.clone() });
+            }
+        }
         let verdict = judge(&parameters.level, parameters.sectors_per_unit, &found, force);
         if !force && !verdict.refusals.is_empty() {
             let told = tell(&verdict.refusals, &names, &found);
@@ -406,12 +329,7 @@ impl RaidSet {
             sequence: greatest(&extensions),
             runner,
         });
-        let set = set.map_err(|error| match error {
-            ConfigureError::TooManyLost { names, .. } => {
-                ConfigureError::TooManyLost { names, why: notes.clone() }
-            }
-            other => other,
-        })?;
+        let set = set.map_err(|error| error.because(&notes))?;
         *lock(&set.notes) = notes;
         let order: Vec<String> = spares.iter().map(|spare| spare.name.clone()).collect();
         for spare in spares {
@@ -570,6 +488,7 @@ impl RaidSet {
             .collect();
         let mut spare_of = vec![None; columns.len()];
         let mut rebuild = None;
+        let mut notes = Vec::new();
         let mut components = Vec::new();
         for (column, (slot, (label, extension))) in columns.iter().zip(&of_columns).enumerate() {
             let told = known.columns.get(column);
@@ -617,6 +536,15 @@ impl RaidSet {
                     Status::Failed
                 }
             };
+            if status == Status::Failed && slot.device.is_some() {
+                notes.push(match told.map(|told| told.status) {
+                    Some(Status::Optimal | Status::Reconstructing) => {
+                        let label = label.as_ref().map(|label| (label, column));
+                        tell_label(&slot.name, label, serial_number, mod_counter)
+                    }
+                    _ => format!("{} was out of use before", slot.name),
+                });
+            }
             components.push(Component {
                 name: slot.name.clone(),
                 device: slot.device.clone(),
@@ -652,6 +580,7 @@ impl RaidSet {
             sequence: greatest(&extensions),
             runner,
         })
+        .map_err(|error| error.because(&notes))
     }
 
     /// Builds the set once it is known who belongs to it. Nothing is written.
