@@ -91,7 +91,8 @@ fn configurations_are_refused_with_n_too() {
         &names([&d[0], &d[1], &small], &[], '5'),
         "small has 39 sectors, fewer than labels take; write \"absent\"",
     );
-    alike("-C -o journal", &names([&d[0], &d[1], &d[2]], &[], '0'), "needs no journal");
+    let stripes = names([&d[0], &d[1], &d[2]], &[], '0');
+    alike("-o journal -C", &stripes, "needs no journal");
     alike("-c", &names([&d[0], &d[1], &bench.path("gone")], &[], 'N'), "RAID level 5, not N");
     edit_label(&d[1], |label| label.mod_counter -= 3);
     edit_label(&d[2], |label| label.mod_counter -= 5);
