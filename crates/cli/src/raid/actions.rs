@@ -99,7 +99,9 @@ fn change(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Told, SetError> {
         }
         Action::Copyback => {
             set.copyback(column)?;
-            waiting(Wait::Copyback)
+            // What is in the free units is rebuilt.
+            let rebuilt = matches!(set.rebuild_progress(), Some((RebuildKind::Reconstruction, ..)));
+            waiting(if rebuilt { Wait::Reconstruction } else { Wait::Copyback })
         }
         Action::InitLabels(serial) => {
             set.init_labels(*serial)?;
@@ -280,6 +282,7 @@ fn status_json(unit: &Arc<Unit>, status: &SetStatus, jobs: &Jobs) -> Value {
         "autospare": set.autospare(),
         "journal": set.journal(),
         "repairs": set.repairs(),
+        "in_free_units": set.in_free_units(),
         "partial_rebuild": matches!(status.rebuild, Some((RebuildKind::Reconstruction, ..))) && set.rebuild_is_partial(),
         "jobs": jobs_json(jobs),
     })

@@ -403,7 +403,9 @@ impl RaidSet {
     /// A column that is lost, although a spare is free and may take its place by itself.
     pub fn wants_spare(&self) -> Option<usize> {
         let members = self.members();
-        let free = members.spares.iter().any(|spare| spare.status == Status::Spare && spare.device.is_some());
+        let spare =
+            members.spares.iter().any(|spare| spare.status == Status::Spare && spare.device.is_some());
+        let free = spare || self.free_units_idle(&members);
         let idle = free && members.rebuild.is_none() && self.autospare();
         let mut columns = members.columns.iter();
         columns.position(|column| column.status == Status::Failed).filter(|_| idle)

@@ -27,7 +27,12 @@ impl RaidSet {
     }
 
     /// Whether a column can be rebuilt, apart from what it is rebuilt on. One that works is to be failed for it.
-    pub(super) fn check_rebuild(&self, members: &Members, column: usize) -> Result<(), SetError> {
+    pub(super) fn check_rebuild(
+        &self,
+        members: &Members,
+        column: usize,
+        in_place: bool,
+    ) -> Result<(), SetError> {
         if members.rebuild.is_some() {
             return Err(SetError::Rebuilding);
         }
@@ -35,6 +40,8 @@ impl RaidSet {
             None => Err(SetError::NoColumn { column }),
             Some(Status::Failed) => Ok(()),
             Some(Status::Optimal) => self.check_fail(members, column),
+            // It leaves the free units, and is incomplete until it has.
+            Some(Status::Spared) if in_place && members.spread(column) => self.check_fail(members, column),
             Some(status) => Err(SetError::Status { name: members.columns[column].name.clone(), status }),
         }
     }
@@ -47,8 +54,12 @@ impl RaidSet {
         let members = self.members();
         let free = |status, there| status == Status::Spare && there;
         let spare = members.spares.iter().find(|spare| free(spare.status, spare.device.is_some()));
-        let name = spare.ok_or(SetError::NoSpare)?.name.clone();
-        self.check_rebuild(&members, column).map(|()| name)
+        let name = match spare {
+            Some(spare) => spare.name.clone(),
+            None if self.free_units_idle(&members) => "the free units of the others".to_owned(),
+            None => return Err(SetError::NoSpare),
+        };
+        self.check_rebuild(&members, column, false).map(|()| name)
     }
 
     /// Asks what [`RaidSet::reconstruct_in_place`] asks.
@@ -68,7 +79,7 @@ impl RaidSet {
                 self.check_device(&Slot { name: component.name.clone(), device: component.device.clone() })?
             }
         };
-        self.check_rebuild(&members, column)
+        self.check_rebuild(&members, column, true)
     }
 
     /// Asks what [`RaidSet::copyback`] asks.
@@ -82,6 +93,9 @@ impl RaidSet {
             return Err(SetError::Status { name: component.name, status: component.status });
         }
         self.check_device(&Slot { name: component.name, device: component.device })?;
+        if members.spread(column) {
+            return self.check_rebuild(&members, column, true);
+        }
         if members.rebuild.is_some() { Err(SetError::Rebuilding) } else { Ok(()) }
     }
 

@@ -12,6 +12,7 @@ use super::RaidSet;
 use super::known::{Known, KnownColumn, KnownRebuild, KnownSpare, Missed};
 use super::locks::lock;
 use super::members::{Component, Members, Status};
+use super::spread::Spread;
 use super::start::Parameters;
 use crate::extension::{Extension, Role};
 use crate::label::{ByteOrder, LABEL_OFFSET, Label, Version, label_area, map_flags};
@@ -247,7 +248,7 @@ impl RaidSet {
         {
             write(Role::Spare(index as u8), spare.device.as_ref());
         }
-        if let Some(rebuild) = &members.rebuild {
+        if let Some(rebuild) = members.rebuild.as_ref().filter(|rebuild| rebuild.spread != Spread::Into) {
             write(Role::Column(rebuild.column as u8), Some(&rebuild.target));
         }
     }
@@ -270,13 +271,16 @@ impl RaidSet {
         Known {
             columns: members.columns.iter().enumerate().map(column).collect(),
             spares: members.spares.iter().enumerate().map(spare).collect(),
-            rebuild: members.rebuild.as_ref().map(|rebuild| KnownRebuild {
-                kind: rebuild.kind,
-                column: rebuild.column,
-                spare: members.spare_of[rebuild.column],
-                partial: rebuild.partial,
-                rows: rebuild.durable.load(Ordering::Acquire),
-            }),
+            // What the free units hold of a column before they hold all of it does not count after a restart.
+            rebuild: members.rebuild.as_ref().filter(|rebuild| rebuild.spread != Spread::Into).map(
+                |rebuild| KnownRebuild {
+                    kind: rebuild.kind,
+                    column: rebuild.column,
+                    spare: members.spare_of[rebuild.column],
+                    partial: rebuild.partial,
+                    rows: rebuild.durable.load(Ordering::Acquire),
+                },
+            ),
             parity_good: self.parity_good(),
             autospare: header.autospare,
             journal_sectors: header.journal_sectors,

@@ -269,6 +269,17 @@ impl Known {
         known
     }
 
+    /// Whether a column was, as a whole, in the free units of the others.
+    pub(super) fn in_free_units(&self, column: usize) -> bool {
+        let spared = self.columns.get(column).is_some_and(|column| column.status == Status::Spared);
+        spared && self.spares.iter().all(|spare| spare.column != Some(column))
+    }
+
+    /// The column that was in the free units of the others.
+    pub fn column_in_free_units(&self) -> Option<usize> {
+        (0..self.columns.len()).find(|&column| self.in_free_units(column))
+    }
+
     /// Whether both name the same components and spares in the same order.
     pub fn same_names(&self, other: &Self) -> bool {
         let columns =

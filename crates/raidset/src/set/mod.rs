@@ -19,6 +19,7 @@ mod locks;
 mod members;
 mod refusal;
 mod resume;
+mod spread;
 mod start;
 mod stripe;
 #[cfg(test)]
@@ -168,12 +169,11 @@ impl RaidSet {
         }
         let mut at = offset;
         while !out.is_empty() {
-            let stripe = self.layout.stripe(at / stripe_bytes);
             let within_stripe = at % stripe_bytes;
             let (unit, within) = (within_stripe / unit_bytes, within_stripe % unit_bytes);
             let length = (unit_bytes - within).min(out.len() as u64) as usize;
             let (now, rest) = out.split_at_mut(length);
-            self.read_unit(&stripe, unit as usize, within as usize, now)?;
+            self.read_unit(at / stripe_bytes, unit as usize, within as usize, now)?;
             out = rest;
             at += length as u64;
         }

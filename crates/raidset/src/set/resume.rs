@@ -14,6 +14,7 @@ use super::start::Slot;
 use crate::extension::{Extension, Role};
 use crate::judge::Candidate;
 use crate::label::Label;
+use crate::layout::Level;
 
 /// Spares, the columns that they replace, and the rebuild that goes on.
 pub(super) struct Resumed {
@@ -77,6 +78,24 @@ pub(super) fn in_spares(
     let place =
         |column| spares.iter().position(|spare| spare.as_ref().is_some_and(|spare| on_spare(column, spare)));
     (0..columns.len()).map(place).collect()
+}
+
+/// The column that is in the free units of the others, as the components of a configuration tell. The label that is on its own component,
+/// if any, is old.
+pub(super) fn in_free_units(
+    level: &Level,
+    columns: &[Option<Label>],
+    extensions: &[Option<Extension>],
+) -> Option<usize> {
+    let labels = || columns.iter().flatten().map(|label| (label.mod_counter, label.serial_number));
+    let (counter, serial_number) = labels().max()?;
+    // Of one that does not belong to the others nothing counts.
+    let ours = labels().filter(|(_, serial)| *serial == serial_number).count();
+    if 2 * ours <= labels().count() {
+        return None;
+    }
+    let best = Extension::best(extensions.iter().flatten(), serial_number, counter)?;
+    best.known.column_in_free_units().filter(|_| *level == Level::RotatedSparing)
 }
 
 impl Resumed {

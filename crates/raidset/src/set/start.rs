@@ -12,7 +12,7 @@ use super::known::{Known, KnownRebuild, Missed};
 use super::locks::{StripeLocks, lock};
 use super::members::{Component, Members, Rebuild, RebuildKind, Status};
 use super::refusal::ConfigureError;
-use super::resume::{Resumed, in_spares};
+use super::resume::{Resumed, in_free_units, in_spares};
 use crate::config::Config;
 use crate::design::Design;
 use crate::extension::Extension;
@@ -241,11 +241,12 @@ impl RaidSet {
                 looked.iter().map(|looked| looked.clone().and_then(Result::ok).unwrap_or_default()).unzip()
             };
         let ((mut labels, mut extensions), (mut spare_labels, more)) = (of(&looked), of(&spares_looked));
-        let mut in_spare = vec![None; columns.len()];
+        let (mut in_spare, mut spread) = (vec![None; columns.len()], None);
         if !force {
             extensions.extend(more);
             complete(labels.iter_mut().chain(&mut spare_labels).flatten(), &extensions);
             in_spare = in_spares(&labels, &spare_labels, &extensions);
+            spread = in_free_units(&parameters.level, &labels, &extensions);
         }
         let found: Vec<Found> = (0..columns.len())
             .map(|column| {
@@ -253,6 +254,9 @@ impl RaidSet {
                     Some(spare) => (&spares[spare], &spare_labels[spare]),
                     None => (&columns[column], &labels[column]),
                 };
+                if spread == Some(column) {
+                    return Found::InFreeUnits;
+                }
                 let Some(device) = &slot.device else { return Found::Absent };
                 let sector_size = device.info().logical_sector;
                 let sectors = device.size().map(|size| size / u64::from(sector_size.max(1)));
@@ -304,6 +308,7 @@ impl RaidSet {
                 sealed = best.seals();
                 if !force {
                     resumed = Resumed::of_columns(best, &mut components, &spares, &in_spare);
+                    spread_again(&parameters.level, best, &mut components);
                 }
             }
             Some(best) if best.known.journal_sectors > 0 => notes.push(
@@ -399,6 +404,9 @@ impl RaidSet {
             }
         };
         let mut columns: Vec<Component> = found.columns.iter().enumerate().map(component).collect();
+        if let Some(best) = best {
+            spread_again(&parameters.level, best, &mut columns);
+        }
         let resumed = match best {
             Some(best) => {
                 Resumed::of_found(best, &mut columns, found.members.iter().filter_map(|&at| of(at)), others)
@@ -521,6 +529,13 @@ impl RaidSet {
                     rebuild = under_way.or(rebuild);
                     Status::Spared
                 }
+                // The labels of the others bear out that nobody else has used the set since.
+                (_, None)
+                    if parameters.level == Level::RotatedSparing
+                        && best.is_some_and(|best| best.known.in_free_units(column)) =>
+                {
+                    Status::Spared
+                }
                 (Status::Reconstructing, _) if under_way.is_some() => {
                     spare_of[column] = spare;
                     rebuild = under_way;
@@ -610,7 +625,9 @@ impl RaidSet {
         }
         let count = u16::try_from(columns.len()).unwrap_or(u16::MAX);
         let layout = Layout::over(parameters.level.clone(), count, parameters.sectors_per_unit, usable)?;
-        let lost = |column: usize| whole(column).is_none();
+        // In the free units of the others.
+        let spread = |column: usize| columns[column].status == Status::Spared && spare_of[column].is_none();
+        let lost = |column: usize| whole(column).is_none() && !spread(column);
         if !layout.survives(lost) {
             let names = (0..columns.len()).filter(|&column| lost(column));
             return Err(ConfigureError::TooManyLost {
@@ -712,6 +729,15 @@ impl RaidSet {
             }
         }
         Ok(set)
+    }
+}
+
+/// A column that counts as failed, but is in the free units of the others, is there.
+fn spread_again(level: &Level, best: &Extension, columns: &mut [Component]) {
+    for (column, component) in columns.iter_mut().enumerate().filter(|_| *level == Level::RotatedSparing) {
+        if component.status == Status::Failed && best.known.in_free_units(column) {
+            component.status = Status::Spared;
+        }
     }
 }
 
