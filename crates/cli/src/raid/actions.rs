@@ -282,7 +282,7 @@ fn status_json(unit: &Arc<Unit>, status: &SetStatus, jobs: &Jobs) -> Value {
         "autospare": set.autospare(),
         "journal": set.journal(),
         "repairs": set.repairs(),
-        "in_free_units": set.in_free_units(),
+        "in_free_units": set.in_free_units().and_then(|column| status.columns.get(column)).map(|one| one.name.clone()),
         "partial_rebuild": matches!(status.rebuild, Some((RebuildKind::Reconstruction, ..))) && set.rebuild_is_partial(),
         "jobs": jobs_json(jobs),
     })

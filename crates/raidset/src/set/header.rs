@@ -271,16 +271,14 @@ impl RaidSet {
         Known {
             columns: members.columns.iter().enumerate().map(column).collect(),
             spares: members.spares.iter().enumerate().map(spare).collect(),
-            // What the free units hold of a column before they hold all of it does not count after a restart.
-            rebuild: members.rebuild.as_ref().filter(|rebuild| rebuild.spread != Spread::Into).map(
-                |rebuild| KnownRebuild {
-                    kind: rebuild.kind,
-                    column: rebuild.column,
-                    spare: members.spare_of[rebuild.column],
-                    partial: rebuild.partial,
-                    rows: rebuild.durable.load(Ordering::Acquire),
-                },
-            ),
+            rebuild: members.rebuild.as_ref().map(|rebuild| KnownRebuild {
+                kind: rebuild.kind,
+                column: rebuild.column,
+                spare: members.spare_of[rebuild.column],
+                free_units: rebuild.spread == Spread::Into,
+                partial: rebuild.partial,
+                rows: rebuild.durable.load(Ordering::Acquire),
+            }),
             parity_good: self.parity_good(),
             autospare: header.autospare,
             journal_sectors: header.journal_sectors,

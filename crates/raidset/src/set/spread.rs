@@ -15,6 +15,7 @@ use super::RaidSet;
 use super::admin::SetError;
 use super::locks::lock;
 use super::members::{Members, Rebuild, RebuildKind, Status};
+use crate::label::data_offset;
 use crate::layout::{Layout, Stripe};
 
 /// What the free units have to do with a rebuild.
@@ -66,6 +67,19 @@ impl Members {
             Some(column) => stripe.moved(column, free),
             None => stripe,
         }
+    }
+
+    /// A rebuild of a column in the free units of a set.
+    pub(super) fn rebuild_in_free_units(&self, layout: &Layout, info: &DeviceInfo, column: usize) -> Rebuild {
+        let device = |other: usize| self.whole(other).and_then(|component| component.device.clone());
+        let target = FreeUnits {
+            info: DeviceInfo { name: format!("the free units of {}", info.name), ..info.clone() },
+            layout: layout.clone(),
+            data_offset: data_offset(info.logical_sector),
+            devices: (0..self.columns.len()).map(|other| device(other).filter(|_| other != column)).collect(),
+        };
+        let rebuild = Rebuild::new(RebuildKind::Reconstruction, column, Arc::new(target));
+        Rebuild { spread: Spread::Into, ..rebuild }
     }
 
     /// The stripe that has a unit, of its own or of the column in the free units, in a row of a column.
@@ -157,11 +171,10 @@ impl BlockDevice for FreeUnits {
 }
 
 impl RaidSet {
-    /// The name of the column that is kept in the free units of the others, if one is.
-    pub fn in_free_units(&self) -> Option<String> {
+    /// The column that is kept in the free units of the others, if one is.
+    pub fn in_free_units(&self) -> Option<usize> {
         let members = self.members();
-        let spread = (0..members.columns.len()).find(|&column| members.spread(column));
-        spread.map(|column| members.columns[column].name.clone())
+        (0..members.columns.len()).find(|&column| members.spread(column))
     }
 
     /// Whether the free units could take a column now.
@@ -186,17 +199,7 @@ impl RaidSet {
             return Err(SetError::Status { name: component.name.clone(), status: component.status });
         }
         component.status = Status::Reconstructing;
-        let device = |other: usize| members.whole(other).and_then(|component| component.device.clone());
-        let target: Arc<dyn BlockDevice> = Arc::new(FreeUnits {
-            info: DeviceInfo { name: format!("the free units of raid{}", self.unit), ..self.info.clone() },
-            layout: self.layout.clone(),
-            data_offset: self.data_offset(),
-            devices: (0..members.columns.len())
-                .map(|other| device(other).filter(|_| other != column))
-                .collect(),
-        });
-        let rebuild = Rebuild::new(RebuildKind::Reconstruction, column, target);
-        members.rebuild = Some(Arc::new(Rebuild { spread: Spread::Into, ..rebuild }));
+        members.rebuild = Some(Arc::new(members.rebuild_in_free_units(&self.layout, &self.info, column)));
         self.amend(&mut header, members);
         Ok(())
     }

@@ -308,7 +308,7 @@ impl RaidSet {
                 sealed = best.seals();
                 if !force {
                     resumed = Resumed::of_columns(best, &mut components, &spares, &in_spare);
-                    spread_again(&parameters.level, best, &mut components);
+                    resumed.find_free_units(&parameters.level, best, &mut components);
                 }
             }
             Some(best) if best.known.journal_sectors > 0 => notes.push(
@@ -404,15 +404,15 @@ impl RaidSet {
             }
         };
         let mut columns: Vec<Component> = found.columns.iter().enumerate().map(component).collect();
-        if let Some(best) = best {
-            spread_again(&parameters.level, best, &mut columns);
-        }
-        let resumed = match best {
+        let mut resumed = match best {
             Some(best) => {
                 Resumed::of_found(best, &mut columns, found.members.iter().filter_map(|&at| of(at)), others)
             }
             None => Resumed::nothing(columns.len()),
         };
+        if let Some(best) = best {
+            resumed.find_free_units(&parameters.level, best, &mut columns);
+        }
         let set = Self::build(Plan {
             unit,
             room: 0,
@@ -503,23 +503,26 @@ impl RaidSet {
             let stamp = told.and_then(|told| told.stamp);
             let spare = known.spares.iter().position(|spare| spare.column == Some(column));
             let spare = spare.filter(|&spare| spare < spare_components.len());
-            let under_way = known.rebuild.filter(|rebuild| rebuild.column == column).and_then(|rebuild| {
-                let (device, extension) = match (rebuild.kind, spare) {
-                    (RebuildKind::Reconstruction, Some(spare)) => {
-                        (&spares[spare].device, &of_spares[spare].1)
-                    }
-                    _ => (&slot.device, extension),
-                };
-                let rows = match (best, extension) {
-                    // Without labels there are no extension areas, and nobody else to have used the set.
-                    (None, _) => stamps.is_empty().then_some(rebuild.rows)?,
-                    (Some(best), Some(own)) if own.mod_counter == best.mod_counter => {
-                        own.known.rebuild.map_or(0, |own| own.rows)
-                    }
-                    _ => return None,
-                };
-                Some((KnownRebuild { spare, rows, ..rebuild }, device.clone()?))
-            });
+            let under_way = known
+                .rebuild
+                .filter(|rebuild| rebuild.column == column && !rebuild.free_units)
+                .and_then(|rebuild| {
+                    let (device, extension) = match (rebuild.kind, spare) {
+                        (RebuildKind::Reconstruction, Some(spare)) => {
+                            (&spares[spare].device, &of_spares[spare].1)
+                        }
+                        _ => (&slot.device, extension),
+                    };
+                    let rows = match (best, extension) {
+                        // Without labels there are no extension areas, and nobody else to have used the set.
+                        (None, _) => stamps.is_empty().then_some(rebuild.rows)?,
+                        (Some(best), Some(own)) if own.mod_counter == best.mod_counter => {
+                            own.known.rebuild.map_or(0, |own| own.rows)
+                        }
+                        _ => return None,
+                    };
+                    Some((KnownRebuild { spare, rows, ..rebuild }, device.clone()?))
+                });
             let status = match (told.map_or(Status::Failed, |told| told.status), spare) {
                 (Status::Optimal, _) if slot.device.is_some() && current(label, stamp) => Status::Optimal,
                 (Status::Spared, Some(spare))
@@ -527,13 +530,6 @@ impl RaidSet {
                 {
                     spare_of[column] = Some(spare);
                     rebuild = under_way.or(rebuild);
-                    Status::Spared
-                }
-                // The labels of the others bear out that nobody else has used the set since.
-                (_, None)
-                    if parameters.level == Level::RotatedSparing
-                        && best.is_some_and(|best| best.known.in_free_units(column)) =>
-                {
                     Status::Spared
                 }
                 (Status::Reconstructing, _) if under_way.is_some() => {
@@ -567,7 +563,13 @@ impl RaidSet {
                 label: label.clone().filter(|_| stamp.is_some() || status != Status::Optimal),
             });
         }
-        let members = components.iter().zip(&spare_of).filter_map(|(component, spare)| {
+        let mut resumed = Resumed { spares: spare_components, spare_of, rebuild, into_free_units: None };
+        if let Some(best) = best {
+            // The labels of the others bear out that nobody else has used the set since.
+            resumed.find_free_units(&parameters.level, best, &mut components);
+        }
+        let Resumed { spares: spare_components, spare_of, .. } = &resumed;
+        let members = components.iter().zip(spare_of).filter_map(|(component, spare)| {
             match (component.status, spare) {
                 (Status::Optimal, _) => Some(component),
                 (Status::Spared, Some(spare)) => Some(&spare_components[*spare]),
@@ -583,7 +585,7 @@ impl RaidSet {
             room: 0,
             parameters,
             columns: components,
-            resumed: Resumed { spares: spare_components, spare_of, rebuild },
+            resumed,
             serial_number,
             mod_counter,
             parity_good,
@@ -601,7 +603,7 @@ impl RaidSet {
     /// Builds the set once it is known who belongs to it. Nothing is written.
     fn build(plan: Plan) -> Result<Self, ConfigureError> {
         let Plan { unit, parameters, columns, trusted, parity_good, runner, known, .. } = plan;
-        let Resumed { spares, spare_of, rebuild } = plan.resumed;
+        let Resumed { spares, spare_of, rebuild, into_free_units } = plan.resumed;
         let whole = |column: usize| match (columns[column].status, spare_of[column]) {
             (Status::Optimal, _) => Some(&columns[column]),
             (Status::Spared, Some(spare)) => spares.get(spare),
@@ -690,7 +692,7 @@ impl RaidSet {
                 rebuild
             })
         });
-        let members = Members { columns, spares, spare_of, rebuild };
+        let mut members = Members { columns, spares, spare_of, rebuild };
         let info = DeviceInfo {
             name: format!("raid{unit}"),
             logical_sector: sector_size,
@@ -698,6 +700,10 @@ impl RaidSet {
             discards: false,
             block_device: false,
         };
+        if let Some((column, rows)) = into_free_units {
+            let rebuild = members.rebuild_in_free_units(&layout, &info, column);
+            members.rebuild = Some(Arc::new(rebuild.done(rows.min(layout.rows()))));
+        }
         let map = use_map.then(|| Mutex::new(ParityMap::new(&layout, map_parameters, bits)));
         let parity_good = AtomicBool::new(parity_good || !layout.redundant());
         let set = Self {
@@ -729,15 +735,6 @@ impl RaidSet {
             }
         }
         Ok(set)
-    }
-}
-
-/// A column that counts as failed, but is in the free units of the others, is there.
-fn spread_again(level: &Level, best: &Extension, columns: &mut [Component]) {
-    for (column, component) in columns.iter_mut().enumerate().filter(|_| *level == Level::RotatedSparing) {
-        if component.status == Status::Failed && best.known.in_free_units(column) {
-            component.status = Status::Spared;
-        }
     }
 }
 
