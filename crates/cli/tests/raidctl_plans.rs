@@ -218,3 +218,39 @@ fn what_changes_labels_answers_in_json() {
     bench.ok("raid -u raid0");
     assert_eq!(data(&format!("-c {}", bench.path("raid0.conf")))["configured"][0], "raid0");
 }
+
+/// Level R has room for a lost component in the free units of the others, and goes on over any restart and another loss.
+#[test]
+fn rotated_sparing_needs_no_spare() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 5, 'R');
+    let data = common::noise(5, 3 << 20);
+    assert_eq!(bench.feed("raid write raid0", &data).code, 0);
+    let holds = || bench.bytes(&format!("raid read raid0 --length {}", data.len())) == data;
+    bench.ok("raid -A yes raid0");
+    let told = bench.ok(&format!("raid -n -F {} raid0", d[1]));
+    assert!(told.ends_with("would reconstruct it on the free units of the others\n"), "{told}");
+    bench.ok(&format!("raid -F {} raid0", d[1]));
+    let spared = "d0: optimal, d1: spared, d2: optimal, d3: optimal, d4: optimal";
+    assert_eq!((states(&bench, "raid0").as_str(), holds()), (spared, true));
+    assert_eq!(common::sets::status(&bench, "raid0")["in_free_units"].as_str(), Some(d[1].as_str()));
+    refused_alike(&bench, &format!("-F {} raid0", d[2]), &d, "no spares are available");
+    // Without the component, by a file and by its labels.
+    fs::rename(&d[1], bench.path("away")).unwrap();
+    for option in [format!("-c {}", bench.path("raid0.conf")), "-L".to_owned()] {
+        bench.ok("raid -u raid0");
+        assert_eq!(bench.run(&format!("raid {option} raid0")).code, 0, "{option}");
+        let told = states(&bench, "raid0");
+        assert!(told.contains("spared") && !told.contains("failed") && holds(), "{option}: {told}");
+    }
+    bench.ok(&format!("raid -f {} raid0", d[3]));
+    assert!(holds());
+    bench.ok(&format!("raid -R {} raid0", d[3]));
+    bench.ok("raid -u raid0");
+    fs::rename(bench.path("away"), &d[1]).unwrap();
+    bench.ok(&format!("raid -c {} raid0", bench.path("raid0.conf")));
+    assert_eq!((states(&bench, "raid0").as_str(), holds()), (spared, true));
+    bench.ok("raid -B raid0");
+    assert!(!states(&bench, "raid0").contains("spared") && holds());
+    assert!(bench.ok("raid scrub raid0").contains("0 stripes did not match"));
+}
