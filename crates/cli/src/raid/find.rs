@@ -298,10 +298,8 @@ fn take(
     for (&member, part) in members.iter().zip(&of_set) {
         match parts::open(part, &below) {
             Ok(device) => {
-                let device = match invocation.dry_run {
-                    true => Arc::new(OverlayDevice::in_memory(device)?),
-                    false => device,
-                };
+                let device: Arc<dyn BlockDevice> =
+                    if invocation.dry_run { Arc::new(OverlayDevice::in_memory(device)?) } else { device };
                 places[member] = devices.len();
                 devices.push(device);
                 opened.push(candidates[member].clone());

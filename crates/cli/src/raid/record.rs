@@ -124,6 +124,9 @@ pub(crate) fn device_name(device: &str) -> String {
     }
 }
 
+/// A unit whose record can't be read, and why.
+type Damaged = (u32, Failure);
+
 /// The folder of units.
 #[derive(Clone, Debug)]
 pub(crate) struct Units {
@@ -193,7 +196,7 @@ impl Units {
     ///
     /// # Errors
     /// The folder can't be read.
-    pub(crate) fn all_readable(&self) -> Outcome<(Vec<Record>, Vec<(u32, Failure)>)> {
+    pub(crate) fn all_readable(&self) -> Outcome<(Vec<Record>, Vec<Damaged>)> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),

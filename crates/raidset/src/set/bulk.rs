@@ -110,7 +110,7 @@ impl RaidSet {
         // Nothing else than this rebuild changes which rows hold what.
         let before = self.members();
         let stripe_of = |row| before.stripe_of(self.layout(), row, column);
-        let mut indices: Vec<u64> = (begin..end).filter_map(|row| stripe_of(row)).collect();
+        let mut indices: Vec<u64> = (begin..end).filter_map(stripe_of).collect();
         indices.sort_unstable();
         let _guard = self.locks.lock_list(&indices);
         if rebuild.partial {
