@@ -168,9 +168,13 @@ impl Extension {
         counter: i32,
     ) -> Option<&'a Self> {
         found
-            .filter(|extension| extension.serial_number == serial_number)
-            .filter(|extension| extension.mod_counter.wrapping_sub(counter) & !1 == 0)
+            .filter(|extension| extension.tells_of(serial_number, counter))
             .max_by_key(|extension| extension.sequence)
+    }
+
+    /// Whether it is of the time of a label with this serial number and counter.
+    pub const fn tells_of(&self, serial_number: i32, counter: i32) -> bool {
+        self.serial_number == serial_number && self.mod_counter.wrapping_sub(counter) & !1 == 0
     }
 
     /// Whether the parity was good, and everything written since went through a journal: then it is good once that is replayed.

@@ -16,6 +16,8 @@ pub struct Candidate {
     pub label: Label,
     /// Its size, sectors.
     pub sectors: u64,
+    /// The column that its extension area tells to be in the free units of the others, and how new that area is.
+    pub in_free_units: (u64, Option<usize>),
 }
 
 impl Candidate {
@@ -27,7 +29,9 @@ impl Candidate {
                 && own.serial_number == label.serial_number
                 && own.mod_counter.wrapping_sub(label.mod_counter) >= 0
         });
-        (!released).then_some(Self { name, label, sectors })
+        let now = extension.filter(|own| own.tells_of(label.serial_number, label.mod_counter));
+        let in_free_units = now.map_or((0, None), |own| (own.sequence, own.known.column_in_free_units()));
+        (!released).then_some(Self { name, label, sectors, in_free_units })
     }
 }
 
@@ -129,7 +133,12 @@ fn found_set(candidates: &[Candidate], members: Vec<usize>) -> Option<FoundSet> 
     let layout = first
         .level()
         .and_then(|level| Layout::over(level, num_columns, first.sectors_per_unit, first.num_blocks).ok());
-    let lost = |column: usize| !matches!(columns[column], Member::Current(_));
+    let newest = columns.iter().filter_map(|member| match member {
+        Member::Current(at) => Some(candidates[*at].in_free_units),
+        _ => None,
+    });
+    let spread = newest.max().and_then(|(_, column)| column).filter(|_| first.letter() == Some('R'));
+    let lost = |column: usize| !matches!(columns[column], Member::Current(_)) && spread != Some(column);
     let designed = first.letter().is_some_and(Level::needs_design);
     let enough = designed || layout.is_some_and(|layout| layout.survives(lost));
     let parity_dirty =
@@ -147,6 +156,8 @@ pub enum Found {
     Unlabelled,
     /// It is not there.
     Absent,
+    /// Whatever there is, the column is in the free units of the others.
+    InFreeUnits,
     /// It is there, but cannot be used, whatever its label says: why, behind its name.
     Unfit(String),
 }
@@ -271,7 +282,7 @@ pub fn check(level: &Level, columns: &[Found], force: bool) -> Verdict {
         .map(|found| match found {
             Found::Labelled(_) => false,
             Found::Unlabelled => !force,
-            Found::Absent | Found::Unfit(_) => true,
+            Found::Absent | Found::InFreeUnits | Found::Unfit(_) => true,
         })
         .collect();
     let labels = || {
@@ -322,6 +333,9 @@ pub fn check(level: &Level, columns: &[Found], force: bool) -> Verdict {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let mut parity_dirty = false;
     for (column, found) in columns.iter().enumerate() {
+        if matches!(found, Found::InFreeUnits) {
+            continue;
+        }
         if failed[column] && excused > 0 {
             excused -= 1;
             continue;
@@ -418,15 +432,34 @@ pub fn tell(refusals: &[Refusal], names: &[String], columns: &[Found]) -> Vec<St
 pub fn tell_failed(verdict: &Verdict, names: &[String], columns: &[Found]) -> Vec<String> {
     let failed = verdict.failed.iter().zip(names.iter().zip(columns)).filter(|(failed, _)| **failed);
     let told = failed.filter_map(|(_, (name, found))| match found {
-        Found::Absent => None,
+        Found::Absent | Found::InFreeUnits => None,
         Found::Unfit(why) => Some(format!("{name} counts as failed: it {why}")),
-        Found::Unlabelled => Some(format!("{name} counts as failed: it has no component label")),
-        Found::Labelled(label) => Some(format!(
-            "{name} counts as failed: its label has serial number {} and modification counter {}, those of the set are {} and {}",
-            label.serial_number, label.mod_counter, verdict.serial_number, verdict.mod_counter
-        )),
+        Found::Unlabelled => Some(tell_label(name, None, verdict.serial_number, verdict.mod_counter)),
+        Found::Labelled(label) => {
+            let label = Some((&**label, label.column as usize));
+            Some(tell_label(name, label, verdict.serial_number, verdict.mod_counter))
+        }
     });
     told.collect()
+}
+
+/// Why a device with this label, which is to be that column, counts as failed in a set of this serial number and counter.
+pub fn tell_label(
+    name: &str,
+    label: Option<(&Label, usize)>,
+    serial_number: i32,
+    mod_counter: i32,
+) -> String {
+    match label {
+        None => format!("{name} counts as failed: it has no component label"),
+        Some((label, column)) if label.serial_number == serial_number && label.column as usize != column => {
+            format!("{name} counts as failed: its label says column {}, not {column}", label.column)
+        }
+        Some((label, _)) => format!(
+            "{name} counts as failed: its label has serial number {} and modification counter {}, those of the set are {serial_number} and {mod_counter}",
+            label.serial_number, label.mod_counter
+        ),
+    }
 }
 
 /// Whether labels of columns differ in serial number or counter: then some of them missed something.
@@ -464,6 +497,7 @@ mod tests {
             name: format!("sd{}", label.column),
             sectors: label.partition_size,
             label,
+            in_free_units: (0, None),
         };
         labels.into_iter().map(candidate).collect()
     }

@@ -278,6 +278,16 @@ impl Stripe {
         Self::of_units(index, data, columns.into_iter().map(|column| (column, row)))
     }
 
+    /// The same with the units of a column in another one.
+    pub(crate) fn moved(mut self, from: usize, to: usize) -> Self {
+        let width = self.width();
+        self.columns[..width]
+            .iter_mut()
+            .filter(|column| usize::from(**column) == from)
+            .for_each(|column| *column = to as u8);
+        self
+    }
+
     /// The row of its `unit`-th unit, in stripe units of its column.
     pub fn row(&self, unit: usize) -> u64 {
         self.rows[unit]
@@ -559,6 +569,13 @@ impl Layout {
         }
     }
 
+    /// The column whose unit of a row is free; none on levels that leave none free, or where those that they do are of no use.
+    pub fn free_column(&self, row: u64) -> Option<usize> {
+        let columns = u64::from(self.columns);
+        // Behind the parity.
+        (self.level == Level::RotatedSparing).then(|| ((columns - (row + 1) % columns) % columns) as usize)
+    }
+
     /// The stripe that has its unit of `column` in `row`; none if nothing is kept there.
     pub fn stripe_of(&self, row: u64, column: usize) -> Option<u64> {
         let (columns, column) = (u64::from(self.columns), column as u64);
@@ -566,8 +583,7 @@ impl Layout {
         let in_use = self.patterns() * (columns - 1);
         Some(match &self.level {
             Level::Raid1 => row * self.stripes_per_row() + column / 2,
-            // The free unit is behind the parity.
-            Level::RotatedSparing if column == (columns - (row + 1) % columns) % columns => return None,
+            Level::RotatedSparing if self.free_column(row) == Some(column as usize) => return None,
             Level::Chained => match copy {
                 None => row * columns + column,
                 Some(copy) if copy < in_use => copy * columns + (column + columns - 1) % columns,

@@ -248,9 +248,14 @@ impl Run {
         if self.parameters.level.mirrored() {
             return;
         }
+        let layout = self.set.layout().clone();
+        let spread = self.set.in_free_units();
         for at in 0..self.model.len() {
-            if self.doubt.contains(&self.stripe_of(at)) && self.set.layout().place(at as u64).column == column
-            {
+            let place = layout.place(at as u64);
+            // On level R it may have been the host of another column's unit.
+            let row = place.sector / u64::from(layout.unit());
+            let host = spread == Some(place.column) && layout.free_column(row) == Some(column);
+            if self.doubt.contains(&self.stripe_of(at)) && (place.column == column || host) {
                 self.model[at].anything = true;
             }
         }
@@ -415,15 +420,21 @@ impl Run {
                 }
             }
             20 | 21 | 40 | 41 if free => {
+                // Level R has room for one column in the free units of the others.
+                let room = *self.set.layout().level() == Level::RotatedSparing && rng.chance(2, 3);
                 if self.disks.len() < DISKS_MAX
+                    && !room
                     && !status.spares.iter().any(|spare| spare.status == Status::Spare)
                 {
                     let spare = slot(&self.new_disk());
                     self.tell("add spare", || spare.name.clone(), |set| set.add_spare(spare.clone()).is_ok());
                     self.remember(false);
                 }
+                let spare = status.spares.iter().any(|spare| spare.status == Status::Spare);
+                let what =
+                    if room && !spare { "reconstruct to the free units" } else { "reconstruct to a spare" };
                 let to_spare = |set: &RaidSet| set.reconstruct_to_spare(first_lost).is_ok();
-                self.tell("reconstruct to a spare", || format!("{first_lost}"), to_spare);
+                self.tell(what, || format!("{first_lost}"), to_spare);
             }
             22 | 23 if free => {
                 // Mostly the component itself, which may have come back.

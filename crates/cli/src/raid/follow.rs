@@ -36,7 +36,8 @@ const ALL: [(&str, Select); 3] = [
 pub(crate) fn follow(reach: &mut Reach, told: &Told, invocation: &Invocation) -> Outcome<Option<u8>> {
     let Some(wait) = told.wait else { return Ok(None) };
     let interrupt = Interrupt::catch()?;
-    let shown = invocation.verbose || wait == Wait::All;
+    // Programs that read JSON get nothing else.
+    let shown = (invocation.verbose && !invocation.json) || wait == Wait::All;
     if !shown && !reach.is_local() && wait != Wait::RewriteToTheEnd {
         return Ok(None);
     }
@@ -56,7 +57,9 @@ pub(crate) fn follow(reach: &mut Reach, told: &Told, invocation: &Invocation) ->
         let title = if at_once { "" } else { title };
         trouble = wait_for(reach, *select, shown.then_some(title), &interrupt)?.or(trouble);
     }
-    print_bytes(told.last.as_bytes())?;
+    if trouble.is_none() {
+        print_bytes(told.last.as_bytes())?;
+    }
     // As RAIDframe's, which starts jobs and does not learn of their end: what fails is told, and the exit code is of the start.
     // In the foreground the end is known.
     match trouble {

@@ -7,15 +7,17 @@
 //!
 //! - `record`: units that are remembered; `parts`: their components by name
 //! - `unit`: a unit in use, with its jobs; `holder`: holding it for longer, so that others can use it
-//! - `configure`: `-c`, `-C`, `-L`, `-t`, `-u`; `actions`: everything else that `raidctl` does
+//! - `configure`: `-c`, `-C`, `-t`, `-u`; `find`: `-L`; `plan`: whether a command can be done; `actions`: everything else that `raidctl` does
 //! - `follow`: waiting for jobs, with the meter; `serve`: NBD and FUSE; `transfer`: reading and writing
 //! - `told`: what a command says, and its exit code
 
 mod actions;
 mod configure;
+mod find;
 mod follow;
 mod holder;
 mod parts;
+mod plan;
 mod record;
 mod serve;
 mod told;
@@ -140,7 +142,7 @@ fn raidctl(context: &Context, words: &[String]) -> Outcome<u8> {
     let told = match &invocation.action {
         Action::CheckFile(file) => configure::check_file(file),
         Action::Configure { file, force } => configure::configure(context, &invocation, file, *force)?,
-        Action::Rescan => configure::rescan(context, &invocation)?,
+        Action::Rescan => find::rescan(context, &invocation)?,
         Action::Unconfigure => configure::unconfigure(context, &invocation)?,
         _ => {
             let Some(number) = record::unit_number(&invocation.device) else {
@@ -187,8 +189,8 @@ fn ours(context: &Context, words: &[String]) -> Outcome<u8> {
             end.and_then(|code| closed.map(|()| code))
         }
         OurCommand::List => {
-            print_bytes(context.units.list(json)?.as_bytes())?;
-            Ok(0)
+            let told = context.units.list(json)?;
+            told::print_as(&told, context, "raid list")
         }
     }
     .inspect(|_| ())

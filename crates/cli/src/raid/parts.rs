@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use device::{Access, BlockDevice, FileDevice, Identity, identity};
+use device::{Access, BlockDevice, DeviceError, FileDevice, Identity, OverlayDevice, identity};
 use raidset::config::ABSENT;
 use raidset::set::Slot;
 
@@ -80,6 +80,17 @@ pub(crate) fn slots(parts: &[Part], below: &[Arc<Unit>]) -> (Vec<Slot>, Vec<Stri
         })
         .collect();
     (slots, problems)
+}
+
+/// Puts an overlay over each device: what is written to it ends with it.
+///
+/// # Errors
+/// A device does not tell its size.
+pub(crate) fn over(slots: &mut [Slot]) -> Result<(), DeviceError> {
+    for device in slots.iter_mut().filter_map(|slot| slot.device.as_mut()) {
+        *device = Arc::new(OverlayDevice::in_memory(Arc::clone(device))?);
+    }
+    Ok(())
 }
 
 /// That no two components are the same device.

@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use pool::types::Guid;
+use protocol::told::Told;
 use raidset::design::Design;
 use raidset::layout::Level;
 use raidset::set::{Known, Parameters};
@@ -123,6 +124,9 @@ pub(crate) fn device_name(device: &str) -> String {
     }
 }
 
+/// A unit whose record can't be read, and why.
+type Damaged = (u32, Failure);
+
 /// The folder of units.
 #[derive(Clone, Debug)]
 pub(crate) struct Units {
@@ -184,20 +188,32 @@ impl Units {
     /// # Errors
     /// The folder or a record can't be read.
     pub(crate) fn all(&self) -> Outcome<Vec<Record>> {
+        let (records, damaged) = self.all_readable()?;
+        damaged.into_iter().next().map_or(Ok(records), |(_, failure)| Err(failure))
+    }
+
+    /// All units whose records can be read, and why others can't.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub(crate) fn all_readable(&self) -> Outcome<(Vec<Record>, Vec<Damaged>)> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
             Err(error) => return Err(Failure::io(format!("read {}", self.dir.display()))(error)),
         };
-        let mut records = Vec::new();
+        let (mut records, mut damaged) = (Vec::new(), Vec::new());
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(unit) = name.strip_suffix(".json").and_then(unit_number) {
-                records.extend(self.find(unit)?);
+            let Some(unit) = name.strip_suffix(".json").and_then(unit_number) else { continue };
+            match self.find(unit) {
+                Ok(record) => records.extend(record),
+                Err(failure) => damaged.push((unit, failure)),
             }
         }
         records.sort_by_key(|record| record.unit);
-        Ok(records)
+        damaged.sort_by_key(|(unit, _)| *unit);
+        Ok((records, damaged))
     }
 
     /// Remembers a unit. Replaced in one step.
@@ -268,33 +284,32 @@ impl Units {
         self.replace(&self.dir.join(PLACES), &text)
     }
 
-    /// What `coffer raid list` says.
+    /// What `coffer raid list` says: the units, and on standard error which records can't be read.
     ///
     /// # Errors
-    /// A record can't be read.
-    pub(crate) fn list(&self, json: bool) -> Outcome<String> {
-        let records = self.all()?;
+    /// The folder can't be read.
+    pub(crate) fn list(&self, json: bool) -> Outcome<Told> {
+        let (records, damaged) = self.all_readable()?;
         let names = |parts: &[Part]| parts.iter().map(|part| part.name.clone()).collect::<Vec<_>>();
-        if json {
-            let rows: Vec<_> = records
-                .iter()
-                .map(|record| {
-                    json!({
-                        "unit": format!("raid{}", record.unit), "level": record.level,
-                        "components": names(&record.columns), "spares": names(&record.spares),
-                    })
-                })
-                .collect();
-            return crate::json::document("raid list", &rows)
-                .map_err(|error| Failure::refused(error.to_string()));
-        }
-        if records.is_empty() {
-            return Ok("no units are configured\n".to_owned());
-        }
-        Ok(records.iter().fold(String::new(), |text, record| {
+        let errors = damaged.iter().map(|(_, failure)| failure.to_string()).collect();
+        let code = u8::from(!damaged.is_empty());
+        let rows = records.iter().map(|record| {
+            json!({
+                "unit": format!("raid{}", record.unit), "level": record.level,
+                "components": names(&record.columns), "spares": names(&record.spares),
+            })
+        });
+        let others = damaged
+            .iter()
+            .map(|(unit, failure)| json!({"unit": format!("raid{unit}"), "damaged": failure.to_string()}));
+        let data = rows.chain(others).collect::<Vec<_>>().into();
+        let out = records.iter().fold(String::new(), |text, record| {
             let components = names(&record.columns).join(" ");
             text + &format!("raid{}: RAID Level {}: {components}\n", record.unit, record.level)
-        }))
+        });
+        let none = records.is_empty() && damaged.is_empty();
+        let out = if none { "no units are configured\n".to_owned() } else { out };
+        Ok(Told { errors, code, ..Told::either(json, out, data) })
     }
 }
 

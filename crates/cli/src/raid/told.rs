@@ -22,12 +22,20 @@ pub(crate) fn not_configured(action: &Action) -> Told {
 /// # Errors
 /// Standard output can't be written.
 pub(crate) fn print(told: &Told, context: &Context) -> Outcome<u8> {
+    print_as(told, context, "raid")
+}
+
+/// As [`print`], with the name of the command that JSON tells.
+///
+/// # Errors
+/// As there.
+pub(crate) fn print_as(told: &Told, context: &Context, command: &str) -> Outcome<u8> {
     for line in &told.errors {
         eprintln!("{}: {line}", context.program);
     }
     match &told.data {
         Some(data) => {
-            let text = json::document("raid", data)
+            let text = json::document(command, data)
                 .map_err(|error| crate::error::Failure::refused(error.to_string()))?;
             print_bytes(text.as_bytes())?;
         }

@@ -186,11 +186,16 @@ impl Unit {
         Ok(())
     }
 
-    /// Starts a parity rewrite; false if one runs.
-    pub(crate) fn start_rewrite(&self) -> bool {
+    /// Whether a parity rewrite runs.
+    pub(crate) fn is_rewriting(&self) -> bool {
+        lock(&self.jobs).rewrite.is_some()
+    }
+
+    /// Starts a parity rewrite, unless one runs.
+    pub(crate) fn start_rewrite(&self) {
         let mut jobs = lock(&self.jobs);
         jobs.trouble = None;
-        jobs.rewrite.is_none() && jobs.rewrite.replace(0).is_none()
+        jobs.rewrite.get_or_insert(0);
     }
 
     /// Starts a scrub, unless one runs.

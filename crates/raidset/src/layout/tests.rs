@@ -288,3 +288,40 @@ fn impossible_layouts_are_refused() {
     assert!(Level::from_letter('T').is_none() && Level::with_design('T', None).is_none());
     assert!(Level::from_letter('L').is_none() && Level::from_letter('5') == Some(Level::Raid5));
 }
+
+/// With any column in the free units, units are still in different places, none of them in that column, each other column takes as many
+/// as the next, and whatever column is lost then, no stripe misses two units.
+#[test]
+fn free_units_take_any_column() {
+    for columns in 3..=9 {
+        let rows = u64::from(columns) * 3;
+        let layout = layout(Level::RotatedSparing, columns, 4, rows);
+        for lost in 0..layout.columns() {
+            let mut places = HashSet::new();
+            let mut guests = vec![0; layout.columns()];
+            for index in 0..layout.stripes() {
+                let before = layout.stripe(index);
+                let row = before.row(0);
+                let free = layout.free_column(row).unwrap();
+                assert!(
+                    before.columns().all(|column| column != free) && layout.stripe_of(row, free).is_none()
+                );
+                let stripe = before.moved(lost, free);
+                assert_eq!(
+                    (stripe.index, stripe.width(), stripe.data_columns()),
+                    (index, before.width(), before.data_columns())
+                );
+                for (unit, column) in stripe.columns().enumerate() {
+                    assert!(column != lost && stripe.row(unit) == row && places.insert((column, row)));
+                    let moved = before.column(unit) == lost;
+                    assert!(column == if moved { free } else { before.column(unit) });
+                    guests[column] += u64::from(moved);
+                }
+            }
+            // Of N rows one is free in the column itself.
+            let others = (0..layout.columns()).filter(|&column| column != lost);
+            assert!(others.clone().all(|column| guests[column] == 3), "{columns} {lost}: {guests:?}");
+        }
+    }
+    assert_eq!(layout(Level::Raid5, 4, 4, 8).free_column(0), None);
+}

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use device::{BlockDevice, DeviceError};
 
+use super::allowed::{check_free_spare, check_new_spare};
 use super::header::Header;
 use super::locks::lock;
 use super::members::{Component, Status};
@@ -27,13 +28,27 @@ pub enum SetError {
         column: usize,
     },
     /// No component or spare has that name.
-    #[error("{name} is not a component of this device")]
+    #[error("{name} is not a component of this device: -s lists them")]
     NoComponent {
         /// What was asked for.
         name: String,
     },
+    /// A component, not a spare.
+    #[error(
+        "{name} is a component, not a spare: only spares can be removed, and -f takes a component out of use"
+    )]
+    NotSpare {
+        /// What was asked for.
+        name: String,
+    },
     /// A component is in a state in which that cannot be done to it.
-    #[error("{name} is {}, so this cannot be done", .status.word())]
+    #[error("{name} is {}, so this cannot be done{}", .status.word(), match .status {
+        Status::Failed => ": rebuild it first, with -R in place or with -F on a spare",
+        Status::Reconstructing => ": -S follows the reconstruction to its end",
+        Status::Spared => ": -B copies it back first",
+        Status::UsedSpare => ": -B copies it back first, to the component that it replaces",
+        Status::Optimal | Status::Spare => "",
+    })]
     Status {
         /// The component.
         name: String,
@@ -41,10 +56,15 @@ pub enum SetError {
         status: Status,
     },
     /// The set cannot do without the component.
-    #[error("the set cannot do without {name}")]
+    #[error("the set cannot do without {name}{}", match .lost.as_slice() {
+        [] => String::new(),
+        lost => format!(" as long as {} {} lost: rebuild that first", lost.join(", "), if lost.len() == 1 { "is" } else { "are" }),
+    })]
     Needed {
         /// The component.
         name: String,
+        /// Those that are lost already.
+        lost: Vec<String>,
     },
     /// Every component must be there for this.
     #[error("{name} has failed: rebuild it first")]
@@ -165,10 +185,7 @@ impl RaidSet {
     pub fn fail_column(&self, column: usize) -> Result<(), SetError> {
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
-        let component = members.columns.get(column).ok_or(SetError::NoColumn { column })?;
-        if !self.layout.survives(|other| other == column || members.lost(other)) {
-            return Err(SetError::Needed { name: component.name.clone() });
-        }
+        self.check_fail(&members, column)?;
         members.fail(column);
         self.commit(&mut header, members);
         Ok(())
@@ -200,13 +217,7 @@ impl RaidSet {
         let device = self.check_device(&slot)?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
-        if members.spares.len() >= usize::from(MAX_SPARES) {
-            return Err(SetError::TooManySpares);
-        }
-        let components = members.columns.iter().chain(&members.spares);
-        if components.clone().any(|component| component.name == slot.name) {
-            return Err(SetError::Unfit { name: slot.name, why: "it is part of the set already".to_owned() });
-        }
+        check_new_spare(&members, &slot.name)?;
         members.spares.push(Component {
             name: slot.name,
             device: Some(device),
@@ -234,16 +245,11 @@ impl RaidSet {
     /// Removes a spare that is not in use (`raidctl -r`); later spares move up.
     ///
     /// # Errors
-    /// There is none of that name, or it is in use.
+    /// There is none of that name, it is no spare, or it is in use.
     pub fn remove_spare(&self, name: &str) -> Result<(), SetError> {
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
-        let position = members.spares.iter().position(|spare| spare.name == name);
-        let position = position.ok_or_else(|| SetError::NoComponent { name: name.to_owned() })?;
-        let status = members.spares[position].status;
-        if status == Status::UsedSpare {
-            return Err(SetError::Status { name: name.to_owned(), status });
-        }
+        let position = check_free_spare(&members, name)?;
         let gone = members.spares.remove(position);
         for used in members.spare_of.iter_mut().flatten().filter(|used| **used > position) {
             *used -= 1;
@@ -315,9 +321,7 @@ impl RaidSet {
     /// A component is not optimal, or cannot take its label.
     pub fn set_last_unit(&self, unit: u32) -> Result<(), SetError> {
         let mut header = lock(&self.header);
-        if let Some(other) = self.members().columns.iter().find(|column| column.status != Status::Optimal) {
-            return Err(SetError::Status { name: other.name.clone(), status: other.status });
-        }
+        self.may_set_last_unit()?;
         header.last_unit = unit;
         self.rewrite_labels(&header)
     }
@@ -373,6 +377,11 @@ impl RaidSet {
         self.layout.redundant().then_some((status, enabled_next))
     }
 
+    /// The parameters that the parity map has, or will have from the next configuration on.
+    pub fn map_parameters(&self) -> crate::paritymap::Parameters {
+        lock(&self.header).map
+    }
+
     /// Milliseconds between two calls of [`RaidSet::tick`].
     pub fn tick_ms(&self) -> u32 {
         lock(&self.header).map.tick_ms
@@ -394,7 +403,9 @@ impl RaidSet {
     /// A column that is lost, although a spare is free and may take its place by itself.
     pub fn wants_spare(&self) -> Option<usize> {
         let members = self.members();
-        let free = members.spares.iter().any(|spare| spare.status == Status::Spare && spare.device.is_some());
+        let spare =
+            members.spares.iter().any(|spare| spare.status == Status::Spare && spare.device.is_some());
+        let free = spare || self.free_units_idle(&members);
         let idle = free && members.rebuild.is_none() && self.autospare();
         let mut columns = members.columns.iter();
         columns.position(|column| column.status == Status::Failed).filter(|_| idle)

@@ -30,10 +30,10 @@ impl RaidSet {
         let mut pieces: Vec<Piece<&mut [u8]>> = Vec::new();
         let mut at = offset;
         let mut rest = out;
-        let mut stripe = self.layout().stripe(at / stripe_bytes);
+        let mut stripe = members.stripe(self.layout(), at / stripe_bytes);
         while !rest.is_empty() {
             if stripe.index != at / stripe_bytes {
-                stripe = self.layout().stripe(at / stripe_bytes);
+                stripe = members.stripe(self.layout(), at / stripe_bytes);
             }
             let (unit, within) = (at % stripe_bytes / unit_bytes, at % unit_bytes);
             let length = (unit_bytes - within).min(rest.len() as u64) as usize;
@@ -107,8 +107,10 @@ impl RaidSet {
             rows = rows.min(rebuild.before.rows - begin);
         }
         let end = begin + rows;
-        let mut indices: Vec<u64> =
-            (begin..end).filter_map(|row| self.layout().stripe_of(row, column)).collect();
+        // Nothing else than this rebuild changes which rows hold what.
+        let before = self.members();
+        let stripe_of = |row| before.stripe_of(self.layout(), row, column);
+        let mut indices: Vec<u64> = (begin..end).filter_map(stripe_of).collect();
         indices.sort_unstable();
         let _guard = self.locks.lock_list(&indices);
         if rebuild.partial {
@@ -121,8 +123,9 @@ impl RaidSet {
             };
             indices.retain(|&stripe| doubtful(stripe));
         }
-        let stripes: Vec<Stripe> = indices.iter().map(|&index| self.layout().stripe(index)).collect();
         let members = self.members();
+        let stripes: Vec<Stripe> =
+            indices.iter().map(|&index| members.stripe(self.layout(), index)).collect();
         let results = self.in_parts(&members, &stripes, reads, |part, memory| {
             self.rebuild_stripes(&members, part, column, &rebuild.target, memory)
         });
@@ -141,7 +144,12 @@ impl RaidSet {
         buffer: &mut Vec<u8>,
     ) -> Result<(), DeviceError> {
         let unit_bytes = self.unit_bytes();
-        let unit_of = |stripe: &Stripe| stripe.columns().position(|other| other == column).unwrap_or(0);
+        let in_column = |stripe: &Stripe| stripe.columns().position(|other| other == column);
+        // A unit that is in the free unit of its row now has the same place among the others.
+        let unit_of = |stripe: &Stripe| {
+            let here = in_column(stripe);
+            here.or_else(|| in_column(&self.layout().stripe(stripe.index))).unwrap_or(0)
+        };
         // What is read of each stripe: the unit itself if it is somewhere whole, else as many others as it takes.
         let mut sources: Vec<Vec<usize>> = Vec::with_capacity(stripes.len());
         for stripe in stripes {
@@ -211,9 +219,9 @@ impl RaidSet {
     pub(super) fn check_stripes(&self, cursor: &mut u64, end: u64, repair: bool) -> Result<u64, DeviceError> {
         let width = self.layout().stripe(*cursor).width();
         let end = end.min(*cursor + self.job_stripes(width) as u64);
-        let stripes: Vec<Stripe> = (*cursor..end).map(|index| self.layout().stripe(index)).collect();
         let _guard = self.locks.lock_all(*cursor..end);
         let members = self.members();
+        let stripes: Vec<Stripe> = (*cursor..end).map(|index| members.stripe(self.layout(), index)).collect();
         let found = self.in_parts(&members, &stripes, width, |part, memory| {
             let (wrong, unread) = self.compare(&members, part, memory);
             if repair {

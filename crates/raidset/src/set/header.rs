@@ -12,6 +12,7 @@ use super::RaidSet;
 use super::known::{Known, KnownColumn, KnownRebuild, KnownSpare, Missed};
 use super::locks::lock;
 use super::members::{Component, Members, Status};
+use super::spread::Spread;
 use super::start::Parameters;
 use crate::extension::{Extension, Role};
 use crate::label::{ByteOrder, LABEL_OFFSET, Label, Version, label_area, map_flags};
@@ -247,7 +248,7 @@ impl RaidSet {
         {
             write(Role::Spare(index as u8), spare.device.as_ref());
         }
-        if let Some(rebuild) = &members.rebuild {
+        if let Some(rebuild) = members.rebuild.as_ref().filter(|rebuild| rebuild.spread != Spread::Into) {
             write(Role::Column(rebuild.column as u8), Some(&rebuild.target));
         }
     }
@@ -274,6 +275,7 @@ impl RaidSet {
                 kind: rebuild.kind,
                 column: rebuild.column,
                 spare: members.spare_of[rebuild.column],
+                free_units: rebuild.spread == Spread::Into,
                 partial: rebuild.partial,
                 rows: rebuild.durable.load(Ordering::Acquire),
             }),

@@ -10,6 +10,7 @@ use super::RaidSet;
 use super::admin::SetError;
 use super::locks::lock;
 use super::members::{Component, Members, Rebuild, RebuildKind, Status, same};
+use super::spread::Spread;
 use super::start::Slot;
 use crate::label::map_flags;
 
@@ -46,7 +47,8 @@ fn require_lost(members: &Members, column: usize) -> Result<(), SetError> {
 }
 
 impl RaidSet {
-    /// Begins to rebuild a lost column on the first free spare (`raidctl -F`). A column that works is failed first.
+    /// Begins to rebuild a lost column on the first free spare (`raidctl -F`), or, on level `R` and if there is none, in the free units of
+    /// the other columns. A column that works is failed first.
     ///
     /// # Errors
     /// There is no free spare, a rebuild is running, or the set cannot do without the column.
@@ -55,10 +57,10 @@ impl RaidSet {
             let mut free = members.spares.iter().filter(|spare| spare.status == Status::Spare);
             free.find_map(|spare| spare.device.clone()).ok_or(SetError::NoSpare)
         };
-        free(&self.members())?;
-        self.fail_for_rebuild(column)?;
+        self.may_reconstruct_to_spare(column)?;
+        self.fail_for_rebuild(column, false)?;
         self.open();
-        let target = free(&self.members())?;
+        let Ok(target) = free(&self.members()) else { return self.reconstruct_to_free_units(column) };
         let _joining = self.journal_join(column, &target)?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
@@ -97,12 +99,16 @@ impl RaidSet {
             Slot { name: component.name.clone(), device: component.device.clone() }
         };
         let target = self.check_device(&slot)?;
-        self.fail_for_rebuild(column)?;
+        self.fail_for_rebuild(column, true)?;
         self.open();
         let _joining = self.journal_join(column, &target)?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
-        require_lost(&members, column)?;
+        let spread = if members.spread(column) { Spread::From } else { Spread::No };
+        match spread {
+            Spread::From => self.check_rebuild(&members, column, true)?,
+            _ => require_lost(&members, column)?,
+        }
         members.columns[column].name = slot.name;
         members.columns[column].device = Some(target.clone());
         members.columns[column].status = Status::Reconstructing;
@@ -110,21 +116,22 @@ impl RaidSet {
         let partial = self.map.is_some() && header.returned(self, column, &target);
         self.disown(&header, &target);
         let rebuild = Rebuild::new(RebuildKind::Reconstruction, column, target).done(done);
-        members.rebuild = Some(Arc::new(Rebuild { partial, ..rebuild }));
+        members.rebuild = Some(Arc::new(Rebuild { partial, spread, ..rebuild }));
         self.amend(&mut header, members);
         Ok(())
     }
 
-    /// Begins to copy a spare back to the component that it replaces (`raidctl -B`).
+    /// Begins to copy a spare back to the component that it replaces (`raidctl -B`). What is in the free units is rebuilt in place.
     ///
     /// # Errors
     /// No spare replaces it, its device is missing, or a rebuild is running.
     pub fn copyback(&self, column: usize) -> Result<(), SetError> {
-        self.open();
-        let component = self.members().columns.get(column).cloned().ok_or(SetError::NoColumn { column })?;
-        if component.status != Status::Spared {
-            return Err(SetError::Status { name: component.name, status: component.status });
+        self.may_copy_back(column)?;
+        if self.members().spread(column) {
+            return self.reconstruct_in_place(column, None, 0);
         }
+        self.open();
+        let component = self.members().columns[column].clone();
         let target = self.check_device(&Slot { name: component.name, device: component.device })?;
         let _joining = self.journal_join(column, &target)?;
         let mut header = lock(&self.header);
@@ -142,16 +149,12 @@ impl RaidSet {
         Ok(())
     }
 
-    fn fail_for_rebuild(&self, column: usize) -> Result<(), SetError> {
+    fn fail_for_rebuild(&self, column: usize, in_place: bool) -> Result<(), SetError> {
         let members = self.members();
-        if members.rebuild.is_some() {
-            return Err(SetError::Rebuilding);
-        }
-        match members.columns.get(column).map(|component| component.status) {
-            None => Err(SetError::NoColumn { column }),
-            Some(Status::Failed) => Ok(()),
-            Some(Status::Optimal) => self.fail_column(column),
-            Some(status) => Err(SetError::Status { name: members.columns[column].name.clone(), status }),
+        self.check_rebuild(&members, column, in_place)?;
+        match members.columns[column].status {
+            Status::Optimal => self.fail_column(column),
+            _ => Ok(()),
         }
     }
 
@@ -227,6 +230,9 @@ impl RaidSet {
 
     /// The rebuilt device is the column from now on, with a label like those of the others.
     fn finish_rebuild(&self, rebuild: &Arc<Rebuild>) {
+        if rebuild.spread == Spread::Into {
+            return self.finish_spreading(rebuild);
+        }
         // The map goes first: its label will say that there is one.
         if let Some(map) = &self.map {
             let map = lock(map);
@@ -297,7 +303,7 @@ impl RaidSet {
         Ok(wrong)
     }
 
-    fn require_whole(&self) -> Result<(), SetError> {
+    pub(super) fn require_whole(&self) -> Result<(), SetError> {
         let members = self.members();
         match (0..self.layout.columns()).find(|&column| members.lost(column)) {
             Some(column) => Err(SetError::Degraded { name: members.columns[column].name.clone() }),

@@ -160,23 +160,30 @@ impl RaidSet {
         Ok(room)
     }
 
+    /// Asks what [`RaidSet::set_journal`] asks of a journal that is to be made. The sectors that it would have on each component.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn may_have_journal(&self) -> Result<u64, SetError> {
+        if !journalled(self.layout().level()) {
+            return Err(SetError::NoJournal { level: self.layout().level().clone() });
+        }
+        let sector = u64::from(self.sector_size());
+        let room = self.room_behind(&self.members())?;
+        let sectors = room.min(DEFAULT_JOURNAL / sector);
+        if self.log_capacity(sectors) == 0 {
+            return Err(SetError::NoRoom { found: room * sector });
+        }
+        Ok(sectors)
+    }
+
     /// Gives the set a journal, or takes it away.
     ///
     /// # Errors
     /// The level needs none; there is no room for one behind the data; a component fails.
     pub fn set_journal(&self, on: bool) -> Result<(), SetError> {
-        if on && !journalled(self.layout().level()) {
-            return Err(SetError::NoJournal { level: self.layout().level().clone() });
-        }
         let sector = u64::from(self.sector_size());
-        let mut sectors = 0;
-        if on {
-            let room = self.room_behind(&self.members())?;
-            sectors = room.min(DEFAULT_JOURNAL / sector);
-            if self.log_capacity(sectors) == 0 {
-                return Err(SetError::NoRoom { found: room * sector });
-            }
-        }
+        let sectors = if on { self.may_have_journal()? } else { 0 };
         if self.journal() == Some(sectors * sector).filter(|bytes| *bytes > 0) {
             return Ok(());
         }

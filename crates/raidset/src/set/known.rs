@@ -6,7 +6,7 @@
 //! ```text
 //! u8 columns; each: u8 status, u8 1 if labelled, i32 serial, u32 label's column, u8 length, name
 //! u8 spares;  each: u8 status, u8 column + 1 that it replaces or 0, u8 length, name
-//! u8 rebuild (0 none, 1 reconstruction, 2 copyback); u8 column; u8 spare + 1 or 0; u8 partial; u64 rows done
+//! u8 rebuild (0 none, 1 reconstruction, 2 copyback, 3 reconstruction in the free units); u8 column; u8 spare + 1 or 0; u8 partial; u64 rows done
 //! u8 flags (1 parity good, 2 spares start by themselves)
 //! u64 sectors of the journal behind the data of each component, 0 for none
 //! u8 lost columns that are known; each: u8 column, i32 counter of its label, 512 bytes of regions
@@ -56,6 +56,8 @@ pub struct KnownRebuild {
     pub column: usize,
     /// The spare that it fills, if it is not in place.
     pub spare: Option<usize>,
+    /// It fills the free units of the other columns.
+    pub free_units: bool,
     /// Only what the column missed is done.
     pub partial: bool,
     /// Rows that are done and durable.
@@ -176,7 +178,11 @@ impl Known {
         match self.rebuild {
             None => bytes.extend([0; 12]),
             Some(rebuild) => {
-                let kind = if rebuild.kind == RebuildKind::Reconstruction { 1 } else { 2 };
+                let kind = match rebuild.kind {
+                    RebuildKind::Reconstruction if rebuild.free_units => 3,
+                    RebuildKind::Reconstruction => 1,
+                    RebuildKind::Copyback => 2,
+                };
                 let column = rebuild.column as u8;
                 bytes.extend([kind, column, one_up(rebuild.spare), rebuild.partial.into()]);
                 bytes.extend(rebuild.rows.to_le_bytes());
@@ -213,13 +219,20 @@ impl Known {
         let (kind, column) = (from.byte()?, usize::from(from.byte()?));
         let ([spare], partial) = (from.one_down(known.spares.len())?, from.byte()? == 1);
         let rows = u64::from_le_bytes(from.array()?);
+        let free_units = kind == 3;
         let kind = match kind {
-            1 => Some(RebuildKind::Reconstruction),
+            1 | 3 => Some(RebuildKind::Reconstruction),
             2 => Some(RebuildKind::Copyback),
             _ => None,
         };
-        known.rebuild =
-            kind.filter(|_| column < columns).map(|kind| KnownRebuild { kind, column, spare, partial, rows });
+        known.rebuild = kind.filter(|_| column < columns).map(|kind| KnownRebuild {
+            kind,
+            column,
+            spare,
+            free_units,
+            partial,
+            rows,
+        });
         let flags = from.byte()?;
         (known.parity_good, known.autospare) = (flags & 1 != 0, flags & 2 != 0);
         known.journal_sectors = u64::from_le_bytes(from.array()?);
@@ -269,6 +282,17 @@ impl Known {
         known
     }
 
+    /// Whether a column was, as a whole, in the free units of the others.
+    pub(super) fn in_free_units(&self, column: usize) -> bool {
+        let spared = self.columns.get(column).is_some_and(|column| column.status == Status::Spared);
+        spared && self.spares.iter().all(|spare| spare.column != Some(column))
+    }
+
+    /// The column that was in the free units of the others.
+    pub fn column_in_free_units(&self) -> Option<usize> {
+        (0..self.columns.len()).find(|&column| self.in_free_units(column))
+    }
+
     /// Whether both name the same components and spares in the same order.
     pub fn same_names(&self, other: &Self) -> bool {
         let columns =
@@ -300,9 +324,15 @@ mod tests {
             regions.set(region, true);
             Missed { column: 0, counter, regions }
         });
-        let rebuild = proptest::option::of((any::<bool>(), any::<u64>()).prop_map(|(partial, rows)| {
-            KnownRebuild { kind: RebuildKind::Reconstruction, column: 0, spare: None, partial, rows }
-        }));
+        let rebuild =
+            proptest::option::of((any::<bool>(), any::<u64>()).prop_map(|(partial, rows)| KnownRebuild {
+                kind: RebuildKind::Reconstruction,
+                column: 0,
+                spare: None,
+                free_units: rows % 2 == 0,
+                partial,
+                rows,
+            }));
         (
             prop::collection::vec(column, 1..39),
             prop::collection::vec(spare, 0..9),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use device::BlockDevice;
 
+use super::spread::Spread;
 use crate::label::Label;
 use crate::layout::Layout;
 use crate::paritymap::{Bits, Parameters as MapParameters, ParityMap};
@@ -73,12 +74,23 @@ pub(super) struct Rebuild {
     pub(super) durable: AtomicU64,
     /// What a copyback had done before a crash.
     pub(super) before: Before,
+    /// Whether it fills the free units, or empties them.
+    pub(super) spread: Spread,
 }
 
 impl Rebuild {
     pub(super) fn new(kind: RebuildKind, column: usize, target: Arc<dyn BlockDevice>) -> Self {
         let (rows, durable) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { kind, column, target, partial: false, rows, durable, before: Before::default() }
+        Self {
+            kind,
+            column,
+            target,
+            partial: false,
+            rows,
+            durable,
+            before: Before::default(),
+            spread: Spread::No,
+        }
     }
 
     /// From `rows` on.
@@ -91,7 +103,9 @@ impl Rebuild {
         let rows = self.rows.load(Ordering::Acquire);
         let regions = ParityMap::new(layout, map, Bits::clean());
         let in_doubt = |row: &u64| {
-            let stripe = layout.stripe_of(*row, self.column);
+            // A free unit may hold that of another column.
+            let free = || layout.free_column(*row).map(|_| *row);
+            let stripe = layout.stripe_of(*row, self.column).or_else(free);
             stripe.is_some_and(|stripe| doubtful.get(regions.region(stripe)))
         };
         let first = if doubtful.count() > 0 { (0..rows).find(in_doubt) } else { None };
@@ -167,7 +181,9 @@ impl Members {
             return component.device.as_ref();
         }
         let rebuild = self.rebuild.as_ref().filter(|rebuild| rebuild.column == column)?;
-        (row < rebuild.rows.load(Ordering::Acquire)).then_some(&rebuild.target)
+        // What is in the free units is the unit of another column: see `spread`.
+        (rebuild.spread != Spread::Into && row < rebuild.rows.load(Ordering::Acquire))
+            .then_some(&rebuild.target)
     }
 
     /// The device that must be written as well: the target of a copyback that has passed the row.

@@ -7,6 +7,7 @@
 //! the parity map's clock: nothing in here starts a thread or looks at the time.
 
 mod admin;
+mod allowed;
 mod bulk;
 mod code;
 mod header;
@@ -16,7 +17,9 @@ mod journal;
 mod known;
 mod locks;
 mod members;
+mod refusal;
 mod resume;
+mod spread;
 mod start;
 mod stripe;
 #[cfg(test)]
@@ -35,7 +38,8 @@ pub use jobs::Progress;
 pub use journal::DEFAULT_JOURNAL;
 pub use known::{Known, KnownColumn, KnownRebuild, KnownSpare, MAX_MISSED, Missed};
 pub use members::{RebuildKind, Status};
-pub use start::{ConfigureError, Parameters, Slot};
+pub use refusal::ConfigureError;
+pub use start::{Parameters, Slot};
 
 use crate::label::{data_offset, map_area, map_offset};
 use crate::layout::Layout;
@@ -165,12 +169,11 @@ impl RaidSet {
         }
         let mut at = offset;
         while !out.is_empty() {
-            let stripe = self.layout.stripe(at / stripe_bytes);
             let within_stripe = at % stripe_bytes;
             let (unit, within) = (within_stripe / unit_bytes, within_stripe % unit_bytes);
             let length = (unit_bytes - within).min(out.len() as u64) as usize;
             let (now, rest) = out.split_at_mut(length);
-            self.read_unit(&stripe, unit as usize, within as usize, now)?;
+            self.read_unit(at / stripe_bytes, unit as usize, within as usize, now)?;
             out = rest;
             at += length as u64;
         }

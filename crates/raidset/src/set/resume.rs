@@ -14,6 +14,7 @@ use super::start::Slot;
 use crate::extension::{Extension, Role};
 use crate::judge::Candidate;
 use crate::label::Label;
+use crate::layout::Level;
 
 /// Spares, the columns that they replace, and the rebuild that goes on.
 pub(super) struct Resumed {
@@ -21,6 +22,8 @@ pub(super) struct Resumed {
     /// The spare that each column uses.
     pub(super) spare_of: Vec<Option<usize>>,
     pub(super) rebuild: Option<(KnownRebuild, Arc<dyn BlockDevice>)>,
+    /// The column that is being rebuilt in the free units, and how many rows are there.
+    pub(super) into_free_units: Option<(usize, u64)>,
 }
 
 /// A device with its name, and what it says.
@@ -79,10 +82,47 @@ pub(super) fn in_spares(
     (0..columns.len()).map(place).collect()
 }
 
+/// The column that is in the free units of the others, as the components of a configuration tell. The label that is on its own component,
+/// if any, is old.
+pub(super) fn in_free_units(
+    level: &Level,
+    columns: &[Option<Label>],
+    extensions: &[Option<Extension>],
+) -> Option<usize> {
+    let labels = || columns.iter().flatten().map(|label| (label.mod_counter, label.serial_number));
+    let (counter, serial_number) = labels().max()?;
+    // Of one that does not belong to the others nothing counts.
+    let ours = labels().filter(|(_, serial)| *serial == serial_number).count();
+    if 2 * ours <= labels().count() {
+        return None;
+    }
+    let best = Extension::best(extensions.iter().flatten(), serial_number, counter)?;
+    best.known.column_in_free_units().filter(|_| *level == Level::RotatedSparing)
+}
+
 impl Resumed {
     /// For a set of `columns` columns: nothing.
     pub(super) fn nothing(columns: usize) -> Self {
-        Self { spares: Vec::new(), spare_of: vec![None; columns], rebuild: None }
+        Self { spares: Vec::new(), spare_of: vec![None; columns], rebuild: None, into_free_units: None }
+    }
+
+    /// A column that counts as failed, but is in the free units of the others, is there; or it is being rebuilt there.
+    pub(super) fn find_free_units(&mut self, level: &Level, best: &Extension, columns: &mut [Component]) {
+        if *level != Level::RotatedSparing {
+            return;
+        }
+        let failed = |component: &&mut Component| component.status == Status::Failed;
+        if let Some(column) = best.known.column_in_free_units()
+            && let Some(component) = columns.get_mut(column).filter(failed)
+        {
+            component.status = Status::Spared;
+        }
+        if let Some(known) = best.known.rebuild.filter(|known| known.free_units)
+            && let Some(component) = columns.get_mut(known.column).filter(failed)
+        {
+            component.status = Status::Reconstructing;
+            self.into_free_units = Some((known.column, known.rows));
+        }
     }
 
     fn add(&mut self, spare: Component) -> usize {
@@ -114,7 +154,7 @@ impl Resumed {
                 resumed.use_spare(&spare, column);
             }
         }
-        let Some(known) = best.known.rebuild else { return resumed };
+        let Some(known) = best.known.rebuild.filter(|known| !known.free_units) else { return resumed };
         let Some(component) = columns.get_mut(known.column) else { return resumed };
         let own = || Seen::of(best, &component.name, component.device.as_ref()?);
         match (known.kind, component.status) {
@@ -173,7 +213,7 @@ impl Resumed {
                 resumed.add(seen.component(Status::Spare));
             }
         }
-        let Some(known) = best.known.rebuild else { return resumed };
+        let Some(known) = best.known.rebuild.filter(|known| !known.free_units) else { return resumed };
         let Some(component) = columns.get_mut(known.column) else { return resumed };
         // A target that was a component before is among the stale ones, of which a column may have several.
         let is_target = |seen: &&Seen| {

@@ -11,15 +11,16 @@ use super::journal::{Journal, journalled};
 use super::known::{Known, KnownRebuild, Missed};
 use super::locks::{StripeLocks, lock};
 use super::members::{Component, Members, Rebuild, RebuildKind, Status};
-use super::resume::{Resumed, in_spares};
+use super::refusal::ConfigureError;
+use super::resume::{Resumed, in_free_units, in_spares};
 use crate::config::Config;
 use crate::design::Design;
 use crate::extension::Extension;
 use crate::judge::{
-    Candidate, Found, FoundSet, Member, Refusal, complete, disagree, judge, tell, tell_failed,
+    Candidate, Found, FoundSet, Member, complete, disagree, judge, tell, tell_failed, tell_label,
 };
 use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_flags, map_offset};
-use crate::layout::{Layout, LayoutError, Level};
+use crate::layout::{Layout, Level};
 use crate::paritymap::{Bits, MAP_LENGTH, MAX_REGIONS, Parameters as MapParameters, ParityMap};
 
 /// A device under the name that it is known by. Without one it is absent.
@@ -69,89 +70,6 @@ impl Parameters {
             queue_length: config.queue_length,
         })
     }
-}
-
-/// Why there is no set.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigureError {
-    /// A level that cannot be run.
-    #[error("RAID level {letter:?} cannot be run{}", match *.letter {
-        'D' => ": what its spare map files say is not known here; 'T' is the same without distributed sparing",
-        'L' => ": RAIDframe's parity logging is not known here",
-        letter if Level::needs_design(letter) => " without its block design: -c with a file that names it",
-        _ => "",
-    })]
-    Level {
-        /// Its letter.
-        letter: char,
-    },
-    /// No component is there.
-    #[error("none of the components is there")]
-    Nothing,
-    /// Sector sizes that differ or cannot be used.
-    #[error("{name} has sectors of {found} bytes, but the set needs {wanted}")]
-    SectorSize {
-        /// The component.
-        name: String,
-        /// Its sector size, bytes.
-        found: u32,
-        /// What would do.
-        wanted: String,
-    },
-    /// The components make no set.
-    #[error(transparent)]
-    Layout(#[from] LayoutError),
-    /// The labels stand against it; nothing has been written.
-    #[error("the labels do not belong to this set: {}. Force it only if you know why", .told.join("; "))]
-    Refused {
-        /// Why.
-        refusals: Vec<Refusal>,
-        /// The same for people, with the names of components.
-        told: Vec<String>,
-    },
-    /// Too many components are missing or stale.
-    #[error("the set cannot do without all of {}{}", .names.join(", "), .why.iter().map(|why| format!("; {why}")).collect::<String>())]
-    TooManyLost {
-        /// They.
-        names: Vec<String>,
-        /// Why those count as failed that are there, a sentence each.
-        why: Vec<String>,
-    },
-    /// A block design that is not the one of the labels' set.
-    #[error("the set was made with another block design: name its file in the layout section")]
-    Design,
-    /// A set whose redundancy was not made by this program, but is not what it would be here.
-    #[error(
-        "{level} is not what RAIDframe makes of it, and no component tells that this program made this set and was the last to use it"
-    )]
-    Foreign {
-        /// The level.
-        level: Level,
-    },
-    /// Stripe units of a parity unit on a level whose mapping depends on them.
-    #[error("{level} needs 1 stripe unit per parity unit, not {found}")]
-    ParityUnit {
-        /// The level.
-        level: Level,
-        /// What was asked for.
-        found: u32,
-    },
-    /// A journal for a level that has no write hole.
-    #[error("{level} has no write hole, so it needs no journal")]
-    NoJournal {
-        /// The level.
-        level: Level,
-    },
-    /// The journal cannot be made.
-    #[error("the journal cannot be made: {why}")]
-    Journal {
-        /// Why.
-        why: String,
-    },
-    /// A component failed while it was looked at.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
 }
 
 /// The sector size that all devices have.
@@ -323,11 +241,12 @@ impl RaidSet {
                 looked.iter().map(|looked| looked.clone().and_then(Result::ok).unwrap_or_default()).unzip()
             };
         let ((mut labels, mut extensions), (mut spare_labels, more)) = (of(&looked), of(&spares_looked));
-        let mut in_spare = vec![None; columns.len()];
+        let (mut in_spare, mut spread) = (vec![None; columns.len()], None);
         if !force {
             extensions.extend(more);
             complete(labels.iter_mut().chain(&mut spare_labels).flatten(), &extensions);
             in_spare = in_spares(&labels, &spare_labels, &extensions);
+            spread = in_free_units(&parameters.level, &labels, &extensions);
         }
         let found: Vec<Found> = (0..columns.len())
             .map(|column| {
@@ -335,6 +254,9 @@ impl RaidSet {
                     Some(spare) => (&spares[spare], &spare_labels[spare]),
                     None => (&columns[column], &labels[column]),
                 };
+                if spread == Some(column) {
+                    return Found::InFreeUnits;
+                }
                 let Some(device) = &slot.device else { return Found::Absent };
                 let sector_size = device.info().logical_sector;
                 let sectors = device.size().map(|size| size / u64::from(sector_size.max(1)));
@@ -351,6 +273,11 @@ impl RaidSet {
             })
             .collect();
         let names: Vec<String> = columns.iter().map(|slot| slot.name.clone()).collect();
+        for (name, found) in names.iter().zip(&found).filter(|_| force) {
+            if let Found::Unfit(why) = found {
+                return Err(ConfigureError::Unfit { name: name.clone(), why: why.clone() });
+            }
+        }
         let verdict = judge(&parameters.level, parameters.sectors_per_unit, &found, force);
         if !force && !verdict.refusals.is_empty() {
             let told = tell(&verdict.refusals, &names, &found);
@@ -381,6 +308,7 @@ impl RaidSet {
                 sealed = best.seals();
                 if !force {
                     resumed = Resumed::of_columns(best, &mut components, &spares, &in_spare);
+                    resumed.find_free_units(&parameters.level, best, &mut components);
                 }
             }
             Some(best) if best.known.journal_sectors > 0 => notes.push(
@@ -406,12 +334,7 @@ impl RaidSet {
             sequence: greatest(&extensions),
             runner,
         });
-        let set = set.map_err(|error| match error {
-            ConfigureError::TooManyLost { names, .. } => {
-                ConfigureError::TooManyLost { names, why: notes.clone() }
-            }
-            other => other,
-        })?;
+        let set = set.map_err(|error| error.because(&notes))?;
         *lock(&set.notes) = notes;
         let order: Vec<String> = spares.iter().map(|spare| spare.name.clone()).collect();
         for spare in spares {
@@ -481,12 +404,15 @@ impl RaidSet {
             }
         };
         let mut columns: Vec<Component> = found.columns.iter().enumerate().map(component).collect();
-        let resumed = match best {
+        let mut resumed = match best {
             Some(best) => {
                 Resumed::of_found(best, &mut columns, found.members.iter().filter_map(|&at| of(at)), others)
             }
             None => Resumed::nothing(columns.len()),
         };
+        if let Some(best) = best {
+            resumed.find_free_units(&parameters.level, best, &mut columns);
+        }
         let set = Self::build(Plan {
             unit,
             room: 0,
@@ -570,29 +496,33 @@ impl RaidSet {
             .collect();
         let mut spare_of = vec![None; columns.len()];
         let mut rebuild = None;
+        let mut notes = Vec::new();
         let mut components = Vec::new();
         for (column, (slot, (label, extension))) in columns.iter().zip(&of_columns).enumerate() {
             let told = known.columns.get(column);
             let stamp = told.and_then(|told| told.stamp);
             let spare = known.spares.iter().position(|spare| spare.column == Some(column));
             let spare = spare.filter(|&spare| spare < spare_components.len());
-            let under_way = known.rebuild.filter(|rebuild| rebuild.column == column).and_then(|rebuild| {
-                let (device, extension) = match (rebuild.kind, spare) {
-                    (RebuildKind::Reconstruction, Some(spare)) => {
-                        (&spares[spare].device, &of_spares[spare].1)
-                    }
-                    _ => (&slot.device, extension),
-                };
-                let rows = match (best, extension) {
-                    // Without labels there are no extension areas, and nobody else to have used the set.
-                    (None, _) => stamps.is_empty().then_some(rebuild.rows)?,
-                    (Some(best), Some(own)) if own.mod_counter == best.mod_counter => {
-                        own.known.rebuild.map_or(0, |own| own.rows)
-                    }
-                    _ => return None,
-                };
-                Some((KnownRebuild { spare, rows, ..rebuild }, device.clone()?))
-            });
+            let under_way = known
+                .rebuild
+                .filter(|rebuild| rebuild.column == column && !rebuild.free_units)
+                .and_then(|rebuild| {
+                    let (device, extension) = match (rebuild.kind, spare) {
+                        (RebuildKind::Reconstruction, Some(spare)) => {
+                            (&spares[spare].device, &of_spares[spare].1)
+                        }
+                        _ => (&slot.device, extension),
+                    };
+                    let rows = match (best, extension) {
+                        // Without labels there are no extension areas, and nobody else to have used the set.
+                        (None, _) => stamps.is_empty().then_some(rebuild.rows)?,
+                        (Some(best), Some(own)) if own.mod_counter == best.mod_counter => {
+                            own.known.rebuild.map_or(0, |own| own.rows)
+                        }
+                        _ => return None,
+                    };
+                    Some((KnownRebuild { spare, rows, ..rebuild }, device.clone()?))
+                });
             let status = match (told.map_or(Status::Failed, |told| told.status), spare) {
                 (Status::Optimal, _) if slot.device.is_some() && current(label, stamp) => Status::Optimal,
                 (Status::Spared, Some(spare))
@@ -617,6 +547,15 @@ impl RaidSet {
                     Status::Failed
                 }
             };
+            if status == Status::Failed && slot.device.is_some() {
+                notes.push(match told.map(|told| told.status) {
+                    Some(Status::Optimal | Status::Reconstructing) => {
+                        let label = label.as_ref().map(|label| (label, column));
+                        tell_label(&slot.name, label, serial_number, mod_counter)
+                    }
+                    _ => format!("{} was out of use before", slot.name),
+                });
+            }
             components.push(Component {
                 name: slot.name.clone(),
                 device: slot.device.clone(),
@@ -624,7 +563,13 @@ impl RaidSet {
                 label: label.clone().filter(|_| stamp.is_some() || status != Status::Optimal),
             });
         }
-        let members = components.iter().zip(&spare_of).filter_map(|(component, spare)| {
+        let mut resumed = Resumed { spares: spare_components, spare_of, rebuild, into_free_units: None };
+        if let Some(best) = best {
+            // The labels of the others bear out that nobody else has used the set since.
+            resumed.find_free_units(&parameters.level, best, &mut components);
+        }
+        let Resumed { spares: spare_components, spare_of, .. } = &resumed;
+        let members = components.iter().zip(spare_of).filter_map(|(component, spare)| {
             match (component.status, spare) {
                 (Status::Optimal, _) => Some(component),
                 (Status::Spared, Some(spare)) => Some(&spare_components[*spare]),
@@ -640,7 +585,7 @@ impl RaidSet {
             room: 0,
             parameters,
             columns: components,
-            resumed: Resumed { spares: spare_components, spare_of, rebuild },
+            resumed,
             serial_number,
             mod_counter,
             parity_good,
@@ -652,12 +597,13 @@ impl RaidSet {
             sequence: greatest(&extensions),
             runner,
         })
+        .map_err(|error| error.because(&notes))
     }
 
     /// Builds the set once it is known who belongs to it. Nothing is written.
     fn build(plan: Plan) -> Result<Self, ConfigureError> {
         let Plan { unit, parameters, columns, trusted, parity_good, runner, known, .. } = plan;
-        let Resumed { spares, spare_of, rebuild } = plan.resumed;
+        let Resumed { spares, spare_of, rebuild, into_free_units } = plan.resumed;
         let whole = |column: usize| match (columns[column].status, spare_of[column]) {
             (Status::Optimal, _) => Some(&columns[column]),
             (Status::Spared, Some(spare)) => spares.get(spare),
@@ -681,7 +627,9 @@ impl RaidSet {
         }
         let count = u16::try_from(columns.len()).unwrap_or(u16::MAX);
         let layout = Layout::over(parameters.level.clone(), count, parameters.sectors_per_unit, usable)?;
-        let lost = |column: usize| whole(column).is_none();
+        // In the free units of the others.
+        let spread = |column: usize| columns[column].status == Status::Spared && spare_of[column].is_none();
+        let lost = |column: usize| whole(column).is_none() && !spread(column);
         if !layout.survives(lost) {
             let names = (0..columns.len()).filter(|&column| lost(column));
             return Err(ConfigureError::TooManyLost {
@@ -744,7 +692,7 @@ impl RaidSet {
                 rebuild
             })
         });
-        let members = Members { columns, spares, spare_of, rebuild };
+        let mut members = Members { columns, spares, spare_of, rebuild };
         let info = DeviceInfo {
             name: format!("raid{unit}"),
             logical_sector: sector_size,
@@ -752,6 +700,10 @@ impl RaidSet {
             discards: false,
             block_device: false,
         };
+        if let Some((column, rows)) = into_free_units {
+            let rebuild = members.rebuild_in_free_units(&layout, &info, column);
+            members.rebuild = Some(Arc::new(rebuild.done(rows.min(layout.rows()))));
+        }
         let map = use_map.then(|| Mutex::new(ParityMap::new(&layout, map_parameters, bits)));
         let parity_good = AtomicBool::new(parity_good || !layout.redundant());
         let set = Self {

@@ -204,13 +204,14 @@ impl RaidSet {
     /// It can neither be read nor made from the others.
     pub(super) fn read_unit(
         &self,
-        stripe: &Stripe,
+        index: u64,
         unit: usize,
         within: usize,
         out: &mut [u8],
     ) -> Result<(), DeviceError> {
         let members = self.members();
-        let unit = self.copy_to_read(stripe, unit);
+        let stripe = members.stripe(self.layout(), index);
+        let unit = self.copy_to_read(&stripe, unit);
         if let Some(device) = members.at(stripe.column(unit), stripe.row(unit))
             && device.read(self.offset(stripe.row(unit), within), out).is_ok()
             // If components have changed meanwhile, the device may have been a stale one.
@@ -218,8 +219,9 @@ impl RaidSet {
         {
             return Ok(());
         }
-        let _guard = self.locks.lock(stripe.index);
+        let _guard = self.locks.lock(index);
         let members = self.members();
+        let stripe = &members.stripe(self.layout(), index);
         let mut units = Units::of(&members, stripe);
         let span = within..within + out.len();
         if self.read_units(&mut units, stripe, vec![(unit, within, &mut *out)])

@@ -9,6 +9,7 @@ use device::{Inline, MemoryDevice, Rng, SimDevice};
 use std::borrow::Borrow;
 
 mod again;
+mod spread;
 mod workers;
 
 const SECTOR: u64 = 512;
@@ -210,7 +211,8 @@ impl Run {
             }
             30 | 31 if free => {
                 let outcome = self.set.reconstruct_to_spare(column);
-                assert!(spares > 0 || outcome == Err(SetError::NoSpare) || outcome.is_err());
+                let free_units = *self.set.layout().level() == Level::RotatedSparing;
+                assert!(spares > 0 || free_units || outcome.is_err());
             }
             32 if free => {
                 let new = self.spare_disk();
@@ -258,8 +260,11 @@ impl Run {
         for disk in &self.all {
             if let Ok(label) = Label::read(&**disk).unwrap() {
                 let name = disk.info().name.clone();
-                candidates.push(Candidate { name, label, sectors: DISK / SECTOR });
-                devices.push(disk.clone());
+                let extension = crate::extension::Extension::read(&**disk).unwrap();
+                candidates.extend(Candidate::of(name, label, DISK / SECTOR, extension.as_ref()));
+                if candidates.len() > devices.len() {
+                    devices.push(disk.clone());
+                }
             }
         }
         let sets = group(&candidates);

@@ -89,7 +89,7 @@ impl RaidSet {
             let first = offset.saturating_sub(index * stripe_bytes);
             let (now, after) = rest.split_at((stripe_bytes - first).min(rest.len() as u64) as usize);
             rest = after;
-            let stripe = self.layout().stripe(index);
+            let stripe = members.stripe(self.layout(), index);
             let whole = now.len() as u64 == stripe_bytes && parity_bytes > 0;
             let prepared = match redundancy.next().filter(|_| whole) {
                 Some(parity) => self.prepare_whole(&stripe, &members, now, parity, &mut pieces),
