@@ -212,14 +212,11 @@ fn forecast(pool: &mut Pool, change: &Change, state: &State) -> Outcome<Forecast
         Change::Remove { devices } => pool.forecast(&pool::Change::Remove { names: devices })?,
         Change::Replace { device, new, force } => {
             let new = successor(pool, device, new.as_ref())?;
-            match spare_named(pool, &new) {
-                Some(spare) => {
-                    pool.forecast(&pool::Change::ReplaceBySpare { name: device, spare: &spare })?
-                }
-                None => {
-                    let new = open::new_word(&new, *force, state)?;
-                    pool.forecast(&pool::Change::Replace { name: device, new: &new })?
-                }
+            if let Some(spare) = spare_named(pool, &new) {
+                pool.forecast(&pool::Change::ReplaceBySpare { name: device, spare: &spare })?
+            } else {
+                let new = open::new_word(&new, *force, state)?;
+                pool.forecast(&pool::Change::Replace { name: device, new: &new })?
             }
         }
     })

@@ -381,9 +381,22 @@ impl Run {
         let spare =
             self.pool().status().spares.iter().any(|spare| path.ends_with(&spare.name) || spare.name == path);
         let what = format!("replace {path} by {}", new.path);
-        let done = self.lead_to(&what, Vec::new(), false, true, |pool| {
-            pool.replace(path, &new, pool::ReplaceOptions::default())
-        })?;
+        let mut done = false;
+        // A removal is in the way at most.
+        for attempt in 0..2 {
+            done = self.lead_to(&what, Vec::new(), false, true, |pool| {
+                pool.replace(path, &new, pool::ReplaceOptions::default())
+            })?;
+            if done || attempt > 0 || !self.world.supply.is_on() {
+                break;
+            }
+            self.lead_to("remove -s", Vec::new(), false, true, |pool| {
+                pool.balance_control(pool::BalanceAction::Cancel)
+            })?;
+            if !self.world.supply.is_on() {
+                break;
+            }
+        }
         if !done && self.world.supply.is_on() && !spare {
             // A replacement that was lost itself.
             self.lead_to(&format!("detach {path}"), Vec::new(), false, true, |pool| pool.detach(path))?;

@@ -31,8 +31,7 @@ pub(crate) fn forecast(forecast: &Forecast, rate: u64) -> String {
         let _ = writeln!(text, "{name:<24}{}", cells.collect::<String>());
     };
     if now.is_some() {
-        let _ =
-            line("", &|shape| if std::ptr::eq(shape, then) { "then".to_owned() } else { "now".to_owned() });
+        line("", &|shape| if std::ptr::eq(shape, then) { "then".to_owned() } else { "now".to_owned() });
     }
     line("usable", &|shape| short_bytes(shape.used + shape.available));
     line("used", &|shape| short_bytes(shape.used));

@@ -88,14 +88,14 @@ impl Pool {
         })
     }
 
-    /// Members that need a spare: gone or faulted, with nobody standing in, and to stay.
+    /// Members that need a spare: gone or faulted, with nobody standing in.
     fn needing_spare(&self) -> Vec<DeviceId> {
         let core = &self.core;
         core.devices
             .values()
             .filter(|device| matches!(device.relation, Relation::Member(_)))
             .filter(|device| !device.offline && (device.handle.is_none() || device.faulted))
-            .filter(|device| !device.spare_declined && !device.leaving)
+            .filter(|device| !device.spare_declined)
             .filter(|device| {
                 let others = core.stand_ins(device.id);
                 others.len() + 1 < PLACEMENTS_MAX && others.iter().all(|&other| !core.usable(other))
