@@ -92,17 +92,19 @@ pub(crate) fn mount_point(device: u64) -> Option<String> {
 }
 
 /// Where a regular file is mounted through a loop device, if it is.
+///
+/// The files behind loop devices are compared by the names that the kernel gives them: to ask a file itself may be to ask the
+/// file system that this process serves, which waits for who asks.
 pub fn mounted_file(path: &Path) -> Option<String> {
-    let file = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-    let wanted = of_inode(&file)?;
+    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+    let wanted = fs::canonicalize(path).ok()?;
     let entries = fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
     let mut loops = entries.map(|entry| entry.path()).filter(|entry| entry.join("loop").is_dir());
     loops.find_map(|entry| {
         let number = fs::read_to_string(entry.join("dev")).ok()?;
         let (major, minor) = number.trim().split_once(':')?;
         let number = makedev(major.parse().ok()?, minor.parse().ok()?);
-        let behind = behind_loops(Identity::Block { device: number });
-        (behind == wanted).then(|| mount_point(number))?
+        (loop_backing(number)? == wanted).then(|| mount_point(number))?
     })
 }
 
