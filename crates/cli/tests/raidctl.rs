@@ -567,6 +567,42 @@ fn sets_are_layered() {
     }
 }
 
+/// A mirror of a set of sets and of another set. `-L` does not configure it with one half because the other comes up a round later, not
+/// even if a set below has to do without a component; and what was missing for a while is not complained of.
+#[test]
+fn a_set_waits_for_those_that_it_is_built_of() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    new_unit(&bench, "raid1", 3, 3, '5');
+    new_unit(&bench, "raid3", 6, 2, '1');
+    for (unit, level, below) in
+        [(2, '0', ["/dev/raid0e", "/dev/raid1e"]), (4, '1', ["/dev/raid2e", "/dev/raid3e"])]
+    {
+        let conf = file(&bench, &format!("raid{unit}.conf"), &below, &[], level);
+        bench.ok(&format!("raid -C {conf} raid{unit}"));
+        bench.ok(&format!("raid -I 9{unit} raid{unit}"));
+        bench.ok(&format!("raid -i raid{unit}"));
+    }
+    let data = fill(&bench, "raid4", 21);
+    let whole = |bench: &Bench| {
+        for unit in 0..5 {
+            bench.ok(&format!("raid -A yes raid{unit}"));
+        }
+        for unit in (0..5).rev() {
+            bench.ok(&format!("raid -u raid{unit}"));
+        }
+        let ran = bench.run("raid -L raid0");
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+        assert_eq!(states(bench, "raid4"), "raid2: optimal, raid3: optimal");
+        assert_eq!(states(bench, "raid2"), "raid0: optimal, raid1: optimal");
+        holds(bench, "raid4", &data);
+    };
+    whole(&bench);
+    bench.ok(&format!("raid -f {} raid0", d[1]));
+    whole(&bench);
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: failed, d2: optimal");
+}
+
 /// With `-n` nothing changes, and it is said what would.
 #[test]
 fn a_dry_run_changes_nothing() {

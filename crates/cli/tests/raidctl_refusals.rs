@@ -7,7 +7,7 @@ use std::fs;
 use std::process::Command;
 
 use common::sets::{SIZE, edit_label, file, new_unit, refused, states};
-use common::{Bench, digest};
+use common::{Bench, digest, noise};
 
 #[test]
 fn wrong_command_lines_and_units_exit_with_1() {
@@ -267,4 +267,77 @@ fn wrong_components_are_refused() {
     }
     let conf = bench.path("raid0.conf");
     refused(&bench, &format!("raid -c {conf} raid0"), &d, &["columns"]);
+}
+
+/// The others agree on a lower counter than one component has, as RAIDframe leaves it if two cables fail at once: the majority counts, and
+/// goes on doing so in every later command and by `-L`.
+#[test]
+fn a_majority_with_a_lower_counter_stays_one() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    bench.ok("raid -A yes raid0");
+    bench.ok("raid -u raid0");
+    for disk in &d[..2] {
+        edit_label(disk, |label| label.mod_counter -= 4);
+    }
+    let conf = bench.path("raid0.conf");
+    bench.ok(&format!("raid -c {conf} raid0"));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, d2: failed");
+    bench.ok("raid -u raid0");
+    bench.ok("raid -L raid0");
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, d2: failed");
+    bench.ok(&format!("raid -R {} raid0", d[2]));
+    assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: optimal, d2: optimal");
+}
+
+/// Nothing has said that the parity of a new set is right before `-i` has: labels must not be the first to.
+#[test]
+fn new_labels_do_not_make_the_parity_good() {
+    let bench = Bench::new();
+    for (unit, level) in ["5", "1", "E", "N"].into_iter().enumerate() {
+        let d: Vec<String> = (0..4).map(|index| bench.disk(&format!("{level}{index}"), SIZE)).collect();
+        for (seed, disk) in d.iter().enumerate() {
+            fs::write(disk, noise(seed as u64, SIZE as usize)).unwrap();
+        }
+        let names: Vec<&str> = d.iter().map(String::as_str).collect();
+        let conf = file(&bench, "new.conf", &names, &[], level.chars().next().unwrap());
+        bench.ok(&format!("raid -C {conf} raid{unit}"));
+        assert_eq!(bench.run(&format!("raid -p raid{unit}")).code, 1);
+        bench.ok(&format!("raid -I 12 raid{unit}"));
+        assert_eq!(bench.run(&format!("raid -p raid{unit}")).code, 1);
+        assert!(bench.ok(&format!("raid -g {} raid{unit}", d[0])).contains("Clean: No"));
+        bench.ok(&format!("raid -u raid{unit}"));
+        bench.ok(&format!("raid -c {conf} raid{unit}"));
+        let said = bench.ok(&format!("raid -P raid{unit}"));
+        assert!(said.contains("Parity Re-write complete"), "{said}");
+        bench.ok(&format!("raid scrub raid{unit}"));
+        bench.ok(&format!("raid -u raid{unit}"));
+    }
+}
+
+/// Every component that counts as failed is named, the one that would have been excused alone as well, and spares too.
+#[test]
+fn all_that_is_in_the_way_is_named() {
+    let bench = Bench::new();
+    let d = new_unit(&bench, "raid0", 0, 3, '5');
+    bench.ok("raid -u raid0");
+    let kept = fs::read(&d[0]).unwrap();
+    for disk in &d[..2] {
+        fs::write(disk, vec![0x5a; kept.len()]).unwrap();
+    }
+    let conf = bench.path("raid0.conf");
+    let words = [
+        "0 counts as failed: it has no component label; ",
+        "1 has no component label, and the set cannot do without it",
+    ];
+    refused(&bench, &format!("raid -c {conf} raid0"), &d, &words);
+    let conf = file(&bench, "absent.conf", &["absent", "absent", &d[2]], &[], '5');
+    refused(&bench, &format!("raid -c {conf} raid0"), &d, &["column 1 is not there"]);
+    let small = bench.disk("small", 20_000);
+    let conf = file(&bench, "spares.conf", &[&d[0], &d[1], &d[2]], &[&bench.path("gone"), &small], '5');
+    let ran = bench.run(&format!("raid -C {conf} raid0"));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("gone: No such file or directory"), "{}", ran.err);
+    assert!(ran.err.contains("the spare counts as failed\n"), "{}", ran.err);
+    assert!(ran.err.contains("small counts as failed: "), "{}", ran.err);
 }

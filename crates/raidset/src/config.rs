@@ -183,8 +183,9 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let mut warnings = Vec::new();
         let (columns, spares) = parse_array(file, text)?;
+        let is_section = |name: &str| name.split_whitespace().next() == Some("START");
         let disks = Lines::required(file, text, "disks")?.names(columns, "column", |name| {
-            if name.split_whitespace().next() == Some("START") {
+            if is_section(name) {
                 warnings
                     .push(format!("{name:?} is taken for a device: {columns} components are to be named"));
             }
@@ -195,8 +196,16 @@ impl Config {
             })
         })?;
         let spares = match Lines::of_section(file, text, "spare") {
-            None => Vec::new(),
+            None => {
+                if spares > 0 {
+                    warnings.push(format!("{file}: there is no \"START spare\" section: no spare is used"));
+                }
+                Vec::new()
+            }
             Some(mut lines) => lines.names(spares, "spare", |name| {
+                if is_section(name) {
+                    warnings.push(format!("{name:?} is taken for a spare: {spares} are to be named"));
+                }
                 name.strip_prefix("NAME=").and_then(&wedge).unwrap_or_else(|| name.to_owned())
             })?,
         };
@@ -368,7 +377,12 @@ mod tests {
         assert_eq!((config.units_per_parity_unit, config.units_per_recon_unit, config.letter), (2, 4, '1'));
         assert_eq!(config.queue_length, 7);
         assert_eq!(config.debug, [("protectedSectors".to_owned(), 64), ("rf_x".to_owned(), 12)]);
-        assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+        assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
+        let lost = "raid0.conf: there is no \"START spare\" section: no spare is used";
+        assert!(config.warnings.iter().any(|warning| warning == lost), "{:?}", config.warnings);
+        let taken = parse(&RAID5.replace("/dev/sd4e\n", "")).unwrap();
+        assert_eq!(taken.spares, ["START layout"]);
+        assert_eq!(taken.warnings, ["\"START layout\" is taken for a spare: 1 are to be named"]);
         // The next lines are taken for disks, whatever they are.
         let short = "START array\n2 0\nSTART disks\n/dev/a\nSTART layout\n8 1 1 0\nSTART queue\nfifo 1\n";
         assert_eq!(parse(short).unwrap().disks, ["/dev/a", "START layout"]);

@@ -3,6 +3,7 @@
 //! Two ways lead to a set: [`group`] finds sets among everything that has a label (autoconfiguration), [`check`] judges
 //! the components that a configuration file names. Both follow RAIDframe; nothing in here does I/O.
 
+use crate::config::ABSENT;
 use crate::extension::{Extension, Role};
 use crate::label::{Label, PROTECTED_SECTORS, Version};
 use crate::layout::{Layout, Level};
@@ -158,6 +159,13 @@ pub enum Found {
     Absent,
     /// Whatever there is, the column is in the free units of the others.
     InFreeUnits,
+    /// The set is known to have done without this column when it was used last, so nothing has to excuse it.
+    Lost {
+        /// Whether there is a component.
+        there: bool,
+        /// The label that it was left with.
+        label: Option<Box<Label>>,
+    },
     /// It is there, but cannot be used, whatever its label says: why, behind its name.
     Unfit(String),
 }
@@ -250,6 +258,19 @@ pub struct Verdict {
     pub refusals: Vec<Refusal>,
 }
 
+impl Verdict {
+    /// What the set's counter goes on from: not less than that of any label which says that it is of this set. A column may be failed
+    /// although its counter is the greatest, since the others agree on a lower one; as the greatest it would be taken for the
+    /// newest by everything that finds the set later.
+    pub fn greatest_counter(&self, columns: &[Found]) -> i32 {
+        let ours = columns.iter().filter_map(|found| match found {
+            Found::Labelled(label) if label.serial_number == self.serial_number => Some(label.mod_counter),
+            _ => None,
+        });
+        ours.fold(self.mod_counter, i32::max)
+    }
+}
+
 /// The distinct values in the order seen, and how often each occurs.
 fn tally(values: impl Iterator<Item = i32>) -> Vec<(i32, usize)> {
     let mut counts: Vec<(i32, usize)> = Vec::new();
@@ -282,7 +303,7 @@ pub fn check(level: &Level, columns: &[Found], force: bool) -> Verdict {
         .map(|found| match found {
             Found::Labelled(_) => false,
             Found::Unlabelled => !force,
-            Found::Absent | Found::InFreeUnits | Found::Unfit(_) => true,
+            Found::Absent | Found::InFreeUnits | Found::Lost { .. } | Found::Unfit(_) => true,
         })
         .collect();
     let labels = || {
@@ -333,7 +354,7 @@ pub fn check(level: &Level, columns: &[Found], force: bool) -> Verdict {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let mut parity_dirty = false;
     for (column, found) in columns.iter().enumerate() {
-        if matches!(found, Found::InFreeUnits) {
+        if matches!(found, Found::InFreeUnits | Found::Lost { .. }) {
             continue;
         }
         if failed[column] && excused > 0 {
@@ -422,7 +443,11 @@ pub fn tell(refusals: &[Refusal], names: &[String], columns: &[Found]) -> Vec<St
                 Some(Found::Unfit(why)) => why,
                 _ => "does not belong to the others",
             };
-            format!("{} {what}, and the set cannot do without it", name(*column))
+            let name = match name(*column) {
+                ABSENT => format!("column {column}"),
+                name => name.to_owned(),
+            };
+            format!("{name} {what}, and the set cannot do without it")
         }
     };
     refusals.iter().map(told).collect()
@@ -432,15 +457,31 @@ pub fn tell(refusals: &[Refusal], names: &[String], columns: &[Found]) -> Vec<St
 pub fn tell_failed(verdict: &Verdict, names: &[String], columns: &[Found]) -> Vec<String> {
     let failed = verdict.failed.iter().zip(names.iter().zip(columns)).filter(|(failed, _)| **failed);
     let told = failed.filter_map(|(_, (name, found))| match found {
-        Found::Absent | Found::InFreeUnits => None,
+        Found::Absent | Found::InFreeUnits | Found::Lost { there: false, .. } => None,
         Found::Unfit(why) => Some(format!("{name} counts as failed: it {why}")),
         Found::Unlabelled => Some(tell_label(name, None, verdict.serial_number, verdict.mod_counter)),
-        Found::Labelled(label) => {
+        Found::Lost { label: None, .. } => {
+            Some(tell_label(name, None, verdict.serial_number, verdict.mod_counter))
+        }
+        Found::Labelled(label) | Found::Lost { label: Some(label), .. } => {
             let label = Some((&**label, label.column as usize));
             Some(tell_label(name, label, verdict.serial_number, verdict.mod_counter))
         }
     });
     told.collect()
+}
+
+/// If there are columns that the set cannot do without: why the others that are there count as failed. Each of those alone would not have
+/// been in the way.
+pub fn tell_excused(verdict: &Verdict, names: &[String], columns: &[Found]) -> Vec<String> {
+    let missing = |column: usize| verdict.refusals.contains(&Refusal::Missing { column });
+    let failed: Vec<bool> =
+        verdict.failed.iter().enumerate().map(|(column, failed)| *failed && !missing(column)).collect();
+    if (0..failed.len()).any(missing) {
+        tell_failed(&Verdict { failed, ..verdict.clone() }, names, columns)
+    } else {
+        Vec::new()
+    }
 }
 
 /// Why a device with this label, which is to be that column, counts as failed in a set of this serial number and counter.

@@ -160,7 +160,10 @@ pub(crate) fn configure(
             "{problem}; write \"{ABSENT}\" for a component that is not there"
         )));
     }
-    let (mut spare_slots, _) = parts::slots(&spares, &below);
+    let (mut spare_slots, missing) = parts::slots(&spares, &below);
+    for problem in &missing {
+        eprintln!("{}: {problem}: the spare counts as failed", context.program);
+    }
     if invocation.dry_run {
         // All is done as it would be, but for that nothing reaches the components.
         let over = parts::over(&mut column_slots).and_then(|()| parts::over(&mut spare_slots));

@@ -90,11 +90,14 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
     if unit_number(&invocation.device).is_none() {
         return Ok(Told::no_device(&invocation.device));
     }
-    let mut told = Told::nothing();
+    let mut out = String::new();
     let mut units: Vec<String> = Vec::new();
     let mut promised = BTreeSet::new();
+    let mut claims = None;
     // A set that was found may be a component of another.
     loop {
+        // What stands against a set may be gone in the next round: its other components are sets that are found in this one.
+        let mut told = Told::nothing();
         let mut seen = scan(context)?;
         let extensions: Vec<Option<Extension>> = seen.iter().map(|one| one.extension.clone()).collect();
         complete(seen.iter_mut().filter_map(|one| one.label.as_mut()), &extensions);
@@ -114,12 +117,21 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
             Root::Soft => 1,
             _ => 2,
         });
-        let forced: Vec<&FoundSet> = sets.iter().filter(|set| root(set) == Root::Force).collect();
-        if forced.len() > 1 {
-            told.errors.push(format!("{} sets claim to hold the root file system", forced.len()));
+        let forced = sets.iter().filter(|set| root(set) == Root::Force).count();
+        if forced > 1 {
+            claims.get_or_insert_with(|| format!("{forced} sets claim to hold the root file system"));
         }
+        // Whole sets first. What another one lacks may be a set that comes later, so of those one at a time, and the ones on plain devices first.
+        let whole = |set: &FoundSet| set.columns.iter().all(|column| matches!(column, Member::Current(_)));
+        let layered = |set: &FoundSet| {
+            set.members.iter().any(|&member| parts::unit_below(&labelled[member].path).is_some())
+        };
+        sets.sort_by_key(|set| (!whole(set), !whole(set) && layered(set)));
         let mut new = 0;
         for set in &sets {
+            if new > 0 && !whole(set) && !invocation.dry_run {
+                break;
+            }
             let serial = candidates[set.members[0]].label.serial_number;
             let found = Found { set, candidates: &candidates, labelled: &labelled, seen: &seen };
             if !set.enough {
@@ -137,7 +149,7 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
             };
             match taken {
                 Ok((unit, text)) => {
-                    told.out += &text;
+                    out += &text;
                     units.push(format!("raid{unit}"));
                     new += 1;
                 }
@@ -150,7 +162,8 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
             }
         }
         if new == 0 || invocation.dry_run {
-            let Told { errors, code, out, .. } = told;
+            let errors = claims.into_iter().chain(told.errors).collect();
+            let code = told.code;
             let told = if invocation.dry_run {
                 let lines: Vec<&str> = out.lines().collect();
                 Told::either(invocation.json, out.clone(), json!({ "would": lines }))
@@ -230,7 +243,7 @@ impl Found<'_> {
             let names: Vec<&str> =
                 self.set.members.iter().map(|&member| self.labelled[member].name.as_str()).collect();
             format!(
-                "{}: the label says raid{} with serial number {}, which is configured without it: a copy, or a component that was replaced;                  -u of that unit first if this is the one to use, or -c to have both",
+                "{}: the label says raid{} with serial number {}, which is configured without it: a copy, or a component that was replaced; -u of that unit first if this is the one to use, or -c to have both",
                 names.join(", "),
                 record.unit,
                 first.serial_number

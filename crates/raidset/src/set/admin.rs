@@ -230,10 +230,14 @@ impl RaidSet {
 
     /// Adds a spare that a configuration names; a failed one if it cannot be used.
     pub(super) fn add_spare_or_note(&self, spare: Slot) {
-        let name = spare.name.clone();
+        let (name, there) = (spare.name.clone(), spare.device.is_some());
         match self.add_spare(spare) {
             Ok(()) | Err(SetError::TooManySpares) => {}
-            Err(_) => {
+            Err(error) => {
+                // Why a device is not there is told by whoever could not open it.
+                if there {
+                    lock(&self.notes).push(format!("the spare {name} counts as failed: {error}"));
+                }
                 let _header = lock(&self.header);
                 let mut members = (*self.members()).clone();
                 members.spares.push(Component { name, device: None, status: Status::Failed, label: None });

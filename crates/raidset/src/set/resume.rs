@@ -100,6 +100,30 @@ pub(super) fn in_free_units(
     best.known.column_in_free_units().filter(|_| *level == Level::RotatedSparing)
 }
 
+/// The columns that the set did without when it was used last, as the newest extension area tells. Each was left with another counter if
+/// they were lost one after the other, which by itself would look like labels of which nobody can tell which are right.
+pub(super) fn lost_before(columns: &[Option<Label>], extensions: &[Option<Extension>]) -> Vec<bool> {
+    let labels = || columns.iter().flatten();
+    let best = labels().map(|label| (label.mod_counter, label.serial_number)).max().and_then(
+        |(counter, serial_number)| {
+            // Of one that does not belong to the others nothing counts.
+            let ours = labels().filter(|label| label.serial_number == serial_number).count();
+            let most = 2 * ours > labels().count();
+            Extension::best(extensions.iter().flatten(), serial_number, counter).filter(|_| most)
+        },
+    );
+    let lost = |(column, label): (usize, &Option<Label>)| {
+        let Some(best) = best else { return false };
+        let told = best.known.columns.get(column).is_some_and(|told| told.status == Status::Failed);
+        let left = label.as_ref().is_none_or(|label| {
+            (label.serial_number, label.column as usize) == (best.serial_number, column)
+                && label.mod_counter.wrapping_sub(best.mod_counter) < 0
+        });
+        told && left && best.known.columns.len() == columns.len()
+    };
+    columns.iter().enumerate().map(lost).collect()
+}
+
 impl Resumed {
     /// For a set of `columns` columns: nothing.
     pub(super) fn nothing(columns: usize) -> Self {

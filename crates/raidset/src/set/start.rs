@@ -12,12 +12,13 @@ use super::known::{Known, KnownRebuild, Missed};
 use super::locks::{StripeLocks, lock};
 use super::members::{Component, Members, Rebuild, RebuildKind, Status};
 use super::refusal::ConfigureError;
-use super::resume::{Resumed, in_free_units, in_spares};
+use super::resume::{Resumed, in_free_units, in_spares, lost_before};
 use crate::config::Config;
 use crate::design::Design;
 use crate::extension::Extension;
 use crate::judge::{
-    Candidate, Found, FoundSet, Member, complete, disagree, judge, tell, tell_failed, tell_label,
+    Candidate, Found, FoundSet, Member, complete, disagree, judge, tell, tell_excused, tell_failed,
+    tell_label,
 };
 use crate::label::{ByteOrder, Label, PROTECTED_SECTORS, SECTOR_SIZES, Version, map_flags, map_offset};
 use crate::layout::{Layout, Level};
@@ -242,11 +243,13 @@ impl RaidSet {
             };
         let ((mut labels, mut extensions), (mut spare_labels, more)) = (of(&looked), of(&spares_looked));
         let (mut in_spare, mut spread) = (vec![None; columns.len()], None);
+        let mut lost = vec![false; columns.len()];
         if !force {
             extensions.extend(more);
             complete(labels.iter_mut().chain(&mut spare_labels).flatten(), &extensions);
             in_spare = in_spares(&labels, &spare_labels, &extensions);
             spread = in_free_units(&parameters.level, &labels, &extensions);
+            lost = lost_before(&labels, &extensions);
         }
         let found: Vec<Found> = (0..columns.len())
             .map(|column| {
@@ -256,6 +259,10 @@ impl RaidSet {
                 };
                 if spread == Some(column) {
                     return Found::InFreeUnits;
+                }
+                if lost[column] && in_spare[column].is_none() {
+                    let label = label.clone().map(Box::new);
+                    return Found::Lost { there: slot.device.is_some(), label };
                 }
                 let Some(device) = &slot.device else { return Found::Absent };
                 let sector_size = device.info().logical_sector;
@@ -280,7 +287,8 @@ impl RaidSet {
         }
         let verdict = judge(&parameters.level, parameters.sectors_per_unit, &found, force);
         if !force && !verdict.refusals.is_empty() {
-            let told = tell(&verdict.refusals, &names, &found);
+            let mut told = tell_excused(&verdict, &names, &found);
+            told.extend(tell(&verdict.refusals, &names, &found));
             return Err(ConfigureError::Refused { refusals: verdict.refusals, told });
         }
         let mut components: Vec<Component> = columns
@@ -324,7 +332,7 @@ impl RaidSet {
             columns: components,
             resumed,
             serial_number: verdict.serial_number,
-            mod_counter: verdict.mod_counter,
+            mod_counter: verdict.greatest_counter(&found),
             parity_good: !(verdict.parity_dirty || force && disagree(&found)),
             trusted,
             sized: room == 0 && (!force || verdict.refusals.is_empty()),
@@ -667,7 +675,9 @@ impl RaidSet {
             autoconfigure: model.as_ref().map_or(0, |label| label.autoconfigure),
             root_partition: model.as_ref().map_or(0, |label| label.root_partition),
             last_unit: plan.last_unit.unwrap_or(unit),
-            clean: live.iter().filter_map(|live| live.label.as_ref()).all(|label| label.clean),
+            // Without labels nothing has said yet that the parity is right: `-I` must not be the first to.
+            clean: (parity_good || !layout.redundant())
+                && live.iter().filter_map(|live| live.label.as_ref()).all(|label| label.clean),
             map: map_parameters,
             map_disabled: disabled,
             sequence: plan.sequence,
