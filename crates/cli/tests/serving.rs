@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 
 use common::{Bench, DISK, bring_back, digest, eventually, noise, take_away};
@@ -234,6 +235,66 @@ fn volumes_are_files_in_a_folder() {
     assert_eq!(server.interrupt(), 0);
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
     assert!(bench.bytes("volume read tank/vol --offset 4M --length 1M") == more);
+}
+
+/// What looks at a new device asks about the files behind loop devices. One of them is served by the very process that asks,
+/// with the pool locked: it would wait for itself. As root only.
+#[test]
+fn devices_are_added_while_a_volume_is_behind_a_loop_device() {
+    let sh = |script: String| std::process::Command::new("sh").args(["-ec", &script]).output().unwrap();
+    let able = "test $(id -u) = 0 && test -w /dev/fuse && losetup -f && command -v mkfs.ext4";
+    if !sh(able.to_owned()).status.success() {
+        eprintln!("SKIPPED: a volume behind a loop device needs root, /dev/fuse, loop devices and mkfs.ext4");
+        return;
+    }
+    let bench = Bench::new();
+    let d = bench.disks(4);
+    bench.pool_with_data(&format!("mirror {} {}", d[0], d[1]), 1 << 20);
+    let (folder, inside) = (bench.path("files"), bench.path("inside"));
+    for folder in [&folder, &inside] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let server = bench.start(&format!("fuse tank {folder}"));
+    let set = sh(format!(
+        "mkfs.ext4 -q -F -E nodiscard {folder}/vol; loop=$(losetup -f --show {folder}/vol); mount $loop {inside}; echo $loop"
+    ));
+    let loop_device = String::from_utf8_lossy(&set.stdout).trim().to_owned();
+    let connection = rustix::fs::minor(std::fs::metadata(&folder).unwrap().dev());
+    // What the kernel remembers of the file gets old, and is asked for again.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let mut outcomes = Vec::new();
+    let lines = [
+        format!("replace tank {} {}", d[1], d[2]),
+        format!("add -f tank {}", d[3]),
+        "status tank".to_owned(),
+    ];
+    for line in lines {
+        let mut child = bench.command(&line).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let ended = (0..600).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            child.try_wait().unwrap()
+        });
+        if ended.is_none() {
+            child.kill().unwrap();
+        }
+        outcomes.push((line, ended));
+    }
+    let hangs = outcomes.iter().any(|(_, ended)| ended.is_none());
+    if hangs {
+        // Killing it is not enough: it waits in the kernel, for itself.
+        let control = "/sys/fs/fuse/connections";
+        sh(format!(
+            "test -e {control}/{connection} || mount -t fusectl none {control}; echo 1 > {control}/{connection}/abort"
+        ));
+        server.kill();
+    }
+    let ended = sh(format!("umount {} {inside}; losetup -d {loop_device}", if hangs { "-l" } else { "" }));
+    for (line, ended) in outcomes {
+        assert!(ended.is_some_and(|status| status.success()), "coffer {line}: {ended:?}");
+    }
+    assert!(set.status.success() && ended.status.success(), "{set:?} {ended:?}");
+    bench.ok("wait tank");
+    assert!(bench.ok("status tank").contains(&d[2]));
 }
 
 /// Another process holds the pool; the folder is unmounted as any other is.

@@ -1,6 +1,8 @@
 //! Which device a path really names, whatever links and loop devices lead there.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -48,15 +50,27 @@ pub(crate) fn of_metadata(metadata: &fs::Metadata) -> Option<Identity> {
     of_inode(metadata).map(behind_loops)
 }
 
-/// What is behind loop devices, one after the other.
+/// What is behind loop devices, one after the other, as far as it can be asked.
 fn behind_loops(mut found: Identity) -> Identity {
     for _ in 0..DEPTH_MAX {
         let Identity::Block { device } = found else { break };
-        let Some(behind) = loop_backing(device) else { break };
-        let Some(next) = fs::metadata(behind).ok().as_ref().and_then(of_inode) else { break };
+        let Some(next) = loop_backing(device).and_then(|path| of_backing(&path)) else { break };
         found = next;
     }
     found
+}
+
+/// The file behind a loop device; nothing if a process serves it. That process may be this one, and would wait for itself:
+/// what asks may hold what the answer needs.
+fn of_backing(path: &Path) -> Option<Identity> {
+    let mounts = mounts();
+    let holds = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    // Of two on the same place the later one covers the earlier one.
+    let holder = holds.max_by_key(|mount| mount.point.as_os_str().len())?;
+    if holder.kind.starts_with(b"fuse") {
+        return None;
+    }
+    fs::metadata(path).ok().as_ref().and_then(of_inode)
 }
 
 fn of_inode(metadata: &fs::Metadata) -> Option<Identity> {
@@ -82,29 +96,69 @@ fn loop_backing(device: u64) -> Option<PathBuf> {
 
 /// Where a block device is mounted, if it is.
 pub(crate) fn mount_point(device: u64) -> Option<String> {
-    let number = format!("{}:{}", major(device), minor(device));
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    // Fields: mount id, parent id, device number, root, mount point, ...
-    table.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(2);
-        (fields.next() == Some(&number)).then(|| fields.nth(1).map(str::to_owned))?
-    })
+    let found = mounts().into_iter().find(|mount| mount.device == device)?;
+    Some(found.point.to_string_lossy().into_owned())
+}
+
+/// One line of the kernel's table of mounts.
+struct Mount {
+    device: u64,
+    point: PathBuf,
+    /// Name of the file system.
+    kind: Vec<u8>,
+}
+
+/// What this process sees mounted, in the kernel's order.
+fn mounts() -> Vec<Mount> {
+    fs::read("/proc/self/mountinfo")
+        .unwrap_or_default()
+        .split(|&byte| byte == b'\n')
+        .filter_map(mount)
+        .collect()
+}
+
+/// Reads a line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)): mount id, parent id, device number, root, mount point,
+/// options, any number of optional fields, a hyphen, kind of file system, source, options.
+fn mount(line: &[u8]) -> Option<Mount> {
+    let mut fields = line.split(|&byte| byte == b' ').skip(2);
+    let device = device_number(str::from_utf8(fields.next()?).ok()?)?;
+    let point = PathBuf::from(OsString::from_vec(unescaped(fields.nth(1)?)));
+    let kind = fields.skip_while(|&field| field != b"-").nth(1)?.to_vec();
+    Some(Mount { device, point, kind })
+}
+
+/// Blanks, tabs, line feeds and backslashes stand there as a backslash and three octal digits.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = tail.get(..3).filter(|_| *first == b'\\');
+        let code = octal.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &tail[3..] } else { tail };
+    }
+    bytes
+}
+
+/// A device's number as the kernel writes it, `MAJOR:MINOR`.
+fn device_number(text: &str) -> Option<u64> {
+    let (major, minor) = text.trim().split_once(':')?;
+    Some(makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Where a regular file is mounted through a loop device, if it is.
-///
-/// The files behind loop devices are compared by the names that the kernel gives them: to ask a file itself may be to ask the
-/// file system that this process serves, which waits for who asks.
 pub fn mounted_file(path: &Path) -> Option<String> {
-    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-    let wanted = fs::canonicalize(path).ok()?;
+    let wanted = of_inode(&fs::metadata(path).ok().filter(fs::Metadata::is_file)?)?;
+    let name = fs::canonicalize(path).ok()?;
     let entries = fs::read_dir("/sys/class/block").into_iter().flatten().flatten();
     let mut loops = entries.map(|entry| entry.path()).filter(|entry| entry.join("loop").is_dir());
     loops.find_map(|entry| {
-        let number = fs::read_to_string(entry.join("dev")).ok()?;
-        let (major, minor) = number.trim().split_once(':')?;
-        let number = makedev(major.parse().ok()?, minor.parse().ok()?);
-        (loop_backing(number)? == wanted).then(|| mount_point(number))?
+        let number = device_number(&fs::read_to_string(entry.join("dev")).ok()?)?;
+        let is_it = match behind_loops(Identity::Block { device: number }) {
+            Identity::Block { .. } => loop_backing(number)? == name,
+            behind @ Identity::File { .. } => behind == wanted,
+        };
+        is_it.then(|| mount_point(number))?
     })
 }
 
@@ -134,6 +188,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn lines_of_the_table_of_mounts_are_read() {
+        let line = br"36 35 98:5 / /mnt/my\040disk\134\9 rw,noatime shared:1 master:2 - fuse.coffer tank rw";
+        let found = mount(line).unwrap();
+        assert_eq!((found.device, found.kind.as_slice()), (makedev(98, 5), b"fuse.coffer".as_slice()));
+        assert_eq!(found.point, Path::new(r"/mnt/my disk\\9"));
+        assert!(mount(b"36 35 98:5 / /mnt rw").is_none() && mount(b"").is_none());
+        assert!(mounts().iter().any(|mount| mount.point == Path::new("/")));
+    }
+
+    #[test]
     fn links_lead_to_the_same_identity_and_copies_do_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -145,6 +209,7 @@ mod tests {
         assert_eq!(identity(&path("hard")).unwrap(), a);
         assert_eq!(identity(&path("soft")).unwrap(), a);
         assert_ne!(identity(&path("b")).unwrap(), a);
+        assert_eq!(of_backing(&path("hard")), Some(a));
         assert_eq!(stable_name(&path("soft")), path("soft").to_string_lossy());
         for refused in [folder.path().to_owned(), path("missing"), PathBuf::from("/dev/null")] {
             let error = identity(&refused).unwrap_err();
