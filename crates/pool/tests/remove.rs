@@ -136,13 +136,28 @@ fn a_removal_is_paused_goes_on_after_an_import_and_is_given_up() {
     pool.remove(&names(&["/disks/d1"])).unwrap();
     pool.tick(1 << 20).unwrap();
     pool.balance_control(BalanceAction::Pause).unwrap();
-    assert!(refusal(pool.remove(&names(&["/disks/d2"]))).contains("a removal is paused already"));
+    for name in ["/disks/d2", "/disks/d1"] {
+        assert!(refusal(pool.plan_remove(&names(&[name]))).contains("a removal is paused already"));
+        assert!(refusal(pool.remove(&names(&[name]))).contains("a removal is paused already"));
+    }
     assert!(pool.balance_start(BalanceSpec::default()).is_err());
     // What is to go gets no successor, which would be left behind alone (seed 10096924553474 never came to an end).
     assert!(
         refusal(pool.replace("/disks/d1", &disks.new_device(4), ReplaceOptions::default()))
             .contains("it is being removed")
     );
+    // Asking again, which is refused, does not let new data come to it.
+    let id = volume(&mut pool, "meanwhile", 64 * MIB);
+    let on_it = |pool: &Pool| {
+        let usage = pool.usage();
+        let device = &usage.devices[1];
+        device.size - device.unallocated
+    };
+    let before = on_it(&pool);
+    pool.write(id, 0, &noise(4, 40 << 20)).unwrap();
+    pool.flush().unwrap();
+    assert!(on_it(&pool) <= before);
+    pool.volume_destroy("meanwhile").unwrap();
     let guid = pool.guid();
     assert!(pool.export().is_ok());
     let mut pool = import(guid, disks.without(&[4]));

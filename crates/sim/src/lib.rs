@@ -2,7 +2,8 @@
 //!
 //! A seed becomes a [`program::Program`]: a pool and a list of steps. [`run::run`] does them one by one in a
 //! [`world::World`] of disks, power and time, while [`model::Model`] knows every state that the pool may be in. After
-//! each crash and at the end `verify` looks at everything. [`shrink`] makes a failing program short.
+//! each crash and at the end `verify` looks at everything. [`shrink`] makes a failing program short;
+//! [`watch::Watch`] tells of one that never ends.
 
 mod admin;
 mod behind;
@@ -24,4 +25,5 @@ pub mod states;
 mod text;
 mod verify;
 mod volumes;
+pub mod watch;
 pub mod world;

@@ -12,6 +12,7 @@ use sim::raid;
 use sim::run::{Outcome, Tally, run};
 use sim::shrink::shrink;
 use sim::states::{Crashes, STATES_EACH};
+use sim::watch::Watch;
 
 /// What tried crash states are counted as.
 const CRASH_STATES: &str = "crash states";
@@ -118,8 +119,15 @@ fn seeds(args: &Args) -> Result<(), String> {
     let unkept: Mutex<Option<String>> = Mutex::new(None);
     let (runs, steps) = (AtomicU64::new(0), AtomicU64::new(0));
     let begun = std::time::Instant::now();
+    let watch = Watch::default();
     std::thread::scope(|scope| {
-        for _ in 0..args.jobs.max(1) {
+        scope.spawn(|| {
+            if let Some(seed) = watch.wait(args.ops) {
+                println!("seed {seed} does not end");
+                std::process::exit(1);
+            }
+        });
+        let run_all = || {
             scope.spawn(|| {
                 loop {
                     let seed = progress.take();
@@ -130,7 +138,7 @@ fn seeds(args: &Args) -> Result<(), String> {
                         return;
                     }
                     let subject = Subject::new(seed, args);
-                    let mut outcome = subject.run(args.trace);
+                    let mut outcome = watch.run(seed, || subject.run(args.trace));
                     for line in &outcome.lines {
                         println!("{line}");
                     }
@@ -167,7 +175,13 @@ fn seeds(args: &Args) -> Result<(), String> {
                         }
                     }
                 }
-            });
+            })
+        };
+        let jobs: Vec<_> = (0..args.jobs.max(1)).map(|_| run_all()).collect();
+        let ended: Vec<_> = jobs.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+        watch.end();
+        if let Some(panic) = ended.into_iter().find_map(Result::err) {
+            std::panic::resume_unwind(panic);
         }
     });
     let kept = progress.finish();

@@ -24,9 +24,9 @@ impl Pool {
     /// As there.
     pub fn plan_remove(&mut self, names: &[String]) -> Result<Plan> {
         let leaving = self.named_to_leave(names)?;
-        let outcome = self.plan_leaving(&leaving);
+        let plan = self.plan_leaving(&leaving)?;
         self.set_leaving(&leaving, false);
-        outcome
+        Ok(plan)
     }
 
     /// Removes spares that are not in use at once; begins to remove other devices, or groups by their names, by
@@ -39,13 +39,9 @@ impl Pool {
         self.writable()?;
         self.commit()?;
         let all = self.named_to_leave(names)?;
-        let plan = self.plan_leaving(&all);
+        let plan = self.plan_leaving(&all)?;
         let (spares, leaving): (BTreeSet<DeviceId>, BTreeSet<DeviceId>) =
             all.iter().copied().partition(|id| self.is_idle_spare(*id));
-        if plan.is_err() {
-            self.set_leaving(&leaving, false);
-            return plan;
-        }
         self.forget_devices(&spares)?;
         if !leaving.is_empty() {
             self.core.dirty_devices.extend(leaving.iter().copied());
@@ -55,7 +51,7 @@ impl Pool {
             let total = self.core.map.iter().filter(on_them).map(|chunk| self.live_in(chunk)).sum();
             self.begin_task(Task::Remove(leaving.iter().map(|id| id.0).collect()), total)?;
         }
-        plan
+        Ok(plan)
     }
 
     /// The devices that go by these names, each a device's or a group's.
@@ -90,7 +86,7 @@ impl Pool {
         self.room_bytes = 0;
     }
 
-    /// Marks devices as leaving if they can; what that comes to. They stay marked whatever comes of it.
+    /// Marks devices as leaving if they can; what that comes to. A refusal leaves every mark as it was.
     fn plan_leaving(&mut self, all: &BTreeSet<DeviceId>) -> Result<Plan> {
         let mut plan = Plan::default();
         let mut going: BTreeMap<GroupId, usize> = BTreeMap::new();
@@ -134,6 +130,7 @@ impl Pool {
         let groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
         let outside: u64 = groups.iter().map(|&group| self.core.potential(group, Purpose::Data)).sum();
         if moved > inside + outside {
+            self.set_leaving(&leaving, false);
             return Err(PoolError::refused(format!(
                 "the other devices have room for {} bytes and {moved} are to be relocated: {} bytes are missing; add a \
                  device, or destroy something",
@@ -201,6 +198,11 @@ impl Pool {
             );
             self.end_balance(balance, ScanState::Canceled, &trouble);
             return Ok(());
+        }
+        // Roots from before know chunks on them, empty ones, and would miss them.
+        for _ in 1..ROOTS_KEPT {
+            self.changed = true;
+            self.commit()?;
         }
         self.end_balance(balance, ScanState::Finished, "");
         self.balance = Some(balance.clone());

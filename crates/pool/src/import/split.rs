@@ -39,10 +39,13 @@ impl Pool {
         let Some(other) = apart.max_by_key(|root| (root.txg, root.session)) else { return Ok(()) };
         let is_stranger = |guid| strangers.iter().any(|member| member.guid == guid);
         let names = |theirs: bool| {
-            // A device without a root, as of an addition that was cut off, is of no side.
-            let has_roots = |member: &Member| !member.labels.uberblocks.is_empty();
+            // A device without a root, as of an addition that was cut off, is of no side; nor is one that joined later.
+            let has_side = |member: &Member| {
+                let newest = member.labels.uberblocks.first();
+                newest.is_some_and(|newest| !(theirs && is_later(newest)))
+            };
             let on_side =
-                |member: &&Member| is_ours(member) && is_stranger(member.guid) == theirs && has_roots(member);
+                |member: &&Member| is_ours(member) && is_stranger(member.guid) == theirs && has_side(member);
             let mut side: Vec<&Member> = members.iter().filter(on_side).collect();
             side.sort_by_key(|member| member.id);
             side.iter().map(|member| member.new.path.as_str()).collect::<Vec<_>>().join(", ")

@@ -435,7 +435,7 @@ impl Pool {
             // What is live is right. Dead bytes need not be, and parity protects the live bytes of other columns only
             // if it agrees with them: it follows what the target gets.
             let changed = rows.renew_parity(chunk, |_| true);
-            return Some(Checked { rows, changed });
+            return Some(Checked { rows, changed: with_twins(chunk, changed) });
         }
         // What was used to rebuild was wrong itself: take the rows that make each extent right, and where two extents
         // of a row disagree about the rest of it, each extent's own bytes.
@@ -473,7 +473,7 @@ impl Pool {
             let differs = |column: &u16| rows.unit(row, *column) != read.unit(row, *column);
             changed.extend(all.iter().filter(differs).map(|column| (row, column)));
         }
-        Some(Checked { rows, changed })
+        Some(Checked { rows, changed: with_twins(chunk, changed) })
     }
 
     /// Writes units of other columns than the targets' that changed, so that rows agree again; whether all could be.
@@ -601,6 +601,20 @@ impl Pool {
             .collect();
         outcome
     }
+}
+
+/// Units that changed, and in their rows those of columns that are on several devices: one of these was read, and parity that
+/// follows it has to go with the others as well, once that one is away.
+fn with_twins(chunk: &Chunk, mut changed: Vec<(u64, u16)>) -> Vec<(u64, u16)> {
+    let twins = (0..).zip(&chunk.columns).filter(|(_, column)| column.placements.len() > 1);
+    let twins: Vec<u16> = twins.map(|(index, _)| index).collect();
+    let rows: BTreeSet<u64> = changed.iter().map(|(row, _)| *row).filter(|_| !twins.is_empty()).collect();
+    for row in rows {
+        let more = twins.iter().map(|&column| (row, column)).filter(|unit| !changed.contains(unit));
+        let more: Vec<_> = more.collect();
+        changed.extend(more);
+    }
+    changed
 }
 
 /// The rows of a run that lie in a slice.

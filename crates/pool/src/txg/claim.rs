@@ -130,14 +130,12 @@ impl Pool {
         true
     }
 
-    /// Takes a run of at least `least` bytes: in rows where there is parity, else in copies.
+    /// Takes a run of at least `least` bytes: in rows where there is to be parity, else in copies; then in what is left of
+    /// the other kind, which may be of a profile that the group had before.
     fn claim_run(&mut self, least: u64) -> Result<Option<Run>> {
         for group in self.groups_by_room() {
             let rows = self.core.groups.get(&group).is_some_and(Group::has_parity);
-            for parity in [true, false] {
-                if parity && !rows {
-                    continue;
-                }
+            for parity in [rows, !rows] {
                 let Some(chunk) = self.data_chunk(group, parity, least)? else { continue };
                 let grain = self.core.map.get(chunk).map_or(1, Chunk::grain);
                 let least = least.next_multiple_of(grain);

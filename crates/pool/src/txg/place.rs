@@ -85,7 +85,12 @@ impl Pool {
         }
         let parity = self.core.groups.get(&group).is_some_and(Group::has_parity);
         if !parity {
-            return self.place_run(group, false, total, at, end, items, placed);
+            let count = self.place_run(group, false, total, at, end, items, placed)?;
+            if count > 0 {
+                return Ok(count);
+            }
+            // Rows of a profile that the group had before are better than no room.
+            return self.place_run(group, true, total, at, end, items, placed);
         }
         // Rows first; what remains of the last turn goes to the mirrored chunk, or pads a row after all.
         let in_rows = self.items_for_rows(group, &items[at..end])?;

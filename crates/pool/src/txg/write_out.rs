@@ -246,14 +246,14 @@ impl Pool {
     /// # Errors
     /// [`PoolError::Suspended`] when so few devices took it that it could be lost with those that may be lost.
     pub(crate) fn write_uberblock(&mut self, exported: bool) -> Result<()> {
-        let mut missed = 0;
+        let mut missed = BTreeSet::new();
         while !self.try_uberblock(exported, &mut missed)? {}
         Ok(())
     }
 
-    /// One round of it; false when it has to be written again. `missed_before`: devices that did not take it so far,
-    /// and are still there.
-    fn try_uberblock(&mut self, exported: bool, missed_before: &mut usize) -> Result<bool> {
+    /// One round of it; false when it has to be written again. `places_missed`: devices that did not take it so far,
+    /// and are still there; what stands in for another counts as that one, as what it holds is lost once.
+    fn try_uberblock(&mut self, exported: bool, places_missed: &mut BTreeSet<DeviceId>) -> Result<bool> {
         let mut uberblock = self.uberblock(exported);
         if uberblock.encode().is_none() {
             // A wide mirror has much to tell of what is stale: less where it is stale as a whole.
@@ -326,14 +326,18 @@ impl Pool {
         }
         // Those that went away just now are as those that were away before: the pool is degraded, no more. Nor does a
         // spare count that waits: nothing is lost with it.
-        let counts = |id: &&DeviceId| {
-            let device = self.core.devices.get(id);
-            device.is_some_and(|device| device.handle.is_some() && device.relation != Relation::Spare)
+        let place = |id: &DeviceId| {
+            let device = self.core.devices.get(id).filter(|device| device.handle.is_some())?;
+            match device.relation {
+                Relation::Member(_) => Some(*id),
+                Relation::For(member, _) => Some(member),
+                Relation::Spare => None,
+            }
         };
         let is_complete = missed.is_empty();
-        let missed = missed.iter().filter(counts).count() + *missed_before;
-        let known = written.iter().filter(counts).count();
-        *missed_before = missed;
+        places_missed.extend(missed.iter().filter_map(place));
+        let missed = places_missed.len();
+        let known = written.iter().filter_map(place).count();
         if known == 0 || (missed > tolerance && known <= tolerance) {
             // Some device may hold this root already: its number is used up.
             self.core.txg = self.core.txg.next();
