@@ -101,8 +101,9 @@ impl Results {
             let met = match (goal.first, goal.goal) {
                 (_, Some(goal)) if ratio >= goal => "goal",
                 (Some(first), _) if ratio >= first => "first",
-                (None, _) => "no goal",
-                _ => "no",
+                (None, None) => "-",
+                (None, Some(_)) => "below",
+                (Some(_), _) => "no",
             };
             let show =
                 |number: Option<f64>| number.map_or(String::from("-"), |number| format!("{number:.2}"));
