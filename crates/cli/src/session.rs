@@ -62,7 +62,7 @@ impl LocalPool {
     }
 
     /// Opens a remembered pool.
-    fn open(record: Record, lock: PoolLock, state: State, mode: Mode, cache_bytes: u64) -> Outcome<Self> {
+    fn open(mut record: Record, lock: PoolLock, state: State, mode: Mode, cache_bytes: u64) -> Outcome<Self> {
         let read_only = mode == Mode::Look || record.read_only;
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
         let devices = open::known_members(&record, access).map_err(|error| in_use(&record.name, error))?;
@@ -95,6 +95,8 @@ impl LocalPool {
         })?;
         if !read_only {
             state.note_session(record.guid, pool.session());
+            // A command that was killed may have changed the devices and not have come to say so.
+            remember(&pool, &mut record, &state)?;
         }
         Ok(Self { pool, lock, record, state })
     }
@@ -160,6 +162,11 @@ pub(crate) fn before_change(request: &Request, record: &mut Record, state: &Stat
 /// The engine's, or the state folder's.
 pub(crate) fn after_change(pool: &mut Pool, record: &mut Record, state: &State, command: &str) -> Outcome {
     pool.log_history(command)?;
+    remember(pool, record, state)
+}
+
+/// Writes down which devices a pool has now and where they are, if that is not what is remembered.
+fn remember(pool: &Pool, record: &mut Record, state: &State) -> Outcome {
     let devices = paths(pool);
     let known = pool.device_paths();
     let offline: Vec<_> = known.iter().filter(|known| known.temporary).map(|known| known.guid).collect();

@@ -226,6 +226,28 @@ fn a_device_that_a_killed_command_brought_in_is_found() {
     assert!(!std::fs::read_to_string(&record).unwrap().contains("joining"));
 }
 
+/// Killed between the commit in which the pool let a device go and the clearing of its labels and of the record.
+#[test]
+fn a_device_that_a_killed_command_let_go_is_free() {
+    let bench = Bench::new();
+    let disks = bench.disks(3);
+    bench.pool_with_data(&format!("mirror {} {}", disks[0], disks[1]), 1 << 20);
+    bench.ok("list");
+    let is_record = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let states = std::fs::read_dir(bench.path("state")).unwrap().map(|entry| entry.unwrap().path());
+    let record = states.into_iter().find(is_record).unwrap();
+    let (said, labels) = (std::fs::read(&record).unwrap(), std::fs::read(&disks[1]).unwrap());
+    bench.ok(&format!("replace -w tank {} {}", disks[1], disks[2]));
+    std::fs::write(&record, said).unwrap();
+    std::fs::write(&disks[1], labels).unwrap();
+    let again = format!("tank {} {}", disks[2], disks[1]);
+    let refused = bench.fails(&format!("replace {again}"));
+    assert!(refused.contains("was part of pool 'tank'") && refused.contains("'-f'"), "{refused}");
+    bench.ok(&format!("replace -f -w {again}"));
+    assert_eq!(bench.state("tank"), "ONLINE");
+    assert!(!bench.ok("status tank").contains(&disks[2]));
+}
+
 #[test]
 fn a_device_taken_out_for_a_while_stays_out_until_the_next_import() {
     let bench = Bench::new();

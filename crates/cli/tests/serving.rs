@@ -280,13 +280,14 @@ fn devices_are_added_while_a_volume_is_behind_a_loop_device() {
         outcomes.push((line, ended));
     }
     let hangs = outcomes.iter().any(|(_, ended)| ended.is_none());
+    let mut server = Some(server);
     if hangs {
         // Killing it is not enough: it waits in the kernel, for itself.
         let control = "/sys/fs/fuse/connections";
         sh(format!(
             "test -e {control}/{connection} || mount -t fusectl none {control}; echo 1 > {control}/{connection}/abort"
         ));
-        server.kill();
+        server.take().map(common::Running::kill);
     }
     let ended = sh(format!("umount {} {inside}; losetup -d {loop_device}", if hangs { "-l" } else { "" }));
     for (line, ended) in outcomes {
@@ -295,6 +296,9 @@ fn devices_are_added_while_a_volume_is_behind_a_loop_device() {
     assert!(set.status.success() && ended.status.success(), "{set:?} {ended:?}");
     bench.ok("wait tank");
     assert!(bench.ok("status tank").contains(&d[2]));
+    // The loop device lets go of the file a moment after it is told to.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(server.map(common::Running::interrupt), Some(0));
 }
 
 /// Another process holds the pool; the folder is unmounted as any other is.

@@ -18,6 +18,33 @@ pub(crate) struct Bench {
     dir: tempfile::TempDir,
 }
 
+impl Drop for Bench {
+    /// A test that failed may have left something mounted: it would be in the way of every test that comes after it.
+    fn drop(&mut self) {
+        let inside = format!("{}/", self.dir.path().display());
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        // The later ones may lie on the earlier ones.
+        for mount in mounts.lines().rev() {
+            let words: Vec<&str> = mount.split(' ').collect();
+            let [_, folder, kind, ..] = words[..] else { continue };
+            if folder.starts_with(&inside) {
+                let command = if kind.starts_with("fuse") { "fusermount3 -u -z" } else { "umount -l" };
+                let mut words = command.split(' ').chain([folder]);
+                let _ = Command::new(words.next().expect("a command")).args(words).status();
+            }
+        }
+        for device in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+            let file = fs::read_to_string(device.path().join("loop/backing_file")).unwrap_or_default();
+            if file.starts_with(&inside) {
+                let _ = Command::new("losetup")
+                    .arg("-d")
+                    .arg(Path::new("/dev").join(device.file_name()))
+                    .status();
+            }
+        }
+    }
+}
+
 /// What a command came to.
 pub(crate) struct Ran {
     /// Exit code.
@@ -209,6 +236,14 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
+            // One that serves a folder unmounts it if it is asked to end.
+            let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+            for _ in 0..50 {
+                if matches!(child.try_wait(), Ok(Some(_))) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let _ = child.kill();
             let _ = child.wait();
         }

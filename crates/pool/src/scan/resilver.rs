@@ -55,7 +55,7 @@ enum Look {
 struct Checked {
     rows: Rows,
     /// Units (row, column) that are not what their devices gave.
-    changed: Vec<(u64, u16)>,
+    changed: BTreeSet<(u64, u16)>,
 }
 
 impl Pool {
@@ -434,7 +434,7 @@ impl Pool {
         if wrong.is_empty() {
             // What is live is right. Dead bytes need not be, and parity protects the live bytes of other columns only
             // if it agrees with them: it follows what the target gets.
-            let changed = rows.renew_parity(chunk, |_| true);
+            let changed = rows.renew_parity(chunk, |_| true).into_iter().collect();
             return Some(Checked { rows, changed: with_twins(chunk, changed) });
         }
         // What was used to rebuild was wrong itself: take the rows that make each extent right, and where two extents
@@ -468,7 +468,7 @@ impl Pool {
         }
         // Where something is still wrong, its row stays as it is: more devices may come back and tell.
         rows.renew_parity(chunk, |row| !doubtful.contains(&row));
-        let mut changed = Vec::new();
+        let mut changed = BTreeSet::new();
         for row in run.clone().filter(|row| chunk.has_parity() && !doubtful.contains(row)) {
             let differs = |column: &u16| rows.unit(row, *column) != read.unit(row, *column);
             changed.extend(all.iter().filter(differs).map(|column| (row, column)));
@@ -482,12 +482,12 @@ impl Pool {
         chunk: &Chunk,
         rows: &Rows,
         which: Range<u64>,
-        changed: &[(u64, u16)],
+        changed: &BTreeSet<(u64, u16)>,
         outcome: &mut Outcome,
     ) -> bool {
         let unit = u64::from(chunk.layout.unit());
         let mut all = true;
-        for &(row, column) in changed.iter().filter(|(row, _)| which.contains(row)) {
+        for &(row, column) in changed.range((which.start, 0)..(which.end, 0)) {
             let Some(bytes) = rows.unit(row, column) else { continue };
             for (id, at) in self.core.fresh_placements(chunk, column, row * unit, unit) {
                 let handle = self.core.devices.get(&id).and_then(|device| device.open().cloned());
@@ -605,15 +605,11 @@ impl Pool {
 
 /// Units that changed, and in their rows those of columns that are on several devices: one of these was read, and parity that
 /// follows it has to go with the others as well, once that one is away.
-fn with_twins(chunk: &Chunk, mut changed: Vec<(u64, u16)>) -> Vec<(u64, u16)> {
+fn with_twins(chunk: &Chunk, mut changed: BTreeSet<(u64, u16)>) -> BTreeSet<(u64, u16)> {
     let twins = (0..).zip(&chunk.columns).filter(|(_, column)| column.placements.len() > 1);
     let twins: Vec<u16> = twins.map(|(index, _)| index).collect();
-    let rows: BTreeSet<u64> = changed.iter().map(|(row, _)| *row).filter(|_| !twins.is_empty()).collect();
-    for row in rows {
-        let more = twins.iter().map(|&column| (row, column)).filter(|unit| !changed.contains(unit));
-        let more: Vec<_> = more.collect();
-        changed.extend(more);
-    }
+    let rows: BTreeSet<u64> = changed.iter().map(|(row, _)| *row).collect();
+    changed.extend(rows.into_iter().flat_map(|row| twins.iter().map(move |&column| (row, column))));
     changed
 }
 
