@@ -30,6 +30,9 @@ pub(crate) enum Failure {
         /// Why it failed.
         error: io::Error,
     },
+    /// The process that holds the pool went away while it was asked: what looks, or waits, may ask whoever holds it now.
+    #[error("the process that holds the pool ended before it answered ({0})")]
+    HolderEnded(io::Error),
     /// Standard output was closed by its reader, which is no failure of ours.
     #[error("the reader of the output went away")]
     BrokenPipe,

@@ -282,14 +282,24 @@ fn what_happened_is_told_to_later_commands() {
     let ids: Vec<u64> = events.iter().map(|event| event["id"].as_u64().unwrap()).collect();
     assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
     // Somebody who follows sees the old ones, and the new ones as they come.
+    let server = bench.start("serve tank");
     let mut follower = bench.command("events -f tank").stdout(std::process::Stdio::piped()).spawn().unwrap();
-    common::eventually("the follower holds the pool", || bench.ok("status tank").contains("tank"));
+    let mut out = follower.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut out, &mut [0]).unwrap();
+    // It goes on when the process that it asked ends.
+    assert_eq!(server.interrupt(), 0);
+    let holds = |path: std::path::PathBuf| {
+        path.extension().is_some_and(|extension| extension == "lock")
+            && std::fs::read_to_string(path).is_ok_and(|pid| pid.trim() == follower.id().to_string())
+    };
+    let holds = || std::fs::read_dir(bench.path("state")).unwrap().any(|entry| holds(entry.unwrap().path()));
+    common::eventually("the follower holds the pool", holds);
     bench.ok(&format!("offline tank {}", disks[0]));
     common::eventually("it is noted", || bench.ok("events tank").contains("taken offline"));
     std::thread::sleep(std::time::Duration::from_millis(400));
     let _ = std::process::Command::new("kill").args(["-INT", &follower.id().to_string()]).status();
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut follower.stdout.take().unwrap(), &mut text).unwrap();
+    std::io::Read::read_to_string(&mut out, &mut text).unwrap();
     assert_eq!(follower.wait().unwrap().code(), Some(0));
     assert!(text.contains("checksum") && text.contains("taken offline"), "{text}");
 }

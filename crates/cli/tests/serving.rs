@@ -287,7 +287,7 @@ fn devices_are_added_while_a_volume_is_behind_a_loop_device() {
         sh(format!(
             "test -e {control}/{connection} || mount -t fusectl none {control}; echo 1 > {control}/{connection}/abort"
         ));
-        server.take().map(common::Running::kill);
+        drop(server.take());
     }
     let ended = sh(format!("umount {} {inside}; losetup -d {loop_device}", if hangs { "-l" } else { "" }));
     for (line, ended) in outcomes {

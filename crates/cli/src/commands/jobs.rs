@@ -90,10 +90,16 @@ pub(super) fn scrub(context: &Context, args: &args::Scrub) -> Outcome {
 /// The engine's.
 pub(super) fn wait(context: &Context, args: &args::Wait) -> Outcome {
     let pool = names::pool(&args.pool)?;
-    match session::open(&context.state, &pool, Mode::Change, &context.command_line)? {
-        Session::Local(local) => report(context, stay(*local)?.as_ref()),
-        Session::Remote(client) => report(context, look_on(client)?.as_ref()),
-    }
+    let scan = loop {
+        match session::open(&context.state, &pool, Mode::Change, &context.command_line)? {
+            Session::Local(local) => break stay(*local)?,
+            Session::Remote(client) => match look_on(client) {
+                Err(Failure::HolderEnded(_)) => {}
+                scan => break scan?,
+            },
+        }
+    };
+    report(context, scan.as_ref())
 }
 
 /// Where the background work of a pool stands.

@@ -84,10 +84,17 @@ impl Context {
     /// # Errors
     /// The pool can't be opened, or says no.
     pub(crate) fn ask(&self, pool: &str, mode: Mode, request: &Request) -> Outcome<Reply> {
-        let mut session = session::open(&self.state, pool, mode, &self.command_line)?;
-        let reply = session.call(request, &self.command_line)?;
-        session.close()?;
-        Ok(reply)
+        loop {
+            let mut session = session::open(&self.state, pool, mode, &self.command_line)?;
+            match session.call(request, &self.command_line) {
+                Err(Failure::HolderEnded(_)) if mode == Mode::Look => {}
+                reply => {
+                    let reply = reply?;
+                    session.close()?;
+                    return Ok(reply);
+                }
+            }
+        }
     }
 }
 

@@ -240,26 +240,18 @@ pub(super) fn history(context: &Context, args: &args::OnePool) -> Outcome {
 /// The pool can't be opened, or its holder ended.
 pub(super) fn events(context: &Context, args: &args::Events) -> Outcome {
     let pool = names::pool(&args.pool)?;
-    let mode = if args.follow { Mode::Change } else { Mode::Look };
-    let mut session = session::open(&context.state, &pool, mode, &context.command_line)?;
-    let ask = |session: &mut Session, after| match session
-        .call(&Request::Events { after }, &context.command_line)?
-    {
-        Reply::Events(events) => Ok(events),
-        other => mismatch(other),
-    };
     let print = |events: &Vec<Event>, header: bool| {
         let header = if header { render::event_header() } else { String::new() };
         context.print(events, |events| header + &render::events(events))
     };
     if !args.follow {
-        let events = ask(&mut session, 0)?;
-        session.close()?;
-        return print(&events, true);
+        return match context.ask(&pool, Mode::Look, &Request::Events { after: 0 })? {
+            Reply::Events(events) => print(&events, true),
+            other => mismatch(other),
+        };
     }
     let interrupt = Interrupt::catch()?;
-    let mut after = 0;
-    let mut first = true;
+    let (mut after, mut first) = (0, true);
     let mut show = |events: Vec<Event>| {
         if first || !events.is_empty() {
             print(&events, first)?;
@@ -270,27 +262,35 @@ pub(super) fn events(context: &Context, args: &args::Events) -> Outcome {
         Ok(after)
     };
     let mut after = 0;
-    match session {
-        Session::Remote(_) => {
-            while !interrupt.is_set() {
-                after = show(ask(&mut session, after)?)?;
+    while !interrupt.is_set() {
+        match session::open(&context.state, &pool, Mode::Change, &context.command_line)? {
+            Session::Remote(mut client) => {
+                while !interrupt.is_set() {
+                    match client.call(&Request::Events { after }, &[]) {
+                        Ok((Reply::Events(events), _)) => after = show(events)?,
+                        Ok((other, _)) => return mismatch(other),
+                        // The pool goes on with another holder, or with us.
+                        Err(Failure::HolderEnded(_)) => break,
+                        Err(error) => return Err(error),
+                    }
+                }
             }
-            Ok(())
-        }
-        // Nobody else holds the pool, so nothing would happen if we did not.
-        Session::Local(local) => {
-            let holder = Holder::start(*local, false)?;
-            let mut outcome = Ok(());
-            while !interrupt.is_set() && !holder.shared().has_ended() && outcome.is_ok() {
-                outcome = holder
-                    .shared()
-                    .with(|pool| Ok(eventlog::since(pool, &context.state, after)))
-                    .and_then(&mut show)
-                    .map(|to| after = to);
+            // Nobody else holds the pool, so nothing would happen if we did not.
+            Session::Local(local) => {
+                let holder = Holder::start(*local, false)?;
+                let mut outcome = Ok(());
+                while !interrupt.is_set() && !holder.shared().has_ended() && outcome.is_ok() {
+                    outcome = holder
+                        .shared()
+                        .with(|pool| Ok(eventlog::since(pool, &context.state, after)))
+                        .and_then(&mut show)
+                        .map(|to| after = to);
+                }
+                return holder.stop().and(outcome);
             }
-            holder.stop().and(outcome)
         }
     }
+    Ok(())
 }
 
 /// `coffer get`.

@@ -47,16 +47,16 @@ impl Client {
     /// The holder refuses, or it ended before it answered.
     pub(crate) fn call(&mut self, request: &Request, payload: &[u8]) -> Outcome<(Reply, Vec<u8>)> {
         let call = Call { version: VERSION, command: self.command.clone(), request: request.clone() };
-        let ended = |error: io::Error| {
-            Failure::refused(format!("the process that holds the pool ended before it answered ({error})"))
-        };
         // A holder that hangs up while it is written to may still have said why.
         let written = frame::write(&mut self.stream, &call, payload);
         match frame::read(&mut self.stream, frame::MAX_JSON) {
             Ok(Some((Answer::Ok(reply), data))) => Ok((reply, data)),
             Ok(Some((Answer::Failed(why), _))) => Err(Failure::refused(why)),
-            Ok(None) => Err(ended(written.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))),
-            Err(error) => Err(ended(error)),
+            Ok(None) => {
+                let error = written.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
+                Err(Failure::HolderEnded(error))
+            }
+            Err(error) => Err(Failure::HolderEnded(error)),
         }
     }
 
