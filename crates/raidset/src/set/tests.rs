@@ -9,6 +9,8 @@ use device::{Inline, MemoryDevice, Rng, SimDevice};
 use std::borrow::Borrow;
 
 mod again;
+mod gone;
+
 mod spread;
 mod workers;
 
