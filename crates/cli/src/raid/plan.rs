@@ -180,11 +180,23 @@ fn redundancy(unit: &Unit, column: usize) -> &'static str {
 fn new_spare(unit: &Arc<Unit>, name: &str) -> Result<Slot, SetError> {
     let unfit = |why| SetError::Unfit { name: name.to_owned(), why };
     let part = parts::part(name).map_err(|error| unfit(error.to_string()))?;
-    let mut all = vec![part.clone()];
     let status = unit.set().status();
-    let present = status.columns.iter().chain(&status.spares);
-    all.extend(present.filter_map(|component| parts::part(&component.name).ok()));
-    parts::distinct(&all).map_err(unfit)?;
+    let same = |component: &&ComponentStatus| {
+        component.name == name
+            || parts::part(&component.name)
+                .is_ok_and(|present| parts::distinct(&[part.clone(), present]).is_err())
+    };
+    let of = |component: &ComponentStatus, what: &str| {
+        let called =
+            if component.name == name { String::new() } else { format!(", called {}", component.name) };
+        unfit(format!("it is {what} of raid{} already{called}: name another device", unit.number()))
+    };
+    if let Some(column) = status.columns.iter().find(same) {
+        return Err(of(column, "a component"));
+    }
+    if let Some(spare) = status.spares.iter().find(same) {
+        return Err(of(spare, "a spare"));
+    }
     let free = parts::free(unit.units(), unit.number(), std::slice::from_ref(&part));
     free.map_err(|error| unfit(error.to_string()))?.map_err(unfit)?;
     let opened = parts::open(&part, unit.below()).map_err(unfit)?;

@@ -8,7 +8,7 @@ use device::{BlockDevice, DeviceError};
 use super::allowed::{check_free_spare, check_new_spare};
 use super::header::Header;
 use super::locks::lock;
-use super::members::{Component, Status};
+use super::members::{Component, RebuildKind, Status};
 use super::start::{Parameters, Slot};
 use super::{RaidSet, jobs::Progress};
 use crate::config::{Config, MAX_SPARES};
@@ -79,8 +79,16 @@ pub enum SetError {
     #[error("the set already has {MAX_SPARES} spares")]
     TooManySpares,
     /// A rebuild is running.
-    #[error("a reconstruction or copyback is already running")]
-    Rebuilding,
+    #[error("{name} is being {}: one at a time, and -S follows it to its end", match .kind {
+        RebuildKind::Reconstruction => "reconstructed",
+        RebuildKind::Copyback => "copied back",
+    })]
+    Rebuilding {
+        /// The component that is rebuilt.
+        name: String,
+        /// What is done to it.
+        kind: RebuildKind,
+    },
     /// None is running, or it was given up.
     #[error("no reconstruction or copyback is running")]
     NoRebuild,
@@ -153,8 +161,9 @@ impl RaidSet {
     pub(super) fn device_failed(&self, column: usize, device: &Arc<dyn BlockDevice>) -> bool {
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
+        let unwritable = || format!("{} cannot be written", device.info().name);
         if members.copies_back_to(column, device) {
-            members.abort_rebuild();
+            self.abandon(&mut members, unwritable());
             self.publish(members);
             return true;
         }
@@ -165,7 +174,7 @@ impl RaidSet {
         if !self.layout.survives(|other| other == column || members.lost(other)) {
             return false;
         }
-        members.fail(column);
+        self.fail_member(&mut members, column, unwritable);
         self.commit(&mut header, members);
         true
     }
@@ -186,7 +195,8 @@ impl RaidSet {
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         self.check_fail(&members, column)?;
-        members.fail(column);
+        let name = members.columns[column].name.clone();
+        self.fail_member(&mut members, column, || format!("{name} was taken out of use"));
         self.commit(&mut header, members);
         Ok(())
     }
@@ -444,9 +454,7 @@ impl RaidSet {
     /// # Errors
     /// A rebuild runs, or a component that the set cannot do without fails.
     pub fn unconfigure(&self) -> Result<(), SetError> {
-        if self.members().rebuild.is_some() {
-            return Err(SetError::Rebuilding);
-        }
+        self.members().require_no_rebuild()?;
         self.open();
         self.close()
     }

@@ -10,6 +10,7 @@ use std::borrow::Borrow;
 
 mod again;
 mod gone;
+mod resumed;
 
 mod spread;
 mod workers;
