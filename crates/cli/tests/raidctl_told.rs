@@ -272,6 +272,27 @@ fn refusals_name_what_stands_against() {
         &format!("-a {link} raid0"),
         &["link cannot be used", &format!("a component of raid0 already, called {}", d[1])],
     );
+    // A spare is no component, and a unit no spare of itself.
+    all_of(&format!("-f {spare} raid0"), &["spare is a spare, not a component: -r removes it"]);
+    bench.ok(&format!("raid -F {} raid0", d[1]));
+    for option in ["-f", "-F", "-R"] {
+        let why = format!("spare is a spare, not a component: name {}, which it replaces", d[1]);
+        all_of(&format!("{option} {spare} raid0"), &[&why]);
+    }
+    bench.ok("raid -B raid0");
+    all_of("-a raid0 raid0", &["raid0 cannot be a component of itself"]);
+    // Every component that cannot be used is named, once, and is not said to count as failed where it does not.
+    let conf = file(&bench, "dead.conf", &["/dev/null", &d[1], &bench.path("gone")], &[], '5');
+    let ran = bench.run(&format!("raid -C {conf} raid5"));
+    assert_eq!((ran.code, ran.err.lines().count()), (1, 2), "{}", ran.err);
+    bench.ok("raid -u raid0");
+    let ran = bench.run(&format!("raid -C {conf} raid5"));
+    let why = format!(
+        "cannot open /dev/null: it is neither a regular file nor a block device; cannot open {}: No such file or directory (os error 2); \
+         write \"absent\" in its place",
+        bench.path("gone")
+    );
+    assert!(ran.code == 1 && ran.err.lines().count() == 2 && ran.err.contains(&why), "{}", ran.err);
     // A rebuild that is under way, not its spare, is what another has to wait for.
     let large: Vec<String> = (0..4).map(|i| bench.disk(&format!("large{i}"), 64 << 20)).collect();
     let conf = file(&bench, "large.conf", &all(&large[..3]), &[&large[3]], '5');

@@ -172,14 +172,15 @@ pub(crate) fn configure(
     }
     let below = Unit::attach_below(&context.units, &draft, 0)?;
     let (mut column_slots, problems) = parts::slots(&columns, &below);
-    for problem in &problems {
-        eprintln!("{}: {problem}: its component counts as failed", context.program);
-    }
-    if force && let Some(problem) = problems.first() {
+    if force && !problems.is_empty() {
         // The first configuration decides about sizes and order: a component that is only mistyped must not be left out.
         return Ok(configure_failed(format!(
-            "{problem}; write \"{ABSENT}\" for a component that is not there"
+            "{}; write \"{ABSENT}\" in its place if the set is to do without it",
+            problems.join("; ")
         )));
+    }
+    for problem in &problems {
+        eprintln!("{}: {problem}: its component counts as failed", context.program);
     }
     let (mut spare_slots, missing) = parts::slots(&spares, &below);
     for problem in &missing {

@@ -69,8 +69,7 @@ pub(super) fn check(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Ready, 
     let set = unit.set();
     let status = set.status();
     let name = format!("raid{}", unit.number());
-    let column =
-        |name: &str| set.column_of(name).ok_or_else(|| SetError::NoComponent { name: name.to_owned() });
+    let column = |name: &str| set.require_column(name);
     let go = |would: String| Go { would: would + "\n", ..Go::default() };
     Ok(Ready::Go(match &invocation.action {
         Action::AddSpare(component) => {
@@ -199,6 +198,15 @@ fn new_spare(unit: &Arc<Unit>, name: &str) -> Result<Slot, SetError> {
     }
     let free = parts::free(unit.units(), unit.number(), std::slice::from_ref(&part));
     free.map_err(|error| unfit(error.to_string()))?.map_err(unfit)?;
+    if let Some(lower) = part.path.as_deref().and_then(parts::unit_below) {
+        let number = unit.number();
+        return Err(unfit(if lower == number {
+            format!("raid{number} cannot be a component of itself")
+        } else {
+            // It would have to be held together with this one.
+            format!("it is a unit: unconfigure raid{number}, and name it as a spare in the file for -c")
+        }));
+    }
     let opened = parts::open(&part, unit.below()).map_err(unfit)?;
     Ok(Slot { name: name.to_owned(), device: Some(opened) })
 }

@@ -119,7 +119,8 @@ pub(crate) fn unit_number(device: &str) -> Option<u32> {
     let digits = digits.strip_suffix(|last: char| ('a'..='p').contains(&last)).unwrap_or(digits);
     let plain =
         digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-    digits.parse().ok().filter(|_| plain)
+    // Labels have a signed number.
+    digits.parse().ok().filter(|unit| plain && i32::try_from(*unit).is_ok())
 }
 
 /// What is said of a name that is none of a unit.
@@ -343,7 +344,8 @@ mod tests {
             ("raid0p", Some(0)),
             ("raid0x", None),
             ("raid00", None),
-            ("raid4294967296", None),
+            ("raid2147483647", Some(2_147_483_647)),
+            ("raid2147483648", None),
         ] {
             assert_eq!(unit_number(name), unit, "{name}");
         }

@@ -41,6 +41,17 @@ pub enum SetError {
         /// What was asked for.
         name: String,
     },
+    /// A spare, not a component.
+    #[error("{name} is a spare, not a component{}", match .of {
+        Some(of) => format!(": name {of}, which it replaces"),
+        None => ": -r removes it".to_owned(),
+    })]
+    NotColumn {
+        /// What was asked for.
+        name: String,
+        /// The component that it replaces.
+        of: Option<String>,
+    },
     /// A component is in a state in which that cannot be done to it.
     #[error("{name} is {}, so this cannot be done{}", .status.word(), match .status {
         Status::Failed => ": rebuild it first, with -R in place or with -F on a spare",
@@ -185,6 +196,24 @@ impl RaidSet {
         let named = members.columns.iter().position(|component| component.name == name);
         let numbered = || name.strip_prefix("component")?.parse().ok();
         named.or_else(numbered).filter(|&column| column < members.columns.len())
+    }
+
+    /// As [`RaidSet::column_of`], for those who need one.
+    ///
+    /// # Errors
+    /// It is a spare, or nothing that the set has.
+    pub fn require_column(&self, name: &str) -> Result<usize, SetError> {
+        let found = self.column_of(name);
+        let members = self.members();
+        let spare = || members.spares.iter().position(|spare| spare.name == name);
+        found.ok_or_else(|| match spare() {
+            Some(spare) => {
+                let of = members.spare_of.iter().position(|used| *used == Some(spare));
+                let of = of.map(|column| members.columns[column].name.clone());
+                SetError::NotColumn { name: name.to_owned(), of }
+            }
+            None => SetError::NoComponent { name: name.to_owned() },
+        })
     }
 
     /// Fails a column (`raidctl -f`).
