@@ -116,8 +116,8 @@ fn spares_are_added_used_and_removed() {
     bench.ok(&format!("raid -a {spare} raid0"));
     assert_eq!(states(&bench, "raid0"), "d0: optimal, d1: failed, d2: optimal, d3: spare");
     for (line, why) in [
-        (format!("raid -a {spare} raid0"), "same device"),
-        (format!("raid -a {} raid0", d[0]), "same device"),
+        (format!("raid -a {spare} raid0"), "it is a spare of raid0 already"),
+        (format!("raid -a {} raid0", d[0]), "it is a component of raid0 already"),
         (format!("raid -a {small} raid0"), "are needed"),
         (format!("raid -a {}.gone raid0", d[0]), "d0.gone"),
     ] {

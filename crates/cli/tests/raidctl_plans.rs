@@ -29,7 +29,7 @@ fn what_is_refused_is_refused_with_n_too() {
     alike(&on("-f", "nothing"), "nothing is not a component of this device: -s lists them");
     alike(&on("-F", &d[1]), "no spares are available");
     alike(&on("-a", &small), "are needed");
-    alike(&on("-a", &d[0]), "same device");
+    alike(&on("-a", &d[0]), "it is a component of raid0 already");
     alike(&on("-a", &mirror[0]), "is a component of raid1 already");
     alike(&on("-a", "/dev/null"), "neither a regular file nor a block device");
     alike(&on("-r", &d[0]), "d0 is a component, not a spare");
@@ -210,7 +210,7 @@ fn what_changes_labels_answers_in_json() {
     let told = data("-G");
     assert_eq!((&told["level"], &told["components"][1]), (&"5".into(), &d[1].as_str().into()));
     assert_eq!(told["file"].as_str(), Some(bench.ok("raid -G raid0").as_str()));
-    assert_eq!(data("-v -i")["rewrite"], "started");
+    assert_eq!(data("-v -i")["rewrite"], "done");
     assert_eq!(data("-P")["parity"], "clean");
     bench.start("raid hold raid0").kill();
     new_unit(&bench, "raid1", 3, 2, '0');

@@ -53,6 +53,17 @@ pub struct Part {
     pub total: u64,
 }
 
+/// Why the last job of each kind failed; `None` if it did not, or has begun again since.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// A reconstruction.
+    pub reconstruction: Option<String>,
+    /// A parity rewrite.
+    pub rewrite: Option<String>,
+    /// A copyback.
+    pub copyback: Option<String>,
+}
+
 /// How far all jobs have come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Jobs {
@@ -70,6 +81,9 @@ pub struct Jobs {
     pub repairs: u64,
     /// Why the last job failed.
     pub trouble: Option<String>,
+    /// Why those of each kind failed.
+    #[serde(default)]
+    pub failed: Failures,
 }
 
 /// The answer to a request.

@@ -348,17 +348,22 @@ pub fn check(level: &Level, columns: &[Found], force: bool) -> Verdict {
         failed[odd] = true;
     }
 
-    // RAIDframe excuses one column; our own levels as many as they can lose.
-    let mut excused =
-        Level::faults_of_letter(level.letter(), u16::try_from(columns.len()).unwrap_or(u16::MAX));
+    // RAIDframe excuses one column; our own levels as many as they can lose. More are excused if the others hold every stripe, and have
+    // the greatest counter that is there: what they hold is the newest then.
+    let width = u16::try_from(columns.len()).unwrap_or(u16::MAX);
+    let mut excuses = Level::faults_of_letter(level.letter(), width);
+    let newest = serial.is_some() && counter.is_some() && mod_counter == most;
+    let mut gone: Vec<bool> = columns.iter().map(|found| matches!(found, Found::Lost { .. })).collect();
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     let mut parity_dirty = false;
     for (column, found) in columns.iter().enumerate() {
         if matches!(found, Found::InFreeUnits | Found::Lost { .. }) {
             continue;
         }
-        if failed[column] && excused > 0 {
-            excused -= 1;
+        let without = |other: usize| other == column || gone.get(other).is_some_and(|gone| *gone);
+        if failed[column] && (excuses > 0 || newest && level.survives(width, without)) {
+            excuses = excuses.saturating_sub(1);
+            gone[column] = true;
             continue;
         }
         let Found::Labelled(label) = found else {
@@ -459,8 +464,7 @@ pub fn tell_failed(verdict: &Verdict, names: &[String], columns: &[Found]) -> Ve
     let told = failed.filter_map(|(_, (name, found))| match found {
         Found::Absent | Found::InFreeUnits | Found::Lost { there: false, .. } => None,
         Found::Unfit(why) => Some(format!("{name} counts as failed: it {why}")),
-        Found::Unlabelled => Some(tell_label(name, None, verdict.serial_number, verdict.mod_counter)),
-        Found::Lost { label: None, .. } => {
+        Found::Unlabelled | Found::Lost { label: None, .. } => {
             Some(tell_label(name, None, verdict.serial_number, verdict.mod_counter))
         }
         Found::Labelled(label) | Found::Lost { label: Some(label), .. } => {
@@ -601,7 +605,18 @@ mod tests {
         let verdict = check(&Level::Raid1, &columns, false);
         assert!(verdict.refusals.is_empty() && verdict.failed[1]);
         columns[2] = Found::Unlabelled;
-        assert_eq!(check(&Level::Raid1, &columns, false).refusals, [Refusal::Missing { column: 2 }]);
+        // The other halves of two pairs hold everything, unless one of them is older than what is there.
+        assert!(check(&Level::Raid1, &columns, false).refusals.is_empty());
+        let mut pair = columns.clone();
+        pair[0] = Found::Absent;
+        let missing = |column| Refusal::Missing { column };
+        assert_eq!(check(&Level::Raid1, &pair, false).refusals, [missing(1)]);
+        for (by, refused) in [(-1, vec![]), (0, vec![]), (1, vec![missing(3)])] {
+            let change = |column, label: &mut Label| label.mod_counter += by * i32::from(column == 5);
+            let mut six = found(labels(6, &Level::Raid1, change));
+            (six[1], six[3]) = (Found::Absent, Found::Unlabelled);
+            assert_eq!(check(&Level::Raid1, &six, false).refusals, refused, "{by}");
+        }
         let mut columns = found(labels(5, &Level::Raid6, |_, _| ()));
         columns[0] = Found::Absent;
         columns[3] = Found::Unlabelled;

@@ -116,6 +116,21 @@ impl Level {
         }
     }
 
+    /// Whether all data of a set of `columns` columns is still there without those for which `lost` says yes.
+    pub fn survives(&self, columns: u16, lost: impl Fn(usize) -> bool) -> bool {
+        let faults = Self::faults_of_letter(self.letter(), columns);
+        let columns = usize::from(columns);
+        match self {
+            Self::Raid1 => (0..columns).step_by(2).all(|first| !(lost(first) && lost(first + 1))),
+            Self::Chained => (0..columns).all(|first| !(lost(first) && lost((first + 1) % columns))),
+            Self::Declustered(design) | Self::DeclusteredPq(design) | Self::DeclusteredEvenOdd(design) => {
+                let lost_of = |tuple: &[u8]| tuple.iter().filter(|&&column| lost(column.into())).count();
+                design.tuples().all(|tuple| lost_of(tuple) <= faults)
+            }
+            _ => (0..columns).filter(|&column| lost(column)).count() <= faults,
+        }
+    }
+
     /// What stands for it in labels and configuration files.
     pub fn letter(&self) -> char {
         match self {
@@ -623,16 +638,7 @@ impl Layout {
 
     /// Whether all data is still there without the columns for which `lost` says yes.
     pub fn survives(&self, lost: impl Fn(usize) -> bool) -> bool {
-        let columns = self.columns();
-        match &self.level {
-            Level::Raid1 => (0..columns).step_by(2).all(|first| !(lost(first) && lost(first + 1))),
-            Level::Chained => (0..columns).all(|first| !(lost(first) && lost((first + 1) % columns))),
-            Level::Declustered(design) | Level::DeclusteredPq(design) | Level::DeclusteredEvenOdd(design) => {
-                let lost_of = |tuple: &[u8]| tuple.iter().filter(|&&column| lost(column.into())).count();
-                design.tuples().all(|tuple| lost_of(tuple) <= self.faults())
-            }
-            _ => (0..columns).filter(|&column| lost(column)).count() <= self.faults(),
-        }
+        self.level.survives(self.columns, lost)
     }
 }
 

@@ -114,6 +114,9 @@ impl Invocation {
                     json = true;
                     continue;
                 }
+                Some(letters) if letters.starts_with('-') => {
+                    return Err(UsageError(format!("there is no option {argument}")));
+                }
                 Some(letters) if !letters.is_empty() => letters,
                 _ => {
                     operands.push(argument);
@@ -125,6 +128,8 @@ impl Invocation {
                 let value = if WITH_ARGUMENT.contains(letter) {
                     let attached = std::mem::replace(&mut letters, "".chars()).as_str();
                     let value = Some(attached).filter(|value| !value.is_empty()).or_else(|| rest.next());
+                    // Whatever -A is given that is not yes is no, nothing as well.
+                    let value = value.filter(|value| letter == 'A' || !value.is_empty());
                     value.ok_or_else(|| UsageError(format!("option -{letter} needs an argument")))?
                 } else if ALONE.contains(letter) {
                     ""
@@ -216,7 +221,11 @@ fn action(letter: char, value: &str, numbers: &[&str]) -> Result<Action, UsageEr
         's' => Action::Status,
         'S' => Action::Progress,
         'u' => Action::Unconfigure,
-        'U' => Action::SetUnit(value.parse().map_err(|_| bad("a unit"))?),
+        'U' => {
+            // Labels have a signed number there.
+            let unit = value.parse().ok().filter(|unit| i32::try_from(*unit).is_ok());
+            Action::SetUnit(unit.ok_or_else(|| bad("the number of a unit, from 0 to 2147483647"))?)
+        }
         letter => return Err(UsageError(format!("there is no option -{letter}"))),
     })
 }
@@ -470,11 +479,18 @@ mod tests {
             "-M set x raid0",
             "-M on raid0",
             "-U x raid0",
+            "-U 2147483648 raid0",
+            "--jsn -s raid0",
             "-a",
             "raid0 -s",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+        for option in ["-a", "-c", "-f", "-g", "-o", "-t"] {
+            let told = Invocation::parse(&[option, "", "raid0"]).unwrap_err().to_string();
+            assert_eq!(told, format!("option {option} needs an argument"));
+        }
+        assert_eq!(parse("--jsn -s raid0").unwrap_err().to_string(), "there is no option --jsn");
         let four = parse("-M set 1 2 3 4 raid0").unwrap_err().to_string();
         assert_eq!(four, "-M set takes up to three numbers, and the device behind them");
     }

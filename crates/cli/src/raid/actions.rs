@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::raid::Jobs;
+use protocol::raid::{Failures, Jobs};
 use protocol::told::{Errno, Told, Wait};
 use raidset::label::Label;
 use raidset::raidctl::{self, Action, Invocation};
@@ -11,9 +11,8 @@ use serde_json::{Value, json};
 
 use super::plan::{self, Go, Ready};
 use super::record::device_name;
-use super::told::request_name;
+use super::told::{DONE, request_name};
 use super::unit::Unit;
-use crate::json::document;
 
 /// Carries out a command line.
 pub(crate) fn run(unit: &Arc<Unit>, invocation: &Invocation) -> Told {
@@ -22,7 +21,10 @@ pub(crate) fn run(unit: &Arc<Unit>, invocation: &Invocation) -> Told {
     }
     for option in invocation.options.iter().filter(|_| !invocation.dry_run) {
         match option.as_str() {
-            "autospare" | "noautospare" => unit.set().set_autospare(option == "autospare"),
+            "autospare" | "noautospare" => {
+                unit.set().set_autospare(option == "autospare");
+                unit.let_spares_start();
+            }
             _ => {
                 if let Err(error) = unit.set().set_journal(option == "journal") {
                     return Told::error(error);
@@ -40,9 +42,9 @@ pub(crate) fn run(unit: &Arc<Unit>, invocation: &Invocation) -> Told {
 /// What the driver's error for it would be.
 const fn errno(action: &Action, error: &SetError) -> Errno {
     match (action, error) {
-        (Action::ReconstructInPlace(_), SetError::Rebuilding) => Errno::Invalid,
+        (Action::ReconstructInPlace(_), SetError::Rebuilding { .. }) => Errno::Invalid,
         (Action::SetUnit(_) | Action::RemoveSpare(_), SetError::Status { .. })
-        | (_, SetError::Rebuilding) => Errno::Busy,
+        | (_, SetError::Rebuilding { .. }) => Errno::Busy,
         _ => Errno::Invalid,
     }
 }
@@ -58,15 +60,18 @@ fn change(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Told, SetError> {
         },
     };
     let waiting = |wait| Told { wait: Some(wait), ..Told::nothing() };
+    let done = |data: Value| Told::either(invocation.json, "", data);
     Ok(match &invocation.action {
         Action::AddSpare(_) => {
             if let Some(slot) = slot {
                 set.add_spare(slot)?;
             }
+            unit.let_spares_start();
             Told::nothing()
         }
         Action::RemoveSpare(name) => {
             set.remove_spare(name)?;
+            unit.let_spares_start();
             Told::nothing()
         }
         Action::Autoconfigure(on, root) => {
@@ -84,28 +89,31 @@ fn change(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Told, SetError> {
         }
         Action::Fail { reconstruct: false, .. } => {
             let status = set.status().columns.get(column).map(|component| component.status);
-            if matches!(status, Some(Status::Optimal | Status::Spared)) {
+            let works = matches!(status, Some(Status::Optimal | Status::Spared));
+            if works {
                 set.fail_column(column)?;
             }
-            Told::nothing()
+            done(json!({ "outcome": if works { DONE } else { "unchanged" } }))
         }
         Action::Fail { reconstruct: true, .. } => {
-            set.reconstruct_to_spare(column)?;
+            unit.start_rebuild(|| set.reconstruct_to_spare(column))?;
             waiting(Wait::Reconstruction)
         }
         Action::ReconstructInPlace(_) => {
-            set.reconstruct_in_place(column, slot, 0)?;
+            unit.start_rebuild(|| set.reconstruct_in_place(column, slot, 0))?;
             waiting(Wait::Reconstruction)
         }
         Action::Copyback => {
-            set.copyback(column)?;
+            let component = set.status().columns.get(column).map(|component| component.name.clone());
+            unit.start_rebuild(|| set.copyback(column))?;
             // What is in the free units is rebuilt.
             let rebuilt = matches!(set.rebuild_progress(), Some((RebuildKind::Reconstruction, ..)));
-            waiting(if rebuilt { Wait::Reconstruction } else { Wait::Copyback })
+            let wait = Some(if rebuilt { Wait::Reconstruction } else { Wait::Copyback });
+            Told { wait, ..done(json!({ "component": component })) }
         }
         Action::InitLabels(serial) => {
             set.init_labels(*serial)?;
-            Told::nothing()
+            done(json!({ "serial_number": serial }))
         }
         Action::RewriteParity => {
             let word = if set.parity_good() { "clean" } else { "DIRTY" };
@@ -117,19 +125,15 @@ fn change(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Told, SetError> {
         Action::CheckParity => parity(&device, set.parity_good(), invocation.json),
         Action::CheckAndRewriteParity => {
             if set.parity_good() {
-                return Ok(Told { code: 0, ..parity(&device, true, invocation.json) });
+                let data = json!({ "parity": "clean", "outcome": "unchanged" });
+                return Ok(Told::either(invocation.json, raidctl::parity_status(&device, true), data));
             }
             unit.start_rewrite();
             let wait = Some(Wait::RewriteToTheEnd);
             let [before, after] = raidctl::parity_rewrite(&device);
-            if invocation.json {
-                let data = json!({ "parity": "clean", "rewrite": "done" });
-                return Ok(match document("raid", &data) {
-                    Ok(last) => Told { last, wait, ..Told::nothing() },
-                    Err(error) => Told::error(error),
-                });
-            }
-            Told { out: before, last: after, wait, ..Told::nothing() }
+            let data = json!({ "parity": "DIRTY", "rewrite": "started" });
+            let last = if invocation.json { String::new() } else { after };
+            Told { last, wait, ..Told::either(invocation.json, before, data) }
         }
         Action::EnableMap(on) => {
             set.set_map_enabled(*on)?;
@@ -201,13 +205,13 @@ fn change(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Told, SetError> {
         Action::Status => status(unit, invocation),
         Action::Progress => {
             let (set_status, jobs) = (set.status(), unit.progress());
-            let out = raidctl::progress(&set_status, rewriting(&jobs));
+            let out = raidctl::progress(&set_status, rewriting(&jobs)) + &failures(&jobs.failed);
             let wait = Some(Wait::All).filter(|_| !invocation.json && !invocation.dry_run);
             Told { wait, ..Told::either(invocation.json, out, jobs_json(&jobs)) }
         }
         Action::SetUnit(number) => {
             set.set_last_unit(*number)?;
-            Told::nothing()
+            done(json!({ "last_unit": number }))
         }
         Action::Configure { .. }
         | Action::Rescan
@@ -246,9 +250,20 @@ fn rewriting(jobs: &Jobs) -> Option<Progress> {
     jobs.rewrite.map(|part| Progress { done: part.done, total: part.total })
 }
 
+/// What `-s` and `-S` say of jobs that failed, behind everything else, so that the lines that scripts know stay where they are.
+fn failures(failed: &Failures) -> String {
+    let all = [
+        ("Reconstruction", &failed.reconstruction),
+        ("Parity Re-write", &failed.rewrite),
+        ("Copyback", &failed.copyback),
+    ];
+    let told = all.into_iter().filter_map(|(job, why)| Some(format!("{job} failed: {}\n", why.as_ref()?)));
+    told.collect()
+}
+
 fn status(unit: &Arc<Unit>, invocation: &Invocation) -> Told {
     let (status, jobs) = (unit.set().status(), unit.progress());
-    let mut out = raidctl::status(&status, rewriting(&jobs));
+    let mut out = raidctl::status(&status, rewriting(&jobs)) + &failures(&jobs.failed);
     if invocation.verbose {
         let on = if unit.set().autospare() { "on" } else { "off" };
         out += &format!("Spares start by themselves: {on}\n");

@@ -6,12 +6,13 @@ use protocol::told::{Errno, Told};
 use raidset::config::{ABSENT, Config};
 use raidset::design::Design;
 use raidset::layout::{Layout, Level};
-use raidset::raidctl::Invocation;
+use raidset::raidctl::{Action, Invocation};
 use raidset::set::{Parameters, RaidSet, Status};
 use serde_json::json;
 
 use super::plan::unknown_option;
 use super::record::{Part, Record, Units, unit_number};
+use super::told::{DONE, no_device};
 use super::unit::Unit;
 use super::{Context, parts};
 use crate::control::{Connected, connect};
@@ -49,8 +50,25 @@ fn design(config: &Config) -> Result<Option<Arc<Design>>, Told> {
         .map_err(|error| bad_file(format!("{name}: {error}")))
 }
 
+/// That what `-o` says has something to be said of.
+///
+/// # Errors
+/// It has not: what is to be said.
+pub(crate) fn options_have_a_place(invocation: &Invocation) -> Result<(), Told> {
+    let letter = match &invocation.action {
+        _ if invocation.options.is_empty() => return Ok(()),
+        Action::CheckFile(_) => 't',
+        Action::Rescan => 'L',
+        Action::Unconfigure => 'u',
+        _ => return Ok(()),
+    };
+    Err(Told::error(format!(
+        "-o does not go with -{letter}: give it to a unit that is configured, or with -c"
+    )))
+}
+
 /// `-t`.
-pub(crate) fn check_file(file: &str) -> Told {
+pub(crate) fn check_file(file: &str, json: bool) -> Told {
     let config = match parse(file) {
         Ok(config) => config,
         Err(told) => return told,
@@ -62,7 +80,10 @@ pub(crate) fn check_file(file: &str) -> Told {
         Layout::new(parameters.level, columns, 1, 1 << 24).map_err(bad_file)
     });
     match checked {
-        Ok(_) => Told { errors: config.warnings, ..Told::nothing() },
+        Ok(_) => {
+            let data = json!({ "file": file, "outcome": "valid", "warnings": config.warnings });
+            Told { errors: config.warnings, ..Told::either(json, "", data) }
+        }
         Err(told) => Told { errors: [config.warnings, told.errors].concat(), ..told },
     }
 }
@@ -112,7 +133,7 @@ pub(crate) fn configure(
         eprintln!("{}: {warning}", context.program);
     }
     let Some(number) = unit_number(&invocation.device) else {
-        return Ok(Told::no_device(&invocation.device));
+        return Ok(no_device(&invocation.device));
     };
     let design = match design(&config) {
         Ok(design) => design,
@@ -151,14 +172,15 @@ pub(crate) fn configure(
     }
     let below = Unit::attach_below(&context.units, &draft, 0)?;
     let (mut column_slots, problems) = parts::slots(&columns, &below);
-    for problem in &problems {
-        eprintln!("{}: {problem}: its component counts as failed", context.program);
-    }
-    if force && let Some(problem) = problems.first() {
+    if force && !problems.is_empty() {
         // The first configuration decides about sizes and order: a component that is only mistyped must not be left out.
         return Ok(configure_failed(format!(
-            "{problem}; write \"{ABSENT}\" for a component that is not there"
+            "{}; write \"{ABSENT}\" in its place if the set is to do without it",
+            problems.join("; ")
         )));
+    }
+    for problem in &problems {
+        eprintln!("{}: {problem}: its component counts as failed", context.program);
     }
     let (mut spare_slots, missing) = parts::slots(&spares, &below);
     for problem in &missing {
@@ -231,7 +253,7 @@ pub(super) fn configured(json: bool, units: &[String], text: String) -> Told {
 /// The state folder, or a component fails.
 pub(crate) fn unconfigure(context: &Context, invocation: &Invocation) -> Outcome<Told> {
     let Some(number) = unit_number(&invocation.device) else {
-        return Ok(Told::no_device(&invocation.device));
+        return Ok(no_device(&invocation.device));
     };
     let failed = |errno, why: String| Ok(Told::failed("SHUTDOWN", errno, why));
     let units = &context.units;
@@ -256,6 +278,7 @@ pub(crate) fn unconfigure(context: &Context, invocation: &Invocation) -> Outcome
     let Some(record) = units.find(number)? else {
         return failed(Errno::NotConfigured, "the unit is not configured".to_owned());
     };
+    let mut outcome = DONE;
     let mut would = format!("would unconfigure raid{number}\n");
     match Unit::attach(units, record, right, 0) {
         Ok(unit) => {
@@ -275,12 +298,15 @@ pub(crate) fn unconfigure(context: &Context, invocation: &Invocation) -> Outcome
         Err(error) if invocation.dry_run => {
             would = format!("would forget raid{number} as it is: {error}\n");
         }
-        Err(error) => eprintln!("{}: {error}; it is forgotten as it is", context.program),
+        Err(error) => {
+            eprintln!("{}: {error}; it is forgotten as it is", context.program);
+            outcome = "forgotten";
+        }
     }
     if invocation.dry_run {
         let line = would.trim_end().to_owned();
         return Ok(Told::either(invocation.json, would, json!({ "would": [line] })));
     }
     units.forget(number)?;
-    Ok(Told::nothing())
+    Ok(Told::either(invocation.json, "", json!({ "outcome": outcome })))
 }

@@ -12,11 +12,12 @@ use raidset::judge::{Candidate, FoundSet, Member, complete, group};
 use raidset::label::{Label, Root};
 use raidset::layout::Level;
 use raidset::raidctl::Invocation;
-use raidset::set::{ConfigureError, Parameters, RaidSet};
+use raidset::set::{ConfigureError, Parameters, RaidSet, Slot};
 use serde_json::json;
 
 use super::configure::{configured, introduction, new_unit};
 use super::record::{Part, Record, unit_number};
+use super::told::no_device;
 use super::unit::Unit;
 use super::{Context, parts};
 use crate::error::Outcome;
@@ -43,12 +44,24 @@ fn look(path: PathBuf, device: &dyn BlockDevice) -> Option<Seen> {
     (label.is_some() || extension.is_some()).then_some(Seen { name, path, label, extension, sectors })
 }
 
+/// A unit that `-n` would have made: over components that stay as they are, and remembered by nobody.
+struct Promised {
+    record: Record,
+    set: Arc<RaidSet>,
+}
+
+/// The units that are configured, and those that would be by now.
+fn records(context: &Context, promised: &[Promised]) -> Outcome<Vec<Record>> {
+    let mut records = context.units.all()?;
+    records.extend(promised.iter().map(|unit| unit.record.clone()));
+    Ok(records)
+}
+
 /// Everything with a label or an extension area that nobody uses.
-fn scan(context: &Context) -> Outcome<Vec<Seen>> {
+fn scan(context: &Context, promised: &[Promised]) -> Outcome<Vec<Seen>> {
     let units = &context.units;
     let mut seen: Vec<Seen> = Vec::new();
-    let used: BTreeSet<PathBuf> = units
-        .all()?
+    let used: BTreeSet<PathBuf> = records(context, promised)?
         .into_iter()
         .flat_map(|record| record.columns.into_iter().chain(record.spares).filter_map(|part| part.path))
         .collect();
@@ -68,12 +81,14 @@ fn scan(context: &Context) -> Outcome<Vec<Seen>> {
         }
     }
     // Units that are configured may be components of others.
-    for record in units.all()? {
+    for record in records(context, promised)? {
         let path = PathBuf::from(format!("/dev/raid{}", record.unit));
-        if used.contains(&path) || used.contains(&PathBuf::from(format!("raid{}", record.unit))) {
+        if used.iter().any(|used| parts::unit_below(used) == Some(record.unit)) {
             continue;
         }
-        if let Ok(right) = units.lock(record.unit)?
+        if let Some(unit) = promised.iter().find(|unit| unit.record.unit == record.unit) {
+            seen.extend(look(path, &*unit.set));
+        } else if let Ok(right) = units.lock(record.unit)?
             && let Ok(unit) = Unit::attach(units, record, right, 0)
         {
             seen.extend(look(path, &**unit.set()));
@@ -88,17 +103,18 @@ fn scan(context: &Context) -> Outcome<Vec<Seen>> {
 /// The state folder can't be used.
 pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told> {
     if unit_number(&invocation.device).is_none() {
-        return Ok(Told::no_device(&invocation.device));
+        return Ok(no_device(&invocation.device));
     }
     let mut out = String::new();
     let mut units: Vec<String> = Vec::new();
-    let mut promised = BTreeSet::new();
+    // With `-n`: what would have been made so far is there for the next round, as it would be.
+    let mut promised: Vec<Promised> = Vec::new();
     let mut claims = None;
     // A set that was found may be a component of another.
     loop {
         // What stands against a set may be gone in the next round: its other components are sets that are found in this one.
         let mut told = Told::nothing();
-        let mut seen = scan(context)?;
+        let mut seen = scan(context, &promised)?;
         let extensions: Vec<Option<Extension>> = seen.iter().map(|one| one.extension.clone()).collect();
         complete(seen.iter_mut().filter_map(|one| one.label.as_mut()), &extensions);
         let (labelled, candidates): (Vec<&Seen>, Vec<Candidate>) = seen
@@ -129,13 +145,13 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
         sets.sort_by_key(|set| (!whole(set), !whole(set) && layered(set)));
         let mut new = 0;
         for set in &sets {
-            if new > 0 && !whole(set) && !invocation.dry_run {
+            if new > 0 && !whole(set) {
                 break;
             }
             let serial = candidates[set.members[0]].label.serial_number;
             let found = Found { set, candidates: &candidates, labelled: &labelled, seen: &seen };
             if !set.enough {
-                let why = found.elsewhere(context)?.unwrap_or_else(|| format!(
+                let why = found.elsewhere(context, &promised)?.unwrap_or_else(|| format!(
                     "too few components of the set with serial number {serial} are there: -c with a file tells more"
                 ));
                 if !told.errors.contains(&why) {
@@ -143,7 +159,10 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
                 }
                 continue;
             }
-            let taken = match found.copied().map_or_else(|| found.elsewhere(context), |why| Ok(Some(why)))? {
+            let taken = match found
+                .copied()
+                .map_or_else(|| found.elsewhere(context, &promised), |why| Ok(Some(why)))?
+            {
                 Some(why) => Err(why),
                 None => take(context, invocation, &found, &mut promised)?,
             };
@@ -161,7 +180,7 @@ pub(crate) fn rescan(context: &Context, invocation: &Invocation) -> Outcome<Told
                 }
             }
         }
-        if new == 0 || invocation.dry_run {
+        if new == 0 {
             let errors = claims.into_iter().chain(told.errors).collect();
             let code = told.code;
             let told = if invocation.dry_run {
@@ -222,7 +241,7 @@ impl Found<'_> {
     }
 
     /// Why the set must not be taken into use, if it is a part of one that is in use: of a mirror it would be another half.
-    fn elsewhere(&self, context: &Context) -> Outcome<Option<String>> {
+    fn elsewhere(&self, context: &Context, promised: &[Promised]) -> Outcome<Option<String>> {
         let first = self.set.members.first().map(|&member| &self.candidates[member].label);
         let Some(first) = first else { return Ok(None) };
         if self.set.columns.iter().all(|column| matches!(column, Member::Current(_))) {
@@ -239,7 +258,7 @@ impl Found<'_> {
                     stamps.any(|(serial, _)| serial == first.serial_number)
                 })
         };
-        Ok(context.units.all()?.iter().find(same).map(|record| {
+        Ok(records(context, promised)?.iter().find(same).map(|record| {
             let names: Vec<&str> =
                 self.set.members.iter().map(|&member| self.labelled[member].name.as_str()).collect();
             format!(
@@ -252,19 +271,28 @@ impl Found<'_> {
     }
 }
 
-/// Takes a set that was found into use as the unit that it was last, or as the next one that is free and not in `promised`.
+/// Opens a component, which may be a unit that would have been made.
+fn open(part: &Part, below: &[Arc<Unit>], promised: &[Promised]) -> Result<Arc<dyn BlockDevice>, String> {
+    let number = part.path.as_deref().and_then(parts::unit_below);
+    match promised.iter().find(|unit| Some(unit.record.unit) == number) {
+        Some(unit) => Ok(Arc::clone(&unit.set) as Arc<dyn BlockDevice>),
+        None => parts::open(part, below),
+    }
+}
+
+/// Takes a set that was found into use as the unit that it was last, or as the next one that is free. With `-n` it joins `promised`.
 fn take(
     context: &Context,
     invocation: &Invocation,
     found: &Found<'_>,
-    promised: &mut BTreeSet<u32>,
+    promised: &mut Vec<Promised>,
 ) -> Outcome<Result<(u32, String), String>> {
     let Found { set, candidates, labelled, seen } = *found;
     let units = &context.units;
     let label = &candidates[set.members[0]].label;
-    let taken: BTreeSet<u32> = units.all()?.iter().map(|record| record.unit).collect();
-    let number = (label.last_unit..=label.last_unit.saturating_add(4096))
-        .find(|number| !taken.contains(number) && !promised.contains(number));
+    let taken: BTreeSet<u32> = records(context, promised)?.iter().map(|record| record.unit).collect();
+    let number =
+        (label.last_unit..=label.last_unit.saturating_add(4096)).find(|number| !taken.contains(number));
     let Some(number) = number else { return Ok(Err("no unit is free".to_owned())) };
     let right = match new_unit(units, number)? {
         Ok(right) => right,
@@ -309,7 +337,7 @@ fn take(
     let mut opened: Vec<Candidate> = Vec::new();
     let mut places = vec![usize::MAX; candidates.len()];
     for (&member, part) in members.iter().zip(&of_set) {
-        match parts::open(part, &below) {
+        match open(part, &below, promised) {
             Ok(device) => {
                 let device: Arc<dyn BlockDevice> =
                     if invocation.dry_run { Arc::new(OverlayDevice::in_memory(device)?) } else { device };
@@ -330,7 +358,8 @@ fn take(
         columns: set.columns.iter().map(moved).collect(),
         ..set.clone()
     };
-    let (mut other_slots, _) = parts::slots(&others, &below);
+    let slot = |part: &Part| Slot { name: part.name.clone(), device: open(part, &below, promised).ok() };
+    let mut other_slots: Vec<Slot> = others.iter().map(slot).collect();
     if invocation.dry_run {
         parts::over(&mut other_slots)?;
     }
@@ -339,11 +368,6 @@ fn take(
         Ok(raid) => raid,
         Err(error) => return Ok(Err(format!("raid{number}: {error}"))),
     };
-    if invocation.dry_run {
-        promised.insert(number);
-        let names: Vec<&str> = set.members.iter().map(|&member| candidates[member].name.as_str()).collect();
-        return Ok(Ok((number, format!("would configure raid{number} of {}\n", names.join(" ")))));
-    }
     let known = raid.known();
     let all: Vec<&Part> = of_set.iter().chain(&others).collect();
     let find = |name: &str| {
@@ -353,6 +377,11 @@ fn take(
     let columns = known.columns.iter().map(|column| find(&column.name)).collect();
     let spares = known.spares.iter().map(|spare| find(&spare.name)).collect();
     let record = Record::new(number, &raid.parameters(), columns, spares, &known);
+    if invocation.dry_run {
+        promised.push(Promised { record, set: Arc::new(raid) });
+        let names: Vec<&str> = set.members.iter().map(|&member| candidates[member].name.as_str()).collect();
+        return Ok(Ok((number, format!("would configure raid{number} of {}\n", names.join(" ")))));
+    }
     units.save(&record)?;
     units.note_places(&record)?;
     let text = if invocation.verbose { introduction(number, &raid) } else { String::new() };

@@ -10,6 +10,7 @@ use raidset::raidctl::{Invocation, meter};
 use raidset::set::Progress;
 use serde_json::json;
 
+use super::Context;
 use super::unit::Reach;
 use crate::commands::print_bytes;
 use crate::error::{Failure, Outcome};
@@ -23,24 +24,59 @@ const LOOK: Duration = Duration::from_millis(100);
 
 type Select = fn(&Jobs) -> Option<Part>;
 
-const ALL: [(&str, Select); 3] = [
-    ("Reconstruction status:\n", |jobs| jobs.reconstruction),
-    ("Parity Re-write status:\n", |jobs| jobs.rewrite),
-    ("Copyback status:\n", |jobs| jobs.copyback),
+/// A kind of jobs.
+struct Kind {
+    title: &'static str,
+    part: Select,
+    /// Why the last of the kind failed.
+    failed: fn(&Jobs) -> Option<&String>,
+}
+
+const ALL: [Kind; 3] = [
+    Kind {
+        title: "Reconstruction status:\n",
+        part: |jobs| jobs.reconstruction,
+        failed: |jobs| jobs.failed.reconstruction.as_ref(),
+    },
+    Kind {
+        title: "Parity Re-write status:\n",
+        part: |jobs| jobs.rewrite,
+        failed: |jobs| jobs.failed.rewrite.as_ref(),
+    },
+    Kind {
+        title: "Copyback status:\n",
+        part: |jobs| jobs.copyback,
+        failed: |jobs| jobs.failed.copyback.as_ref(),
+    },
 ];
 
-/// Follows what a command has started. Another exit code, if that changes it.
+/// How what was followed ended.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    /// Another exit code, if that changes it.
+    pub(crate) code: Option<u8>,
+    /// Why it failed.
+    pub(crate) trouble: Option<String>,
+}
+
+/// Follows what a command has started.
 ///
 /// # Errors
 /// The connection, standard output, or an interruption: jobs that this process does are to be resumed.
-pub(crate) fn follow(reach: &mut Reach, told: &Told, invocation: &Invocation) -> Outcome<Option<u8>> {
-    let Some(wait) = told.wait else { return Ok(None) };
+pub(crate) fn follow(
+    context: &Context,
+    reach: &mut Reach,
+    told: &Told,
+    invocation: &Invocation,
+) -> Outcome<End> {
+    let Some(wait) = told.wait else { return Ok(End::default()) };
     let interrupt = Interrupt::catch()?;
     // Programs that read JSON get nothing else.
     let shown = (invocation.verbose && !invocation.json) || wait == Wait::All;
     if !shown && !reach.is_local() && wait != Wait::RewriteToTheEnd {
-        return Ok(None);
+        return Ok(End::default());
     }
+    let before = reach.jobs()?;
     let selected = match wait {
         Wait::Reconstruction => &ALL[..1],
         Wait::Rewrite | Wait::RewriteToTheEnd => &ALL[1..2],
@@ -48,33 +84,33 @@ pub(crate) fn follow(reach: &mut Reach, told: &Told, invocation: &Invocation) ->
         Wait::All => &ALL[..],
     };
     let mut trouble = None;
-    for (title, select) in selected {
+    for Kind { title, part, failed } in selected {
         // What a command has started has its title even if it is done at once.
         let at_once = shown && wait != Wait::All;
         if at_once {
             print_bytes(title.as_bytes())?;
         }
         let title = if at_once { "" } else { title };
-        trouble = wait_for(reach, *select, shown.then_some(title), &interrupt)?.or(trouble);
+        let jobs = wait_for(reach, *part, shown.then_some(title), &interrupt)?;
+        // What failed before this command has been told.
+        if wait != Wait::All || part(&before).is_some() {
+            trouble = failed(&jobs).cloned().or(trouble);
+        }
     }
     if trouble.is_none() {
         print_bytes(told.last.as_bytes())?;
     }
     // As RAIDframe's, which starts jobs and does not learn of their end: what fails is told, and the exit code is of the start.
     // In the foreground the end is known.
-    match trouble {
-        Some(_) if reach.is_local() => Ok(Some(1)),
-        _ => Ok(None),
+    if let Some(why) = trouble.as_ref().filter(|_| !reach.is_local()) {
+        eprintln!("{}: {why}", context.program);
     }
+    let code = trouble.as_ref().filter(|_| reach.is_local()).map(|_| 1);
+    Ok(End { code, trouble })
 }
 
-/// Waits until a job has ended; returns why it failed, if it did.
-fn wait_for(
-    reach: &mut Reach,
-    select: Select,
-    title: Option<&str>,
-    interrupt: &Interrupt,
-) -> Outcome<Option<String>> {
+/// Waits until a job has ended; returns how all of them stand then.
+fn wait_for(reach: &mut Reach, select: Select, title: Option<&str>, interrupt: &Interrupt) -> Outcome<Jobs> {
     let began = Instant::now();
     let mut first: Option<Part> = None;
     let mut drawn: Option<Instant> = None;
@@ -85,7 +121,7 @@ fn wait_for(
             if drawn.is_some() {
                 print_bytes(b"\n")?;
             }
-            return Ok(jobs.trouble);
+            return Ok(jobs);
         };
         let start = *first.get_or_insert(part);
         if let Some(title) = title
@@ -126,12 +162,11 @@ fn wait_for(
 pub(crate) fn scrub(reach: &mut Reach, json: bool) -> Outcome<u8> {
     let interrupt = Interrupt::catch()?;
     let title = (!json).then_some("Scrub status:\n");
-    let trouble = wait_for(reach, |jobs| jobs.scrub, title, &interrupt)?;
+    let Jobs { trouble, mismatches, repairs, .. } = wait_for(reach, |jobs| jobs.scrub, title, &interrupt)?;
     // What was not looked at to the end has no result.
     if let Some(why) = trouble {
         return Err(Failure::refused(why));
     }
-    let Jobs { mismatches, repairs, .. } = reach.progress()?;
     let text = if json {
         json::document("raid scrub", &json!({ "mismatches": mismatches, "repairs": repairs }))
             .map_err(|error| Failure::refused(error.to_string()))?

@@ -29,7 +29,7 @@ use std::path::Path;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use protocol::raid::RaidRequest;
-use protocol::told::Told;
+use protocol::told::{Told, Wait};
 use raidset::raidctl::{Action, Invocation};
 
 use crate::commands::print_bytes;
@@ -139,29 +139,48 @@ fn raidctl(context: &Context, words: &[String]) -> Outcome<u8> {
             return Ok(1);
         }
     };
+    if let Err(told) = configure::options_have_a_place(&invocation) {
+        return told::print(&told, context);
+    }
     let told = match &invocation.action {
-        Action::CheckFile(file) => configure::check_file(file),
+        Action::CheckFile(file) => configure::check_file(file, invocation.json),
         Action::Configure { file, force } => configure::configure(context, &invocation, file, *force)?,
         Action::Rescan => find::rescan(context, &invocation)?,
         Action::Unconfigure => configure::unconfigure(context, &invocation)?,
         _ => {
             let Some(number) = record::unit_number(&invocation.device) else {
-                return told::print(&Told::no_device(&invocation.device), context);
+                return told::print(&told::no_device(&invocation.device), context);
             };
             let Some(mut reach) = Reach::open(context, number)? else {
-                return told::print(&told::not_configured(&invocation.action), context);
+                let told = told::answered(told::not_configured(&invocation), &invocation);
+                return told::print(&told, context);
             };
-            let told = match reach.run(&invocation, words) {
-                Ok(told) => told::print(&told, context).and_then(|code| {
-                    follow::follow(&mut reach, &told, &invocation).map(|late| late.unwrap_or(code))
-                }),
-                Err(error) => Err(error),
-            };
+            let told = carry_out(context, &mut reach, &invocation, words);
             let closed = reach.close();
             return told.and_then(|code| closed.map(|()| code));
         }
     };
-    told::print(&told, context)
+    told::print(&told::answered(told, &invocation), context)
+}
+
+/// Carries out an option on a unit that is configured, and waits for what it has started. The exit code.
+fn carry_out(context: &Context, reach: &mut Reach, invocation: &Invocation, words: &[String]) -> Outcome<u8> {
+    let mut told = told::answered(reach.run(invocation, words)?, invocation);
+    // What this process sees to its end has an outcome only then.
+    let to_the_end = told.wait.is_some_and(|wait| reach.is_local() || wait == Wait::RewriteToTheEnd);
+    let late = told.data.take_if(|_| to_the_end);
+    if late.is_some() {
+        told.out.clear();
+    }
+    let code = told::print(&told, context)?;
+    let end = follow::follow(context, reach, &told, invocation)?;
+    if let Some(data) = late
+        && end.code.is_none()
+    {
+        let data = told::ended(data, end.trouble.as_deref());
+        told::print(&Told { data: Some(data), ..Told::nothing() }, context)?;
+    }
+    Ok(end.code.unwrap_or(code))
 }
 
 /// The commands that are words.
@@ -170,10 +189,7 @@ fn ours(context: &Context, words: &[String]) -> Outcome<u8> {
     let all = std::iter::once("coffer raid".to_owned())
         .chain(words.iter().filter(|word| *word != "--json").cloned());
     let parsed = Ours::try_parse_from(all).unwrap_or_else(|error| error.exit());
-    let number = |unit: &str| {
-        record::unit_number(unit)
-            .ok_or_else(|| Failure::usage(format!("'{unit}' is no unit: write raid0, raid1, ...")))
-    };
+    let number = |unit: &str| record::unit_number(unit).ok_or_else(|| Failure::usage(record::no_unit(unit)));
     match parsed.command {
         OurCommand::Nbd(args) => serve::nbd(context, number(&args.unit)?, args),
         OurCommand::Fuse(args) => serve::fuse(context, number(&args.unit)?, &args),

@@ -69,8 +69,7 @@ pub(super) fn check(unit: &Arc<Unit>, invocation: &Invocation) -> Result<Ready, 
     let set = unit.set();
     let status = set.status();
     let name = format!("raid{}", unit.number());
-    let column =
-        |name: &str| set.column_of(name).ok_or_else(|| SetError::NoComponent { name: name.to_owned() });
+    let column = |name: &str| set.require_column(name);
     let go = |would: String| Go { would: would + "\n", ..Go::default() };
     Ok(Ready::Go(match &invocation.action {
         Action::AddSpare(component) => {
@@ -180,13 +179,34 @@ fn redundancy(unit: &Unit, column: usize) -> &'static str {
 fn new_spare(unit: &Arc<Unit>, name: &str) -> Result<Slot, SetError> {
     let unfit = |why| SetError::Unfit { name: name.to_owned(), why };
     let part = parts::part(name).map_err(|error| unfit(error.to_string()))?;
-    let mut all = vec![part.clone()];
     let status = unit.set().status();
-    let present = status.columns.iter().chain(&status.spares);
-    all.extend(present.filter_map(|component| parts::part(&component.name).ok()));
-    parts::distinct(&all).map_err(unfit)?;
+    let same = |component: &&ComponentStatus| {
+        component.name == name
+            || parts::part(&component.name)
+                .is_ok_and(|present| parts::distinct(&[part.clone(), present]).is_err())
+    };
+    let of = |component: &ComponentStatus, what: &str| {
+        let called =
+            if component.name == name { String::new() } else { format!(", called {}", component.name) };
+        unfit(format!("it is {what} of raid{} already{called}: name another device", unit.number()))
+    };
+    if let Some(column) = status.columns.iter().find(same) {
+        return Err(of(column, "a component"));
+    }
+    if let Some(spare) = status.spares.iter().find(same) {
+        return Err(of(spare, "a spare"));
+    }
     let free = parts::free(unit.units(), unit.number(), std::slice::from_ref(&part));
     free.map_err(|error| unfit(error.to_string()))?.map_err(unfit)?;
+    if let Some(lower) = part.path.as_deref().and_then(parts::unit_below) {
+        let number = unit.number();
+        return Err(unfit(if lower == number {
+            format!("raid{number} cannot be a component of itself")
+        } else {
+            // It would have to be held together with this one.
+            format!("it is a unit: unconfigure raid{number}, and name it as a spare in the file for -c")
+        }));
+    }
     let opened = parts::open(&part, unit.below()).map_err(unfit)?;
     Ok(Slot { name: name.to_owned(), device: Some(opened) })
 }

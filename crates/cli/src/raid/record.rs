@@ -7,6 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use pool::types::Guid;
+use protocol::raid::Failures;
 use protocol::told::Told;
 use raidset::design::Design;
 use raidset::layout::Level;
@@ -48,6 +49,9 @@ pub(crate) struct Record {
     pub(crate) spares: Vec<Part>,
     /// What is known beyond the labels: the bytes of [`Known`], in hexadecimal digits.
     known: String,
+    /// Jobs that failed and have not begun again.
+    #[serde(default)]
+    pub(crate) failed: Failures,
 }
 
 impl Record {
@@ -71,6 +75,7 @@ impl Record {
             columns,
             spares,
             known,
+            failed: Failures::default(),
         }
     }
 
@@ -107,13 +112,20 @@ impl Record {
     }
 }
 
-/// The unit that a device's name means: `raid0`, `/dev/raid0d`, `/dev/rraid0c`.
+/// The unit that a device's name means: `raid0`, `/dev/raid0d`, `/dev/rraid0c`. Letters are those that NetBSD has for partitions.
 pub(crate) fn unit_number(device: &str) -> Option<u32> {
     let name = device.strip_prefix("/dev/").unwrap_or(device);
     let digits = name.strip_prefix("rraid").or_else(|| name.strip_prefix("raid"))?;
-    let digits = digits.strip_suffix(|last: char| last.is_ascii_lowercase()).unwrap_or(digits);
-    let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| plain)
+    let digits = digits.strip_suffix(|last: char| ('a'..='p').contains(&last)).unwrap_or(digits);
+    let plain =
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    // Labels have a signed number.
+    digits.parse().ok().filter(|unit| plain && i32::try_from(*unit).is_ok())
+}
+
+/// What is said of a name that is none of a unit.
+pub(crate) fn no_unit(device: &str) -> String {
+    format!("'{device}' is no unit: write raid0, raid1, ..., with a letter from a to p behind it if you like")
 }
 
 /// The full name of a unit's device, as texts tell it.
@@ -329,6 +341,11 @@ mod tests {
             ("/tmp/raid0", None),
             ("raid0ab", None),
             ("raid-1", None),
+            ("raid0p", Some(0)),
+            ("raid0x", None),
+            ("raid00", None),
+            ("raid2147483647", Some(2_147_483_647)),
+            ("raid2147483648", None),
         ] {
             assert_eq!(unit_number(name), unit, "{name}");
         }

@@ -5,11 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use device::BlockDevice;
-use protocol::raid::{self, RaidReply, RaidRequest};
+use protocol::raid::{self, Failures, RaidReply, RaidRequest};
 use protocol::request::{Reply, Request};
 use protocol::told::Told;
 use raidset::raidctl::Invocation;
-use raidset::set::{ConfigureError, RaidSet, RebuildKind, SetError};
+use raidset::set::{Abandoned, ConfigureError, RaidSet, RebuildKind, SetError};
 
 use super::record::{Part, Record, Units};
 use super::{Context, actions, parts};
@@ -39,7 +39,21 @@ pub(crate) struct Jobs {
     mismatches: u64,
     repairs: u64,
     trouble: Option<String>,
+    failed: Failures,
+    /// A reconstruction failed: the next one does not start by itself before somebody has changed something.
+    held_back: bool,
     checkpoint: Option<Instant>,
+}
+
+impl Jobs {
+    /// A rebuild has begun, so that the last one of its kind has not failed.
+    fn begun(&mut self, kind: RebuildKind) {
+        self.trouble = None;
+        match kind {
+            RebuildKind::Reconstruction => self.failed.reconstruction = None,
+            RebuildKind::Copyback => self.failed.copyback = None,
+        }
+    }
 }
 
 /// A unit that this process holds.
@@ -70,7 +84,7 @@ impl Unit {
         Self {
             number: record.unit,
             set: Arc::new(set),
-            jobs: Mutex::default(),
+            jobs: Mutex::new(Jobs { failed: record.failed.clone(), ..Jobs::default() }),
             record: Mutex::new(record),
             units,
             below,
@@ -160,6 +174,7 @@ impl Unit {
     /// # Errors
     /// The state folder can't be written.
     pub(crate) fn save(&self) -> Outcome {
+        let failed = self.progress().failed;
         let known = self.set.known();
         let mut record = lock(&self.record);
         let old: Vec<Part> = record.columns.iter().chain(&record.spares).cloned().collect();
@@ -177,7 +192,8 @@ impl Unit {
         };
         let columns = known.columns.iter().map(|column| find(&column.name)).collect();
         let spares = known.spares.iter().map(|spare| find(&spare.name)).collect();
-        let new = Record::new(self.number, &self.set.parameters(), columns, spares, &known);
+        let mut new = Record::new(self.number, &self.set.parameters(), columns, spares, &known);
+        new.failed = failed;
         if new != *record {
             self.units.save(&new)?;
             self.units.note_places(&new)?;
@@ -195,20 +211,60 @@ impl Unit {
     pub(crate) fn start_rewrite(&self) {
         let mut jobs = lock(&self.jobs);
         jobs.trouble = None;
+        jobs.failed.rewrite = None;
         jobs.rewrite.get_or_insert(0);
+    }
+
+    /// Starts a rebuild. Those of its kind that failed before do not count any more.
+    ///
+    /// # Errors
+    /// It can't begin.
+    pub(crate) fn start_rebuild(&self, begin: impl FnOnce() -> Result<(), SetError>) -> Result<(), SetError> {
+        let mut jobs = lock(&self.jobs);
+        begin()?;
+        if let Some((kind, ..)) = self.set.rebuild_progress() {
+            jobs.begun(kind);
+        }
+        jobs.held_back = false;
+        Ok(())
+    }
+
+    /// Spares may start by themselves again, although a reconstruction failed.
+    pub(crate) fn let_spares_start(&self) {
+        lock(&self.jobs).held_back = false;
+    }
+
+    /// Notes a rebuild that was given up, and tells it.
+    fn note_abandoned(&self, jobs: &mut Jobs) {
+        let Some(Abandoned { kind, name, why }) = self.set.take_abandoned() else { return };
+        let why = format!("{name}: {why}");
+        let what = match kind {
+            RebuildKind::Reconstruction => {
+                jobs.held_back = true;
+                jobs.failed.reconstruction = Some(why.clone());
+                "reconstruction"
+            }
+            RebuildKind::Copyback => {
+                jobs.failed.copyback = Some(why.clone());
+                "copyback"
+            }
+        };
+        eprintln!("raid{}: {what} failed: {why}", self.number);
+        jobs.trouble = Some(why);
     }
 
     /// Starts a scrub, unless one runs.
     pub(crate) fn start_scrub(&self, repair: bool) {
         let mut jobs = lock(&self.jobs);
         if jobs.scrub.is_none() {
-            *jobs = Jobs { rewrite: jobs.rewrite, scrub: Some((0, repair)), ..Jobs::default() };
+            (jobs.scrub, jobs.mismatches, jobs.repairs, jobs.trouble) = (Some((0, repair)), 0, 0, None);
         }
     }
 
     /// How far jobs have come.
     pub(crate) fn progress(&self) -> raid::Jobs {
-        let jobs = lock(&self.jobs);
+        let mut jobs = lock(&self.jobs);
+        self.note_abandoned(&mut jobs);
         let stripes = self.set.layout().stripes();
         let part = |done: u64| raid::Part { done, total: stripes };
         let rebuild = |kind| {
@@ -223,6 +279,7 @@ impl Unit {
             mismatches: jobs.mismatches,
             repairs: jobs.repairs,
             trouble: jobs.trouble.clone(),
+            failed: jobs.failed.clone(),
         }
     }
 
@@ -232,9 +289,18 @@ impl Unit {
         let layout = self.set.layout();
         let rows = (STEP_BYTES / (u64::from(layout.unit()) * u64::from(self.set.sector_size()))).max(1);
         let stripes = rows * layout.stripes_per_row();
+        self.note_abandoned(&mut jobs);
+        let rebuilding = self.set.rebuild_progress().is_some();
+        let wants_spare = |jobs: &Jobs| self.set.wants_spare().filter(|_| !jobs.held_back);
         let result;
-        if let Some(column) = self.set.wants_spare() {
+        if let Some(column) = wants_spare(&jobs) {
             result = self.set.reconstruct_to_spare(column);
+            jobs.begun(RebuildKind::Reconstruction);
+            if let Err(error) = &result {
+                // Trying again at once would come to the same.
+                jobs.held_back = true;
+                jobs.failed.reconstruction = Some(error.to_string());
+            }
         } else if self.set.rebuild_progress().is_some() {
             let due = jobs.checkpoint.is_none_or(|last| last.elapsed() >= CHECKPOINT_EVERY);
             result = self.set.rebuild_step(rows).and_then(|progress| {
@@ -247,6 +313,7 @@ impl Unit {
         } else if let Some(mut cursor) = jobs.rewrite {
             let step = self.set.rewrite_parity(&mut cursor, stripes);
             jobs.rewrite = step.as_ref().is_ok_and(|progress| !progress.finished()).then_some(cursor);
+            jobs.failed.rewrite = step.as_ref().err().map(ToString::to_string);
             result = step.map(drop);
         } else if let Some((mut cursor, repair)) = jobs.scrub {
             let before = self.set.repairs();
@@ -258,16 +325,22 @@ impl Unit {
         } else {
             return false;
         }
-        if let Err(error) = result
-            && error != SetError::NoRebuild
-        {
-            jobs.trouble = Some(error.to_string());
-            eprintln!("raid{}: {error}", self.number);
-        }
+        jobs.trouble = match result {
+            Err(error) if rebuilding && self.set.rebuild_progress().is_none() => {
+                // Told, with the name of the component, below.
+                Some(error.to_string())
+            }
+            Err(error) => {
+                eprintln!("raid{}: {error}", self.number);
+                Some(error.to_string())
+            }
+            Ok(()) => jobs.trouble.take(),
+        };
+        self.note_abandoned(&mut jobs);
         jobs.rewrite.is_some()
             || jobs.scrub.is_some()
             || self.set.rebuild_progress().is_some()
-            || self.set.wants_spare().is_some()
+            || wants_spare(&jobs).is_some()
     }
 
     /// Ends the use of the unit and of those below it: everything is durable, and labels say so.
@@ -401,6 +474,14 @@ impl Reach {
                 unit.step();
             }
         }
+        self.jobs()
+    }
+
+    /// How far jobs have come, without anything being done for them.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(crate) fn jobs(&mut self) -> Outcome<raid::Jobs> {
         match self.call(&RaidRequest::Progress, &[])? {
             (RaidReply::Jobs(jobs), _) => Ok(jobs),
             _ => mismatch(),

@@ -8,7 +8,7 @@ use device::{BlockDevice, DeviceError};
 use super::allowed::{check_free_spare, check_new_spare};
 use super::header::Header;
 use super::locks::lock;
-use super::members::{Component, Status};
+use super::members::{Component, RebuildKind, Status};
 use super::start::{Parameters, Slot};
 use super::{RaidSet, jobs::Progress};
 use crate::config::{Config, MAX_SPARES};
@@ -40,6 +40,17 @@ pub enum SetError {
     NotSpare {
         /// What was asked for.
         name: String,
+    },
+    /// A spare, not a component.
+    #[error("{name} is a spare, not a component{}", match .of {
+        Some(of) => format!(": name {of}, which it replaces"),
+        None => ": -r removes it".to_owned(),
+    })]
+    NotColumn {
+        /// What was asked for.
+        name: String,
+        /// The component that it replaces.
+        of: Option<String>,
     },
     /// A component is in a state in which that cannot be done to it.
     #[error("{name} is {}, so this cannot be done{}", .status.word(), match .status {
@@ -79,8 +90,16 @@ pub enum SetError {
     #[error("the set already has {MAX_SPARES} spares")]
     TooManySpares,
     /// A rebuild is running.
-    #[error("a reconstruction or copyback is already running")]
-    Rebuilding,
+    #[error("{name} is being {}: one at a time, and -S follows it to its end", match .kind {
+        RebuildKind::Reconstruction => "reconstructed",
+        RebuildKind::Copyback => "copied back",
+    })]
+    Rebuilding {
+        /// The component that is rebuilt.
+        name: String,
+        /// What is done to it.
+        kind: RebuildKind,
+    },
     /// None is running, or it was given up.
     #[error("no reconstruction or copyback is running")]
     NoRebuild,
@@ -153,8 +172,9 @@ impl RaidSet {
     pub(super) fn device_failed(&self, column: usize, device: &Arc<dyn BlockDevice>) -> bool {
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
+        let unwritable = || format!("{} cannot be written", device.info().name);
         if members.copies_back_to(column, device) {
-            members.abort_rebuild();
+            self.abandon(&mut members, unwritable());
             self.publish(members);
             return true;
         }
@@ -165,7 +185,7 @@ impl RaidSet {
         if !self.layout.survives(|other| other == column || members.lost(other)) {
             return false;
         }
-        members.fail(column);
+        self.fail_member(&mut members, column, unwritable);
         self.commit(&mut header, members);
         true
     }
@@ -178,6 +198,24 @@ impl RaidSet {
         named.or_else(numbered).filter(|&column| column < members.columns.len())
     }
 
+    /// As [`RaidSet::column_of`], for those who need one.
+    ///
+    /// # Errors
+    /// It is a spare, or nothing that the set has.
+    pub fn require_column(&self, name: &str) -> Result<usize, SetError> {
+        let found = self.column_of(name);
+        let members = self.members();
+        let spare = || members.spares.iter().position(|spare| spare.name == name);
+        found.ok_or_else(|| match spare() {
+            Some(spare) => {
+                let of = members.spare_of.iter().position(|used| *used == Some(spare));
+                let of = of.map(|column| members.columns[column].name.clone());
+                SetError::NotColumn { name: name.to_owned(), of }
+            }
+            None => SetError::NoComponent { name: name.to_owned() },
+        })
+    }
+
     /// Fails a column (`raidctl -f`).
     ///
     /// # Errors
@@ -186,7 +224,8 @@ impl RaidSet {
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         self.check_fail(&members, column)?;
-        members.fail(column);
+        let name = members.columns[column].name.clone();
+        self.fail_member(&mut members, column, || format!("{name} was taken out of use"));
         self.commit(&mut header, members);
         Ok(())
     }
@@ -444,9 +483,7 @@ impl RaidSet {
     /// # Errors
     /// A rebuild runs, or a component that the set cannot do without fails.
     pub fn unconfigure(&self) -> Result<(), SetError> {
-        if self.members().rebuild.is_some() {
-            return Err(SetError::Rebuilding);
-        }
+        self.members().require_no_rebuild()?;
         self.open();
         self.close()
     }

@@ -33,9 +33,7 @@ impl RaidSet {
         column: usize,
         in_place: bool,
     ) -> Result<(), SetError> {
-        if members.rebuild.is_some() {
-            return Err(SetError::Rebuilding);
-        }
+        members.require_no_rebuild()?;
         match members.columns.get(column).map(|component| component.status) {
             None => Err(SetError::NoColumn { column }),
             Some(Status::Failed) => Ok(()),
@@ -52,6 +50,8 @@ impl RaidSet {
     /// As there.
     pub fn may_reconstruct_to_spare(&self, column: usize) -> Result<String, SetError> {
         let members = self.members();
+        // The spare that a rebuild fills is not free: what stands against this is the rebuild.
+        members.require_no_rebuild()?;
         let free = |status, there| status == Status::Spare && there;
         let spare = members.spares.iter().find(|spare| free(spare.status, spare.device.is_some()));
         let name = match spare {
@@ -96,7 +96,7 @@ impl RaidSet {
         if members.spread(column) {
             return self.check_rebuild(&members, column, true);
         }
-        if members.rebuild.is_some() { Err(SetError::Rebuilding) } else { Ok(()) }
+        members.require_no_rebuild()
     }
 
     /// Asks what [`RaidSet::add_spare`] asks.

@@ -172,7 +172,12 @@ impl RaidSet {
             let survivable =
                 |&column: &usize| self.layout.survives(|other| other == column || members.lost(other));
             match failed.into_iter().find(survivable) {
-                Some(column) => members.fail(column),
+                Some(column) => {
+                    let name = members.columns[column].name.clone();
+                    self.fail_member(&mut members, column, || {
+                        format!("the label of {name} cannot be written")
+                    });
+                }
                 None => break,
             }
         }

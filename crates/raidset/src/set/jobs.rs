@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use device::BlockDevice;
+use device::{BlockDevice, DeviceError};
 
 use super::RaidSet;
 use super::admin::SetError;
@@ -35,11 +35,20 @@ impl Progress {
     }
 }
 
+/// A rebuild that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Abandoned {
+    /// What it did.
+    pub kind: RebuildKind,
+    /// The component that it was to make.
+    pub name: String,
+    /// Why it could not go on.
+    pub why: String,
+}
+
 /// A column that is to be rebuilt must be lost, and be the only one.
 fn require_lost(members: &Members, column: usize) -> Result<(), SetError> {
-    if members.rebuild.is_some() {
-        return Err(SetError::Rebuilding);
-    }
+    members.require_no_rebuild()?;
     match &members.columns[column] {
         lost if lost.status == Status::Failed => Ok(()),
         other => Err(SetError::Status { name: other.name.clone(), status: other.status }),
@@ -140,9 +149,7 @@ impl RaidSet {
         if component.status != Status::Spared {
             return Err(SetError::Status { name: component.name.clone(), status: component.status });
         }
-        if members.rebuild.is_some() {
-            return Err(SetError::Rebuilding);
-        }
+        members.require_no_rebuild()?;
         self.disown(&header, &target);
         members.rebuild = Some(Arc::new(Rebuild::new(RebuildKind::Copyback, column, target)));
         self.amend(&mut header, members);
@@ -198,10 +205,7 @@ impl RaidSet {
         while left > 0 && rebuild.rows.load(Ordering::Acquire) < total {
             match self.rebuild_rows(&rebuild, left) {
                 Ok(done) => left -= done,
-                Err(error) => {
-                    self.give_up(&rebuild);
-                    return Err(error.into());
-                }
+                Err(error) => return Err(self.give_up(&rebuild, error)),
             }
             // A write may have failed the target meanwhile.
             if self.members().rebuild.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &rebuild)) {
@@ -210,26 +214,50 @@ impl RaidSet {
         }
         let progress = Progress { done: rebuild.rows.load(Ordering::Acquire), total };
         if progress.finished() {
-            if let Err(error) = rebuild.target.flush() {
-                self.give_up(&rebuild);
-                return Err(error.into());
-            }
-            self.finish_rebuild(&rebuild);
+            rebuild.target.flush().map_err(|error| self.give_up(&rebuild, error))?;
+            self.finish_rebuild(&rebuild)?;
         }
         Ok(progress)
     }
 
-    fn give_up(&self, rebuild: &Arc<Rebuild>) {
+    /// Ends a rebuild that cannot go on, and returns why.
+    fn give_up(&self, rebuild: &Arc<Rebuild>, error: DeviceError) -> SetError {
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         if members.rebuild.as_ref().is_some_and(|now| Arc::ptr_eq(now, rebuild)) {
-            members.abort_rebuild();
+            self.abandon(&mut members, error.to_string());
             self.commit(&mut header, members);
         }
+        error.into()
+    }
+
+    /// Takes the rebuild that is under way from the members, and keeps why for [`RaidSet::take_abandoned`].
+    pub(super) fn abandon(&self, members: &mut Members, why: String) {
+        if let Some(rebuild) = &members.rebuild {
+            let name = members.columns[rebuild.column].name.clone();
+            *lock(&self.abandoned) = Some(Abandoned { kind: rebuild.kind, name, why });
+        }
+        members.abort_rebuild();
+    }
+
+    /// Fails a column, and with it the rebuild of it that may be under way.
+    pub(super) fn fail_member(&self, members: &mut Members, column: usize, why: impl FnOnce() -> String) {
+        if members.rebuild.as_ref().is_some_and(|rebuild| rebuild.column == column) {
+            self.abandon(members, why());
+        }
+        members.fail(column);
+    }
+
+    /// The rebuild that was given up since this was asked last: in a step of it, or by a write that its target did not take.
+    pub fn take_abandoned(&self) -> Option<Abandoned> {
+        lock(&self.abandoned).take()
     }
 
     /// The rebuilt device is the column from now on, with a label like those of the others.
-    fn finish_rebuild(&self, rebuild: &Arc<Rebuild>) {
+    ///
+    /// # Errors
+    /// It cannot take what makes it one, and the rebuild is given up.
+    fn finish_rebuild(&self, rebuild: &Arc<Rebuild>) -> Result<(), SetError> {
         if rebuild.spread == Spread::Into {
             return self.finish_spreading(rebuild);
         }
@@ -243,13 +271,13 @@ impl RaidSet {
             // Records of rows that the target did not have yet must not wait for it to have them.
             match self.journal_take_over(rebuild.column, &rebuild.target) {
                 Ok(now) => joining = Some(now),
-                Err(_) => return self.give_up(rebuild),
+                Err(error) => return Err(self.give_up(rebuild, error)),
             }
         }
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
         if members.rebuild.as_ref().is_none_or(|now| !Arc::ptr_eq(now, rebuild)) {
-            return;
+            return Err(SetError::NoRebuild);
         }
         members.rebuild = None;
         let column = rebuild.column;
@@ -257,10 +285,10 @@ impl RaidSet {
         // With the counter as it is: after a power cut between the extension areas and the labels below, which then say that the
         // column is here, it must be found here.
         if let Some(label) = &label
-            && label.write(&*rebuild.target).and_then(|()| rebuild.target.flush()).is_err()
+            && let Err(error) = label.write(&*rebuild.target).and_then(|()| rebuild.target.flush())
         {
             drop((header, joining));
-            return self.give_up(rebuild);
+            return Err(self.give_up(rebuild, error));
         }
         let mut freed = None;
         match (rebuild.kind, members.spare_of[column]) {
@@ -283,6 +311,7 @@ impl RaidSet {
         if let Some(device) = freed {
             self.disown(&header, &device);
         }
+        Ok(())
     }
 
     /// Checks, and with `repair` corrects, the parity of up to `stripes` stripes from `*cursor` on; the data is taken to be
@@ -295,12 +324,21 @@ impl RaidSet {
         let mut wrong = 0;
         let end = cursor.saturating_add(stripes).min(self.layout.stripes());
         while *cursor < end {
-            wrong += self.check_stripes(cursor, end, repair)?;
+            wrong += self.check_whole_stripes(cursor, end, repair)?;
         }
         if repair && wrong > 0 {
             self.journal_reset()?;
         }
         Ok(wrong)
+    }
+
+    /// Checks stripes; if a component is lost on the way, that is why it ends.
+    fn check_whole_stripes(&self, cursor: &mut u64, end: u64, repair: bool) -> Result<u64, SetError> {
+        let checked = self.check_stripes(cursor, end, repair);
+        if checked.is_err() {
+            self.require_whole()?;
+        }
+        Ok(checked?)
     }
 
     pub(super) fn require_whole(&self) -> Result<(), SetError> {
@@ -336,7 +374,7 @@ impl RaidSet {
                     end = end.min(region_end);
                 }
                 let before = *cursor;
-                self.check_stripes(cursor, end, true)?;
+                self.check_whole_stripes(cursor, end, true)?;
                 left -= *cursor - before;
                 self.region_done(*cursor)?;
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use device::BlockDevice;
 
+use super::admin::SetError;
 use super::spread::Spread;
 use crate::label::Label;
 use crate::layout::Layout;
@@ -205,6 +206,20 @@ impl Members {
         self.rebuild.as_ref().is_some_and(|rebuild| {
             rebuild.kind == RebuildKind::Copyback && rebuild.column == column && same(&rebuild.target, device)
         })
+    }
+
+    /// Asks that no rebuild is running.
+    ///
+    /// # Errors
+    /// One is.
+    pub(super) fn require_no_rebuild(&self) -> Result<(), SetError> {
+        match &self.rebuild {
+            Some(rebuild) => Err(SetError::Rebuilding {
+                name: self.columns[rebuild.column].name.clone(),
+                kind: rebuild.kind,
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Gives a rebuild up.

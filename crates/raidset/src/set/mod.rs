@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use device::{BlockDevice, DeviceError, DeviceErrorKind, DeviceInfo, Op, Operation, Request, Runner};
 
 pub use admin::{ComponentStatus, SetError, SetStatus};
-pub use jobs::Progress;
+pub use jobs::{Abandoned, Progress};
 pub use journal::DEFAULT_JOURNAL;
 pub use known::{Known, KnownColumn, KnownRebuild, KnownSpare, MAX_MISSED, Missed};
 pub use members::{RebuildKind, Status};
@@ -72,6 +72,8 @@ pub struct RaidSet {
     locks: StripeLocks,
     journal: Journal,
     repairs: AtomicU64,
+    /// The rebuild that was given up last, until somebody asks.
+    abandoned: Mutex<Option<Abandoned>>,
     /// What people should know about how it was configured.
     notes: Mutex<Vec<String>>,
     /// Memory of jobs and writes, kept from one to the next.

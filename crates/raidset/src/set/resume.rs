@@ -103,23 +103,26 @@ pub(super) fn in_free_units(
 /// The columns that the set did without when it was used last, as the newest extension area tells. Each was left with another counter if
 /// they were lost one after the other, which by itself would look like labels of which nobody can tell which are right.
 pub(super) fn lost_before(columns: &[Option<Label>], extensions: &[Option<Extension>]) -> Vec<bool> {
+    let nothing = vec![false; columns.len()];
     let labels = || columns.iter().flatten();
-    let best = labels().map(|label| (label.mod_counter, label.serial_number)).max().and_then(
-        |(counter, serial_number)| {
-            // Of one that does not belong to the others nothing counts.
-            let ours = labels().filter(|label| label.serial_number == serial_number).count();
-            let most = 2 * ours > labels().count();
-            Extension::best(extensions.iter().flatten(), serial_number, counter).filter(|_| most)
-        },
-    );
+    let newest = labels().map(|label| (label.mod_counter, label.serial_number)).max();
+    let Some((newest_counter, serial_number)) = newest else { return nothing };
+    // Of one that does not belong to the others nothing counts.
+    let ours = labels().filter(|label| label.serial_number == serial_number).count();
+    if 2 * ours <= labels().count() {
+        return nothing;
+    }
+    let believed = Extension::best(extensions.iter().flatten(), serial_number, newest_counter);
+    let Some(believed) = believed.filter(|believed| believed.known.columns.len() == columns.len()) else {
+        return nothing;
+    };
     let lost = |(column, label): (usize, &Option<Label>)| {
-        let Some(best) = best else { return false };
-        let told = best.known.columns.get(column).is_some_and(|told| told.status == Status::Failed);
+        let told = believed.known.columns[column].status == Status::Failed;
         let left = label.as_ref().is_none_or(|label| {
-            (label.serial_number, label.column as usize) == (best.serial_number, column)
-                && label.mod_counter.wrapping_sub(best.mod_counter) < 0
+            (label.serial_number, label.column as usize) == (believed.serial_number, column)
+                && label.mod_counter.wrapping_sub(believed.mod_counter) < 0
         });
-        told && left && best.known.columns.len() == columns.len()
+        told && left
     };
     columns.iter().enumerate().map(lost).collect()
 }

@@ -188,9 +188,7 @@ impl RaidSet {
         self.journal_reset()?;
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
-        if members.rebuild.is_some() {
-            return Err(SetError::Rebuilding);
-        }
+        members.require_no_rebuild()?;
         if !self.free_units_idle(&members) {
             return Err(SetError::NoSpare);
         }
@@ -205,13 +203,18 @@ impl RaidSet {
     }
 
     /// The column is in the free units from now on, all of which is durable.
-    pub(super) fn finish_spreading(&self, rebuild: &Arc<Rebuild>) {
+    ///
+    /// # Errors
+    /// It was given up meanwhile.
+    pub(super) fn finish_spreading(&self, rebuild: &Arc<Rebuild>) -> Result<(), SetError> {
         let mut header = lock(&self.header);
         let mut members = (*self.members()).clone();
-        if members.rebuild.as_ref().is_some_and(|now| Arc::ptr_eq(now, rebuild)) {
-            members.rebuild = None;
-            members.columns[rebuild.column].status = Status::Spared;
-            self.commit(&mut header, members);
+        if members.rebuild.as_ref().is_none_or(|now| !Arc::ptr_eq(now, rebuild)) {
+            return Err(SetError::NoRebuild);
         }
+        members.rebuild = None;
+        members.columns[rebuild.column].status = Status::Spared;
+        self.commit(&mut header, members);
+        Ok(())
     }
 }

@@ -491,6 +491,21 @@ impl RaidSet {
             }
             (Some(_), None) => false,
         };
+        // One that has become smaller than its label says would make the set smaller.
+        let too_small = |slot: &Slot, label: &Option<Label>| -> Option<String> {
+            let (device, label) = (slot.device.as_ref()?, label.clone()?);
+            let sector_size = label.block_size;
+            let sectors = device.size().ok()? / u64::from(sector_size.max(1));
+            match Found::of(sectors, sector_size, Some(label), false) {
+                Found::Unfit(why) => Some(why),
+                _ => None,
+            }
+        };
+        let usable = |slot: &Slot, label: &Option<Label>, stamp: Option<(i32, u32)>| {
+            slot.device.is_some()
+                && current(label, stamp)
+                && (stamp.is_none() || too_small(slot, label).is_none())
+        };
         let mut spare_components: Vec<Component> = spares
             .iter()
             .zip(&of_spares)
@@ -532,10 +547,8 @@ impl RaidSet {
                     Some((KnownRebuild { spare, rows, ..rebuild }, device.clone()?))
                 });
             let status = match (told.map_or(Status::Failed, |told| told.status), spare) {
-                (Status::Optimal, _) if slot.device.is_some() && current(label, stamp) => Status::Optimal,
-                (Status::Spared, Some(spare))
-                    if spares[spare].device.is_some() && current(&of_spares[spare].0, stamp) =>
-                {
+                (Status::Optimal, _) if usable(slot, label, stamp) => Status::Optimal,
+                (Status::Spared, Some(spare)) if usable(&spares[spare], &of_spares[spare].0, stamp) => {
                     spare_of[column] = Some(spare);
                     rebuild = under_way.or(rebuild);
                     Status::Spared
@@ -557,6 +570,10 @@ impl RaidSet {
             };
             if status == Status::Failed && slot.device.is_some() {
                 notes.push(match told.map(|told| told.status) {
+                    Some(Status::Optimal) if current(label, stamp) && too_small(slot, label).is_some() => {
+                        let why = too_small(slot, label).unwrap_or_default();
+                        format!("{} counts as failed: it {why}", slot.name)
+                    }
                     Some(Status::Optimal | Status::Reconstructing) => {
                         let label = label.as_ref().map(|label| (label, column));
                         tell_label(&slot.name, label, serial_number, mod_counter)
@@ -730,6 +747,7 @@ impl RaidSet {
             parity_good,
             locks: StripeLocks::default(),
             repairs: AtomicU64::new(0),
+            abandoned: Mutex::default(),
             scratch: Mutex::default(),
             journal: Journal::default(),
             notes: Mutex::default(),

@@ -9,6 +9,9 @@ use device::{Inline, MemoryDevice, Rng, SimDevice};
 use std::borrow::Borrow;
 
 mod again;
+mod gone;
+mod resumed;
+
 mod spread;
 mod workers;
 

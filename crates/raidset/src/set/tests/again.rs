@@ -13,7 +13,7 @@ fn a_rebuild_goes_on_from_its_checkpoint() {
     set.rebuild_step(10).unwrap();
     let rows = set.rebuild_checkpoint().unwrap();
     assert_eq!(rows, 10);
-    assert_eq!(set.unconfigure(), Err(SetError::Rebuilding));
+    assert!(matches!(set.unconfigure(), Err(SetError::Rebuilding { .. })));
     let mut crashed: Vec<_> = disks.iter().map(|disk| Arc::new(disk.fork())).collect();
     let new = Arc::new(new.fork());
     crashed.iter().chain([&new]).for_each(|disk| disk.power_cut(Cut::DropAll));
@@ -380,6 +380,26 @@ fn the_majoritys_next_counter_is_the_greatest() {
     let set = configure(Level::Raid5, &disks, false).unwrap();
     assert_eq!(set.status().columns[2].status, Status::Failed);
     assert!(counter(0) > counter(2) && counter(1) == counter(0));
+}
+
+/// A component that has become smaller meanwhile is failed: it does not make the set smaller.
+#[test]
+fn a_component_that_shrank_counts_as_failed() {
+    let disks = disks(3, 37);
+    let set = new_set(Level::Raid5, &disks);
+    let (model, known) = (contents(&set), set.known());
+    set.close().unwrap();
+    drop(set);
+    disks[1].set_size(DISK / 2);
+    let attach =
+        || RaidSet::attach(0, parameters(Level::Raid5), &slots(&disks), &[], &known, Arc::new(Inline));
+    let set = attach().unwrap();
+    assert_eq!(set.status().columns[1].status, Status::Failed);
+    assert!(contents(&set) == model);
+    drop(set);
+    disks[2].set_size(DISK / 2);
+    let why = attach().unwrap_err().to_string();
+    assert!(why.contains("sd2 counts as failed: it has") && why.contains("its label needs"), "{why}");
 }
 
 /// Labels say that the parity is good once it is, not before.
