@@ -8,7 +8,7 @@ use geometry::Profile;
 
 use crate::sizes;
 
-pub(crate) use balance::{Balance, BalanceCommand, BalanceStart};
+pub(crate) use balance::{Balance, BalanceCommand, BalanceStart, Convert};
 pub(crate) use plan::{Plan, PlanCommand};
 pub(crate) use whatif::Whatif;
 
@@ -130,6 +130,8 @@ pub(crate) enum Command {
     Detach(Detach),
     /// Remove devices or groups from a pool; what is on them goes to the others first
     Remove(Remove),
+    /// Make a mirror or raidz vdev another kind; what it holds is relocated while the pool is in use
+    Convert(Convert),
     /// Replace a device by another
     Replace(Replace),
     /// Take devices out of use

@@ -104,6 +104,15 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::Remove { devices, dry_run } => {
             Reply::Plan(if *dry_run { pool.plan_remove(devices)? } else { pool.remove(devices)? })
         }
+        Request::Convert { vdev, kind, force, dry_run } => {
+            let kind = vdevs::kind(kind).map_err(|error| Failure::refused(error.to_string()))?;
+            let plan = if *dry_run {
+                pool.plan_convert(vdev, kind, *force)
+            } else {
+                pool.convert(vdev, kind, *force)
+            };
+            Reply::Plan(plan?)
+        }
         Request::Replace { device, new, force, source_last } => {
             let options = ReplaceOptions { read_source_last: *source_last };
             let new = successor(pool, device, new.as_ref())?;

@@ -142,6 +142,14 @@ fn fewest(kind: GroupKind) -> usize {
     }
 }
 
+/// The kind that a word names.
+///
+/// # Errors
+/// It names none, or one that is not there yet.
+pub(crate) fn kind(word: &str) -> Result<GroupKind, VdevError> {
+    keyword(word)?.ok_or_else(|| VdevError::Unknown { keyword: word.to_owned() })
+}
+
 /// The kind that a word begins; `None` if it is a device.
 fn keyword(word: &str) -> Result<Option<GroupKind>, VdevError> {
     Ok(Some(match word {

@@ -147,6 +147,8 @@ pub enum Task {
     Balance(Box<BalanceSpec>),
     /// The devices with these numbers leave the pool: the chunks that have a column there.
     Remove(Vec<u32>),
+    /// The group with this number got another kind: its chunks from before that are not as its new ones.
+    Convert(u32),
 }
 
 /// A profile by its name.

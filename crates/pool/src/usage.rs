@@ -23,11 +23,13 @@ impl Pool {
             copies == 2 && devices.all(|device| Some(device) == first)
         };
         match (kind, chunk.layout.kind()) {
-            (Some(GroupKind::Mirror), _) => "mirror".to_owned(),
-            (Some(GroupKind::Raidz(_)), Kind::Parity { parity }) => format!("raidz{parity}"),
+            (Some(GroupKind::Mirror | GroupKind::Raidz(_)), Kind::Parity { parity }) => {
+                format!("raidz{parity}")
+            }
+            (Some(GroupKind::Mirror), _) if !self.core.is_of_another_kind(chunk) => "mirror".to_owned(),
             // Nodes, and what is too short for a row, are kept in copies: btrfs has names for that.
-            (Some(GroupKind::Raidz(_)), _) if copies == 2 => "RAID1".to_owned(),
-            (Some(GroupKind::Raidz(_)), _) => format!("RAID1C{copies}"),
+            (Some(GroupKind::Mirror | GroupKind::Raidz(_)), _) if copies == 2 => "RAID1".to_owned(),
+            (Some(GroupKind::Mirror | GroupKind::Raidz(_)), _) => format!("RAID1C{copies}"),
             (_, Kind::Copies) => match copies {
                 1 => "single".to_owned(),
                 2 if on_one() => "DUP".to_owned(),

@@ -64,7 +64,7 @@ pub(crate) struct ChunkPlan {
 
 impl ChunkPlan {
     /// Logical bytes.
-    pub(super) fn capacity(&self) -> u64 {
+    pub(crate) fn capacity(&self) -> u64 {
         self.layout.capacity(self.column_bytes)
     }
 }
@@ -235,6 +235,26 @@ impl Core {
     /// Whether a chunk has the layout that its group gives new ones for this purpose: not after a conversion, nor after the
     /// group became wider.
     pub(crate) fn suits(&self, chunk: &Chunk, purpose: Purpose) -> bool {
+        let is_copies = chunk.layout.kind() == Kind::Copies;
+        self.could_be(chunk, purpose)
+            && (is_copies || usize::from(chunk.layout.columns()) >= self.width(chunk.group, purpose))
+    }
+
+    /// Whether a chunk has another layout than its group's kind gives new ones, whatever their width. Remainders have, too:
+    /// what is relocated from them may fill rows.
+    pub(crate) fn is_of_another_kind(&self, chunk: &Chunk) -> bool {
+        let purpose = if chunk.class == Class::Data { Purpose::Data } else { Purpose::of_nodes(chunk.class) };
+        !self.could_be(chunk, purpose)
+    }
+
+    /// Whether a chunk has a layout that its group gives new ones for no purpose.
+    pub(crate) fn is_left_over(&self, chunk: &Chunk) -> bool {
+        let is_remainder = chunk.class == Class::Data && self.could_be(chunk, Purpose::Remainder);
+        !is_remainder && self.is_of_another_kind(chunk)
+    }
+
+    /// Whether its group makes chunks like this one for a purpose, if perhaps of another width.
+    fn could_be(&self, chunk: &Chunk, purpose: Purpose) -> bool {
         let Some(shape) = self.groups.get(&chunk.group).and_then(|group| shape(group, purpose)) else {
             return false;
         };
@@ -243,11 +263,8 @@ impl Core {
         let first = devices.next();
         let on_one =
             columns > 1 && devices.all(|other| first.is_some_and(|first| first.device == other.device));
-        chunk.layout.kind() == shape.kind
-            && match shape.kind {
-                Kind::Copies => on_one == shape.dup && columns == shape.most * (1 + usize::from(shape.dup)),
-                _ => columns >= self.width(chunk.group, purpose),
-            }
+        let as_many = || on_one == shape.dup && columns == shape.most * (1 + usize::from(shape.dup));
+        chunk.layout.kind() == shape.kind && (shape.kind != Kind::Copies || as_many())
     }
 
     /// Columns of the chunk that the group would make now; 0 when it has no room for one.
@@ -292,7 +309,7 @@ impl Core {
     }
 
     /// A copy of the free space of a group's devices.
-    pub(super) fn free_of(&self, group: GroupId) -> FreeMap {
+    pub(crate) fn free_of(&self, group: GroupId) -> FreeMap {
         let members = self.groups.get(&group).into_iter().flat_map(|group| &group.devices);
         members
             .flat_map(|&member| std::iter::once(member).chain(self.stand_ins(member)))
@@ -301,7 +318,7 @@ impl Core {
     }
 
     /// Makes a chunk on a copy of the free space, if there is room.
-    pub(super) fn play(&self, group: GroupId, purpose: Purpose, free: &mut FreeMap) -> Option<ChunkPlan> {
+    pub(crate) fn play(&self, group: GroupId, purpose: Purpose, free: &mut FreeMap) -> Option<ChunkPlan> {
         let plan = self.plan_chunk(group, purpose, Some(free))?;
         for id in plan.columns.iter().flatten() {
             free.get_mut(id)?.allocate(plan.column_bytes + COLUMN_HEADER, 0)?;

@@ -4,12 +4,14 @@
 //! - `filter`: which chunks it takes
 //! - `relocate`: emptying a chunk without changing any pointer
 //! - `remove`: the balance of what is on devices that leave the pool
+//! - `convert`: the balance of what a group has in its former layout
 //!
 //! A chunk that the filters take is *closed*: nothing is allocated in it any more. What lives in it is written to
 //! other chunks, as part of an ordinary transaction group; its entries in the remap table lead there. Once nothing is
 //! left in it and no importable root knows of anything in it, it is dropped like any empty chunk. Which chunk is being
 //! emptied is part of the pool's state, so that a balance goes on where it was after a restart or a crash.
 
+mod convert;
 mod filter;
 mod relocate;
 mod remove;
@@ -107,6 +109,7 @@ impl Task {
         match self {
             Self::Balance(_) => "balance",
             Self::Remove(_) => "removal",
+            Self::Convert(_) => "conversion",
         }
     }
 
@@ -115,6 +118,7 @@ impl Task {
         match self {
             Self::Balance(_) => "balance",
             Self::Remove(_) => "remove",
+            Self::Convert(_) => "convert",
         }
     }
 
@@ -122,6 +126,7 @@ impl Task {
         match self {
             Self::Balance(_) => ScanKind::Balance,
             Self::Remove(_) => ScanKind::Remove,
+            Self::Convert(_) => ScanKind::Convert,
         }
     }
 
@@ -129,7 +134,7 @@ impl Task {
     fn limit(&self, class: Class) -> Option<(u32, u32)> {
         match self {
             Self::Balance(spec) => spec.of(class)?.limit,
-            Self::Remove(_) => None,
+            Self::Remove(_) | Self::Convert(_) => None,
         }
     }
 }
@@ -372,6 +377,11 @@ impl Pool {
 
     pub(crate) fn balances(&self) -> bool {
         self.balance.as_ref().is_some_and(|balance| balance.state == ScanState::Running)
+    }
+
+    /// Whether a task is under way, be it paused.
+    pub(crate) fn has_task(&self) -> bool {
+        self.check_no_task().is_err()
     }
 
     /// Refuses a second task beside one.

@@ -274,6 +274,25 @@ impl Core {
         self.map.iter().all(|chunk| !chunk.is_on(id) || self.worst_redundancy(chunk, &[id]).is_some())
     }
 
+    /// Whether something in the chunk can't be read with the devices that are there. Nothing is lost with one that is empty
+    /// and takes nothing new.
+    pub(crate) fn is_lost(&self, chunk: &Chunk) -> bool {
+        let is_over = chunk.closed && chunk.used == 0 && chunk.class != Class::System;
+        !is_over && self.worst_redundancy(chunk, &[]).is_none()
+    }
+
+    /// Closes empty chunks that have lost more than they bear: nothing is to be put there.
+    pub(crate) fn close_lost(&mut self) {
+        for address in self.map.addresses() {
+            let chunk = self.map.get(address);
+            if chunk.is_some_and(|chunk| !chunk.closed && chunk.used == 0 && self.is_lost(chunk))
+                && let Some(chunk) = self.map.change(address)
+            {
+                chunk.closed = chunk.class != Class::System;
+            }
+        }
+    }
+
     /// Further losses that the chunk's worst region survives, with more devices gone; `None` when data is lost.
     pub(crate) fn worst_redundancy(&self, chunk: &Chunk, without: &[DeviceId]) -> Option<u16> {
         // Regions with equal staleness need not be looked at twice: the fresh ones stand for all others.
