@@ -48,6 +48,8 @@ pub enum Change {
     Add { vdevs: Vec<String>, force: bool },
     /// As [`Request::Remove`].
     Remove { devices: Vec<String> },
+    /// As [`Request::Convert`].
+    Convert { vdev: String, kind: String, force: bool },
     /// As [`Request::Replace`].
     Replace { device: String, new: Option<String>, force: bool },
 }

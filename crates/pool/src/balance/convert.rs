@@ -13,7 +13,7 @@ use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::report::Plan;
 use crate::spec::{GroupKind, Task};
-use crate::types::GroupId;
+use crate::types::{GroupId, Logical};
 
 impl Pool {
     /// What [`Pool::convert`] would do.
@@ -100,6 +100,16 @@ impl Pool {
             )));
         }
         Ok((group.id, group.kind))
+    }
+
+    /// Gives a group another kind in memory; its chunks that have another layout then.
+    pub(crate) fn pretend_kind(&mut self, name: &str, kind: GroupKind) -> BTreeSet<Logical> {
+        let group = self.core.groups.values().find(|group| group.name() == name).map(|group| group.id);
+        if let Some(id) = group {
+            self.set_kind(id, kind);
+        }
+        let of_another = |chunk: &&Chunk| Some(chunk.group) == group && self.core.is_of_another_kind(chunk);
+        self.core.map.iter().filter(of_another).map(|chunk| chunk.address).collect()
     }
 
     /// Groups that have something in a layout that they give no chunk any more.
