@@ -113,6 +113,7 @@ impl Pool {
             claims: Claims::default(),
             scan: Scan::default(),
             balance: None,
+            reclaim: crate::balance::Reclaim::default(),
             host,
         }
     }

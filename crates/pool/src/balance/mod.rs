@@ -4,6 +4,7 @@
 //! - `filter`: which chunks it takes
 //! - `relocate`: emptying a chunk without changing any pointer
 //! - `remove`: the balance of what is on devices that leave the pool
+//! - `reclaim`: chunks that are hardly used, emptied unasked
 //! - `convert`: the balance of what a group has in its former layout
 //!
 //! A chunk that the filters take is *closed*: nothing is allocated in it any more. What lives in it is written to
@@ -13,8 +14,11 @@
 
 mod convert;
 mod filter;
+mod reclaim;
 mod relocate;
 mod remove;
+
+pub(crate) use reclaim::Reclaim;
 
 use geometry::Profile;
 use serde::{Deserialize, Serialize};

@@ -346,6 +346,7 @@ impl Pool {
         if let Some(chunk) = self.core.map.change(chunk) {
             chunk.used = chunk.used.saturating_sub(length);
         }
+        self.reclaim.thinned(chunk);
         let early = self.core.is_sabotaged("free-early");
         let (txg, offset) = (self.core.txg, address.0 - chunk.0);
         match self.core.data.get_mut(&chunk) {

@@ -1,0 +1,203 @@
+//! Chunks that are nearly empty are emptied by themselves, when there is nothing else to do: what lives in them is relocated
+//! into room that other chunks of their kind have, and the devices have more that is unallocated.
+//!
+//! Only a chunk from which something was freed is looked at, and it is looked at once for that; so the same bytes do not
+//! go round. A chunk that was closed by a balance or reclaim that did not end is emptied to the end.
+
+use std::collections::BTreeSet;
+
+use crate::alloc::Purpose;
+use crate::chunk::{Chunk, Class};
+use crate::error::{PoolError, Result};
+use crate::pool::Pool;
+use crate::types::{Logical, Millis, Txg};
+
+/// Chunks that are looked at after a commit, at most.
+const LOOKS_MAX: usize = 16;
+
+/// The chunk that is being emptied.
+#[derive(Clone, Copy, Debug)]
+struct Emptied {
+    address: Logical,
+    /// From which byte of it on.
+    from: u64,
+    /// Bytes and things that were relocated.
+    bytes: u64,
+    things: u64,
+}
+
+/// What is reclaimed. Nothing of it is kept over an import, which looks at all chunks once.
+#[derive(Debug, Default)]
+pub(crate) struct Reclaim {
+    /// Chunks from which something was freed since they were looked at.
+    thinned: BTreeSet<Logical>,
+    current: Option<Emptied>,
+    /// Chunks before this had their turn.
+    cursor: Logical,
+    /// The last commit after which chunks were looked at.
+    looked: Txg,
+    /// Since when the rate limit counts, and the bytes relocated since.
+    limited: Option<(Millis, u64)>,
+}
+
+impl Reclaim {
+    /// Something in a chunk is not known any more.
+    pub(crate) fn thinned(&mut self, chunk: Logical) {
+        self.thinned.insert(chunk);
+    }
+}
+
+impl Pool {
+    /// Looks at every chunk once: they were thinned before the import, if at all.
+    pub(crate) fn reclaim_all(&mut self) {
+        self.reclaim.thinned = self.core.map.addresses().into_iter().collect();
+    }
+
+    /// Relocates about `budget` bytes from chunks that are hardly used, if there are any and the rate limit allows.
+    pub(crate) fn reclaim_step(&mut self, budget: u64) -> Result<()> {
+        if self.has_task() || !self.reclaim_may_go_on() {
+            return Ok(());
+        }
+        let current = match self.reclaim.current {
+            Some(current) => current,
+            None => match self.next_reclaimed()? {
+                Some(address) => Emptied { address, from: 0, bytes: 0, things: 0 },
+                None => return Ok(()),
+            },
+        };
+        self.reclaim.current = None;
+        let Some(chunk) = self.core.map.get(current.address).cloned() else { return Ok(()) };
+        let step = match chunk.class {
+            Class::Data => self.relocate_extents(&chunk, current.from, budget, 0),
+            Class::Metadata => self.relocate_nodes(&chunk, current.from, budget, 0),
+            Class::System => return Ok(()),
+        };
+        let step = match step {
+            Ok(step) => step,
+            // It stays closed until something is freed in it; what was relocated is whole.
+            Err(PoolError::NoSpace) => return self.commit(),
+            Err(error) => return Err(error),
+        };
+        let (bytes, things) = (current.bytes + step.bytes, current.things + step.things);
+        if let Some((_, done)) = &mut self.reclaim.limited {
+            *done += step.bytes;
+        }
+        if let Some(from) = step.next {
+            self.reclaim.current = Some(Emptied { from, bytes, things, ..current });
+        } else {
+            let what = if chunk.class == Class::Data { "extents" } else { "nodes" };
+            let message = format!("relocated {things} {what} ({bytes} bytes) of chunk {}", chunk.address);
+            self.core.events.push(self.core.now(), "reclaim", None, message);
+        }
+        self.changed = true;
+        self.commit()
+    }
+
+    /// The next chunk to be emptied; it is closed.
+    fn next_reclaimed(&mut self) -> Result<Option<Logical>> {
+        if self.reclaim.looked == self.committed {
+            return Ok(None);
+        }
+        self.reclaim.looked = self.committed;
+        for _ in 0..LOOKS_MAX {
+            // Those that have to wait are looked at again, in turn.
+            let from = self.reclaim.cursor;
+            let Some(&address) = self.reclaim.thinned.range(from..).next() else {
+                self.reclaim.cursor = Logical(0);
+                break;
+            };
+            self.reclaim.cursor = Logical(address.0 + 1);
+            let Some(chunk) = self.core.map.get(address).cloned() else {
+                self.reclaim.thinned.remove(&address);
+                continue;
+            };
+            let (threshold, live) = (self.reclaim_threshold(chunk.class), self.live_in(&chunk));
+            let is_thin = chunk.closed || live * 100 < chunk.length() * threshold;
+            if threshold == 0 || live == 0 || !is_thin {
+                self.reclaim.thinned.remove(&address);
+                continue;
+            }
+            // One that was given up half-way is as good as empty for everybody else.
+            if !chunk.closed {
+                if self.is_current(address) || !self.fits_elsewhere(&chunk, live)? {
+                    continue;
+                }
+                match self.close_chunk(address, 0) {
+                    Err(PoolError::NoSpace) => continue,
+                    closed => closed?,
+                }
+            }
+            self.reclaim.thinned.remove(&address);
+            let percent = live * 100 / chunk.length().max(1);
+            let message = format!("reclaiming chunk {address} with {percent}% used ({})", chunk.class.name());
+            self.core.events.push(self.core.now(), "reclaim", None, message);
+            return Ok(Some(address));
+        }
+        Ok(None)
+    }
+
+    /// Percent of a chunk of the class below which it is emptied; 0 is never.
+    fn reclaim_threshold(&self, class: Class) -> u64 {
+        let property = match class {
+            Class::Data => "reclaim_data",
+            Class::Metadata => "reclaim_metadata",
+            Class::System => return 0,
+        };
+        self.property(property).parse().unwrap_or(0)
+    }
+
+    /// Whether it is being filled.
+    fn is_current(&self, chunk: Logical) -> bool {
+        let core = &self.core;
+        core.current_data.values().chain(core.current_nodes.values()).any(|&current| current == chunk)
+    }
+
+    /// Whether other chunks of the kind have room twice over for what lives in one, and the pool so much that nobody misses
+    /// what is free in it meanwhile.
+    fn fits_elsewhere(&mut self, chunk: &Chunk, live: u64) -> Result<bool> {
+        if self.available(None) < 2 * chunk.length() {
+            return Ok(false);
+        }
+        let purpose = match chunk.class {
+            Class::Data => Purpose::Data,
+            class => Purpose::of_nodes(class),
+        };
+        let alike = |pool: &Self, other: &Chunk| {
+            other.address != chunk.address
+                && (other.group, other.class) == (chunk.group, chunk.class)
+                && !other.closed
+                && other.has_parity() == chunk.has_parity()
+                && (pool.core.suits(other, purpose) || pool.core.suits(other, Purpose::Remainder))
+        };
+        let others: Vec<Chunk> = self.core.map.iter().filter(|other| alike(self, other)).cloned().collect();
+        let mut room = 0;
+        for other in others {
+            if chunk.class == Class::Data {
+                let free = other.length() - other.used.min(other.length());
+                if !self.core.data.contains_key(&other.address) && free * 4 >= other.length() {
+                    self.load_data_space(other.address)?;
+                }
+                room += self.core.data.get(&other.address).map_or(0, crate::space::DataSpace::free_bytes);
+            } else {
+                let free = self.core.nodes.get(&other.address).map_or(0, crate::space::NodeSpace::free);
+                room += free * tree::NODE_SIZE as u64;
+            }
+            if room >= 2 * live {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the rate limit of scans lets it relocate more.
+    fn reclaim_may_go_on(&mut self) -> bool {
+        let limit = self.scan_limit();
+        if limit == 0 || self.reclaim.current.is_none() {
+            self.reclaim.limited = (limit > 0).then(|| (self.core.now(), 0));
+            return true;
+        }
+        let (since, done) = *self.reclaim.limited.get_or_insert((self.core.now(), 0));
+        let milliseconds = self.core.now().0.saturating_sub(since.0);
+        u128::from(done) * 1000 <= u128::from(limit) * u128::from(milliseconds)
+    }
+}
