@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use tree::Key;
 
-use crate::chunk::Class;
+use crate::chunk::{Chunk, Class};
 use crate::core::{Device, Group, Relation};
 use crate::dataset::DEAD_EXTENT;
 use crate::error::{PoolError, Result};
@@ -255,6 +255,14 @@ impl Pool {
                  Applications are unaffected.",
                 "Determine if the device needs to be replaced, and clear the errors using 'coffer clear' or replace the device \
                  with 'coffer replace'.",
+            );
+        }
+        let is_weak = |chunk: &Chunk| self.core.is_weak(chunk) && self.live_in(chunk) > 0;
+        if !self.has_task() && self.core.map.iter().any(is_weak) {
+            return both(
+                "Some of the data survives fewer failed devices than what is written now, as a conversion did not end.",
+                "It is relocated by and by where there is room.  'coffer convert' (of plain disks 'coffer balance start' with the \
+                 filters convert and soft) does it at once.",
             );
         }
         let is_vdev =

@@ -112,3 +112,40 @@ fn what_a_balance_left_half_way_is_emptied() {
     assert_eq!(pool.map().iter().filter(|chunk| chunk.closed).count(), 0);
     assert_holds(&mut pool, 2);
 }
+
+#[test]
+fn what_survives_less_than_new_chunks_is_told_and_relocated() {
+    let disks = Disks::new(&[128; 4]);
+    let mut pool = create(&spec(vec![disks.group(GroupKind::Plain, 0..4)]));
+    let id = volume(&mut pool, "vol", 64 * MIB);
+    pool.write(id, 0, &noise(1, 24 << 20)).unwrap();
+    pool.flush().unwrap();
+    pool.set("", "reclaim_data", "0").unwrap();
+    let convert = Some(geometry::Profile::Raid1);
+    let data = Some(BalanceFilters { convert, limit: Some((0, 1)), ..BalanceFilters::default() });
+    pool.balance_start(BalanceSpec { data, ..BalanceSpec::default() }).unwrap();
+    settle(&mut pool);
+    let profiles = |pool: &Pool| {
+        let data = pool.usage().profiles.into_iter().filter(|row| row.class == "Data");
+        data.map(|row| row.profile).collect::<Vec<_>>()
+    };
+    assert_eq!(profiles(&pool), ["RAID1", "single"]);
+    assert!(pool.status().status.unwrap().contains("survives fewer failed devices"));
+    pool.set("", "reclaim_data", "10").unwrap();
+    let_it(&mut pool);
+    assert_eq!(profiles(&pool), ["RAID1"]);
+    assert_eq!(pool.status().status, None);
+    // Without any one of them.
+    let guid = pool.guid();
+    assert!(pool.export().is_ok());
+    for gone in 0..4 {
+        let mut pool = import(guid, disks.without(&[gone]));
+        let id = pool.open("vol").unwrap();
+        assert!(read(&mut pool, id, 0, 24 << 20) == noise(1, 24 << 20), "without {gone}");
+        assert_sound(&mut pool);
+        assert!(pool.export().is_ok());
+        let mut pool = import(guid, disks.all());
+        settle(&mut pool);
+        assert!(pool.export().is_ok());
+    }
+}

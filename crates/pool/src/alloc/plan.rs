@@ -44,6 +44,11 @@ impl Purpose {
         if class == Class::System { Self::System } else { Self::Metadata }
     }
 
+    /// What a chunk was made for, remainders left aside.
+    pub(crate) fn of(chunk: &Chunk) -> Self {
+        if chunk.class == Class::Data { Self::Data } else { Self::of_nodes(chunk.class) }
+    }
+
     pub(crate) fn class(self) -> Class {
         match self {
             Self::Data | Self::Remainder => Class::Data,
@@ -99,6 +104,13 @@ impl Group {
             [Purpose::Data, Purpose::Remainder, Purpose::Metadata].map(|purpose| shape(self, purpose));
         shapes.into_iter().flatten().map(|shape| shape.tolerance() as u16).min().unwrap_or(0)
     }
+}
+
+/// Whether the copies of a chunk are on one device.
+fn is_on_one(chunk: &Chunk) -> bool {
+    let mut devices = chunk.columns.iter().filter_map(|column| column.placements.first());
+    let first = devices.next();
+    chunk.columns.len() > 1 && devices.all(|other| first.is_some_and(|first| first.device == other.device))
 }
 
 fn shape(group: &Group, purpose: Purpose) -> Option<Shape> {
@@ -243,7 +255,7 @@ impl Core {
     /// Whether a chunk has another layout than its group's kind gives new ones, whatever their width. Remainders have, too:
     /// what is relocated from them may fill rows.
     pub(crate) fn is_of_another_kind(&self, chunk: &Chunk) -> bool {
-        let purpose = if chunk.class == Class::Data { Purpose::Data } else { Purpose::of_nodes(chunk.class) };
+        let purpose = Purpose::of(chunk);
         !self.could_be(chunk, purpose)
     }
 
@@ -253,17 +265,22 @@ impl Core {
         !is_remainder && self.is_of_another_kind(chunk)
     }
 
+    /// Whether a chunk of a former layout survives fewer failed devices than its group's new ones.
+    pub(crate) fn is_weak(&self, chunk: &Chunk) -> bool {
+        let purpose = Purpose::of(chunk);
+        let shape = self.groups.get(&chunk.group).and_then(|group| shape(group, purpose));
+        let tolerance = if is_on_one(chunk) { 0 } else { usize::from(chunk.layout.tolerance()) };
+        self.is_left_over(chunk) && shape.is_some_and(|shape| tolerance < shape.tolerance())
+    }
+
     /// Whether its group makes chunks like this one for a purpose, if perhaps of another width.
     fn could_be(&self, chunk: &Chunk, purpose: Purpose) -> bool {
         let Some(shape) = self.groups.get(&chunk.group).and_then(|group| shape(group, purpose)) else {
             return false;
         };
         let columns = usize::from(chunk.layout.columns());
-        let mut devices = chunk.columns.iter().filter_map(|column| column.placements.first());
-        let first = devices.next();
-        let on_one =
-            columns > 1 && devices.all(|other| first.is_some_and(|first| first.device == other.device));
-        let as_many = || on_one == shape.dup && columns == shape.most * (1 + usize::from(shape.dup));
+        let as_many =
+            || is_on_one(chunk) == shape.dup && columns == shape.most * (1 + usize::from(shape.dup));
         chunk.layout.kind() == shape.kind && (shape.kind != Kind::Copies || as_many())
     }
 

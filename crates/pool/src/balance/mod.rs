@@ -373,6 +373,7 @@ impl Pool {
         let task = balance.task.clone();
         if next == ScanState::Canceled {
             self.keep_devices(&task);
+            self.reclaim_all();
         }
         self.core.events.push(now, &format!("{event}_{done}"), None, format!("{name} {done}"));
         self.changed = true;
@@ -498,6 +499,7 @@ impl Pool {
         let (completed, chunks) = (balance.completed, balance.chunks);
         let message = format!("had to relocate {completed} out of {chunks} chunks{why}");
         self.core.events.push(now, &format!("{}_finish", balance.task.event()), None, message);
+        self.reclaim_all();
     }
 
     /// True when nothing is left to do.

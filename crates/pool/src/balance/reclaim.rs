@@ -1,5 +1,7 @@
 //! Chunks that are nearly empty are emptied by themselves, when there is nothing else to do: what lives in them is relocated
-//! into room that other chunks of their kind have, and the devices have more that is unallocated.
+//! into room that other chunks of their kind have, and the devices have more that is unallocated. So are chunks that
+//! survive fewer failed devices than new ones would, as a conversion leaves them that did not end: what is in
+//! them goes to new ones.
 //!
 //! Only a chunk from which something was freed is looked at, and it is looked at once for that; so the same bytes do not
 //! go round. A chunk that was closed by a balance or reclaim that did not end is emptied to the end.
@@ -48,7 +50,7 @@ impl Reclaim {
 }
 
 impl Pool {
-    /// Looks at every chunk once: they were thinned before the import, if at all.
+    /// Looks at every chunk once: after an import and after a task, which may have left something.
     pub(crate) fn reclaim_all(&mut self) {
         self.reclaim.thinned = self.core.map.addresses().into_iter().collect();
     }
@@ -112,14 +114,18 @@ impl Pool {
                 continue;
             };
             let (threshold, live) = (self.reclaim_threshold(chunk.class), self.live_in(&chunk));
-            let is_thin = chunk.closed || live * 100 < chunk.length() * threshold;
+            let is_weak = self.core.is_weak(&chunk);
+            let is_thin = chunk.closed || is_weak || live * 100 < chunk.length() * threshold;
             if threshold == 0 || live == 0 || !is_thin {
                 self.reclaim.thinned.remove(&address);
                 continue;
             }
             // One that was given up half-way is as good as empty for everybody else.
             if !chunk.closed {
-                if self.is_current(address) || !self.fits_elsewhere(&chunk, live)? {
+                let room = 2 * chunk.length();
+                let fits =
+                    if is_weak { self.fits_anew(&chunk, live) } else { self.fits_elsewhere(&chunk, live)? };
+                if self.is_current(address) || self.available(None) < room || !fits {
                     continue;
                 }
                 match self.close_chunk(address, 0) {
@@ -152,16 +158,14 @@ impl Pool {
         core.current_data.values().chain(core.current_nodes.values()).any(|&current| current == chunk)
     }
 
-    /// Whether other chunks of the kind have room twice over for what lives in one, and the pool so much that nobody misses
-    /// what is free in it meanwhile.
+    /// Whether new chunks of its group have room twice over for what lives in one.
+    fn fits_anew(&self, chunk: &Chunk, live: u64) -> bool {
+        self.core.potential(chunk.group, Purpose::of(chunk)) >= 2 * live
+    }
+
+    /// Whether other chunks of the kind have room twice over for what lives in one.
     fn fits_elsewhere(&mut self, chunk: &Chunk, live: u64) -> Result<bool> {
-        if self.available(None) < 2 * chunk.length() {
-            return Ok(false);
-        }
-        let purpose = match chunk.class {
-            Class::Data => Purpose::Data,
-            class => Purpose::of_nodes(class),
-        };
+        let purpose = Purpose::of(chunk);
         let alike = |pool: &Self, other: &Chunk| {
             other.address != chunk.address
                 && (other.group, other.class) == (chunk.group, chunk.class)
