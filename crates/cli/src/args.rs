@@ -124,7 +124,7 @@ pub(crate) enum Command {
     Labelclear(Labelclear),
     /// Add vdevs or spares to a pool
     Add(Add),
-    /// Attach a device to a disk or mirror, which then holds one more copy
+    /// Attach a device to a disk or mirror, which then holds one more copy, or to a raidz, which gets wider
     Attach(Attach),
     /// Detach a device from a mirror, a replacement or a spare in use
     Detach(Detach),
@@ -335,7 +335,7 @@ pub(crate) struct Attach {
     pub(crate) wait: bool,
     /// Pool
     pub(crate) pool: String,
-    /// Device that is in the pool
+    /// Device that is in the pool, or a raidz vdev such as raidz1-0
     #[arg(value_parser = device_word)]
     pub(crate) device: String,
     /// Device to attach to it

@@ -7,7 +7,7 @@ use geometry::{Kind, Layout, Profile};
 
 use crate::chunk::{COLUMNS_MAX, Chunk, Column, Stale};
 use crate::core::{Group, Relation, StandIn};
-use crate::create::check_groups;
+use crate::create::{POOL_DEVICES_MAX, check_groups};
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::Pool;
@@ -132,6 +132,9 @@ impl Pool {
                 group.name(),
                 group.devices.len()
             )));
+        }
+        if self.core.devices.len() >= POOL_DEVICES_MAX {
+            return Err(PoolError::refused(format!("a pool has at most {POOL_DEVICES_MAX} devices")));
         }
         match group.kind {
             GroupKind::Mirror => {}
@@ -301,8 +304,13 @@ impl Pool {
                 "cannot detach {path}: it has the last good copy of some data"
             )));
         }
-        let mine = || self.core.map.iter().filter(|chunk| chunk.group == group_id);
-        if let Some(chunk) = mine().find(|chunk| chunk.layout.kind() != Kind::Copies) {
+        // A chunk of a former layout has other columns than one for each side.
+        let sides = group.devices.len();
+        let is_former = |chunk: &&Chunk| {
+            chunk.group == group_id
+                && (chunk.layout.kind() != Kind::Copies || (chunk.columns.len() != sides && !chunk.is_over()))
+        };
+        if let Some(chunk) = self.core.map.iter().find(is_former) {
             return Err(PoolError::refused(format!(
                 "cannot detach {path}: {} still has {} chunks; 'coffer convert POOL {0} mirror' relocates them",
                 group.name(),

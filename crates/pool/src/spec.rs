@@ -39,6 +39,15 @@ pub enum GroupKind {
 }
 
 impl GroupKind {
+    /// The fewest devices that it takes.
+    pub const fn min_devices(self) -> usize {
+        match self {
+            Self::Plain | Self::Spare => 1,
+            Self::Mirror => 2,
+            Self::Raidz(parity) => parity as usize + 1,
+        }
+    }
+
     /// What a group of so many devices survives, in words.
     pub fn describe(self, devices: usize) -> String {
         match self {

@@ -260,7 +260,7 @@ impl Pool {
         let is_weak = |chunk: &Chunk| self.core.is_weak(chunk) && self.live_in(chunk) > 0;
         if !self.has_task() && self.core.map.iter().any(is_weak) {
             return both(
-                "Some of the data survives fewer failed devices than what is written now, as a conversion did not end.",
+                "Some of the data survives fewer failed devices than what is written now.",
                 "It is relocated by and by where there is room.  'coffer convert' (of plain disks 'coffer balance start' with the \
                  filters convert and soft) does it at once.",
             );

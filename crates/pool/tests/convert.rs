@@ -76,6 +76,56 @@ fn every_kind_becomes_every_other_and_survives_what_that_survives() {
     }
 }
 
+/// The old chunks are gone, and with them what holds commands back, as soon as a conversion has ended.
+#[test]
+fn a_conversion_that_has_ended_leaves_nothing_behind() {
+    let disks = Disks::new(&[112; 4]);
+    let mut pool = filled(&disks, GroupKind::Raidz(1), 4);
+    pool.convert("raidz1-0", GroupKind::Mirror, false).unwrap();
+    while pool.balance().unwrap().state == ScanState::Running {
+        pool.tick(1 << 20).unwrap();
+    }
+    pool.detach("/disks/d3").unwrap();
+    pool.convert("mirror-0", GroupKind::Raidz(3), true).unwrap_err();
+    pool.convert("mirror-0", GroupKind::Raidz(1), true).unwrap();
+    while pool.balance().unwrap().state == ScanState::Running {
+        pool.tick(1 << 20).unwrap();
+    }
+    pool.offline("/disks/d1", false).unwrap();
+    assert!(pool.offline("/disks/d2", false).is_err());
+    assert_holds(&mut pool, "with one away");
+    let away = pool.convert("raidz1-0", GroupKind::Raidz(1), true).unwrap_err().to_string();
+    assert!(away.contains("is that already"), "{away}");
+}
+
+#[test]
+fn what_is_away_is_counted_before_it_is_needed() {
+    let disks = Disks::new(&[112; 4]);
+    let mut pool = filled(&disks, GroupKind::Mirror, 4);
+    for path in ["/disks/d1", "/disks/d2"] {
+        pool.offline(path, false).unwrap();
+    }
+    let refused = pool.convert("mirror-0", GroupKind::Raidz(1), true).unwrap_err().to_string();
+    assert!(refused.contains("2 of its devices are away"), "{refused}");
+    pool.convert("mirror-0", GroupKind::Raidz(2), true).unwrap();
+    settle(&mut pool);
+    assert_holds(&mut pool, "made with two away");
+}
+
+/// A side that has the only other copy of what a conversion left is not let go.
+#[test]
+fn a_side_is_not_taken_from_chunks_of_a_former_layout() {
+    let disks = Disks::new(&[112; 4]);
+    let mut pool = filled(&disks, GroupKind::Raidz(1), 4);
+    pool.convert("raidz1-0", GroupKind::Mirror, false).unwrap();
+    pool.balance_control(BalanceAction::Cancel).unwrap();
+    for disk in 0..4 {
+        let refused = pool.detach(&format!("/disks/d{disk}")).unwrap_err().to_string();
+        assert!(refused.contains("coffer convert POOL mirror-0 mirror"), "{refused}");
+    }
+    assert_holds(&mut pool, "with all sides");
+}
+
 #[test]
 fn a_wider_raidz_takes_more() {
     let disks = Disks::new(&[96; 5]);

@@ -107,7 +107,7 @@ impl Group {
 }
 
 /// Whether the copies of a chunk are on one device.
-fn is_on_one(chunk: &Chunk) -> bool {
+pub(crate) fn is_on_one(chunk: &Chunk) -> bool {
     let mut devices = chunk.columns.iter().filter_map(|column| column.placements.first());
     let first = devices.next();
     chunk.columns.len() > 1 && devices.all(|other| first.is_some_and(|first| first.device == other.device))
@@ -248,21 +248,21 @@ impl Core {
     /// group became wider.
     pub(crate) fn suits(&self, chunk: &Chunk, purpose: Purpose) -> bool {
         let is_copies = chunk.layout.kind() == Kind::Copies;
-        self.could_be(chunk, purpose)
+        self.is_made_for(chunk, purpose)
             && (is_copies || usize::from(chunk.layout.columns()) >= self.width(chunk.group, purpose))
     }
 
     /// Whether a chunk has another layout than its group's kind gives new ones, whatever their width. Remainders have, too:
     /// what is relocated from them may fill rows.
-    pub(crate) fn is_of_another_kind(&self, chunk: &Chunk) -> bool {
+    pub(crate) fn is_to_be_converted(&self, chunk: &Chunk) -> bool {
         let purpose = Purpose::of(chunk);
-        !self.could_be(chunk, purpose)
+        !self.is_made_for(chunk, purpose)
     }
 
     /// Whether a chunk has a layout that its group gives new ones for no purpose.
-    pub(crate) fn is_left_over(&self, chunk: &Chunk) -> bool {
-        let is_remainder = chunk.class == Class::Data && self.could_be(chunk, Purpose::Remainder);
-        !is_remainder && self.is_of_another_kind(chunk)
+    pub(crate) fn is_of_former_layout(&self, chunk: &Chunk) -> bool {
+        let is_remainder = chunk.class == Class::Data && self.is_made_for(chunk, Purpose::Remainder);
+        !is_remainder && self.is_to_be_converted(chunk)
     }
 
     /// Whether a chunk of a former layout survives fewer failed devices than its group's new ones.
@@ -270,11 +270,11 @@ impl Core {
         let purpose = Purpose::of(chunk);
         let shape = self.groups.get(&chunk.group).and_then(|group| shape(group, purpose));
         let tolerance = if is_on_one(chunk) { 0 } else { usize::from(chunk.layout.tolerance()) };
-        self.is_left_over(chunk) && shape.is_some_and(|shape| tolerance < shape.tolerance())
+        self.is_of_former_layout(chunk) && shape.is_some_and(|shape| tolerance < shape.tolerance())
     }
 
     /// Whether its group makes chunks like this one for a purpose, if perhaps of another width.
-    fn could_be(&self, chunk: &Chunk, purpose: Purpose) -> bool {
+    fn is_made_for(&self, chunk: &Chunk, purpose: Purpose) -> bool {
         let Some(shape) = self.groups.get(&chunk.group).and_then(|group| shape(group, purpose)) else {
             return false;
         };

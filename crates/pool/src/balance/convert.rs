@@ -65,13 +65,10 @@ impl Pool {
                 format!("there is no vdev '{name}' that can be converted: there is {}", names.join(", "))
             }));
         };
-        let least = match kind {
-            GroupKind::Mirror => 2,
-            GroupKind::Raidz(parity @ 1..=3) => usize::from(parity) + 1,
-            GroupKind::Raidz(_) | GroupKind::Plain | GroupKind::Spare => {
-                return Err(PoolError::refused("a vdev is converted to mirror, raidz1, raidz2 or raidz3"));
-            }
-        };
+        if !matches!(kind, GroupKind::Mirror | GroupKind::Raidz(1..=3)) {
+            return Err(PoolError::refused("a vdev is converted to mirror, raidz1, raidz2 or raidz3"));
+        }
+        let least = kind.min_devices();
         let target = Group { kind, ..group.clone() };
         if group.devices.len() < least {
             return Err(PoolError::refused(format!(
@@ -91,6 +88,15 @@ impl Pool {
                 self.path_of(member)
             )));
         }
+        let away = group.devices.iter().filter(|&&member| !self.core.usable(member)).count();
+        if away > usize::from(target.tolerance()) {
+            return Err(PoolError::refused(format!(
+                "cannot convert {name}: {away} of its devices are away, and {} survives the loss of {}; bring them back or \
+                 replace them first",
+                target.kind.describe(group.devices.len()),
+                target.tolerance()
+            )));
+        }
         if target.tolerance() < group.tolerance() && !force {
             return Err(PoolError::refused(format!(
                 "converting {name} to {} reduces integrity from {} failed devices to {}; use '-f' to do it all the same",
@@ -108,13 +114,13 @@ impl Pool {
         if let Some(id) = group {
             self.set_kind(id, kind);
         }
-        let of_another = |chunk: &&Chunk| Some(chunk.group) == group && self.core.is_of_another_kind(chunk);
+        let of_another = |chunk: &&Chunk| Some(chunk.group) == group && self.core.is_to_be_converted(chunk);
         self.core.map.iter().filter(of_another).map(|chunk| chunk.address).collect()
     }
 
     /// Groups that have something in a layout that they give no chunk any more.
     pub(crate) fn left_over(&self) -> BTreeSet<GroupId> {
-        let is_left = |chunk: &&Chunk| self.core.is_left_over(chunk) && self.live_in(chunk) > 0;
+        let is_left = |chunk: &&Chunk| self.core.is_of_former_layout(chunk) && self.live_in(chunk) > 0;
         self.core.map.iter().filter(is_left).map(|chunk| chunk.group).collect()
     }
 
@@ -129,15 +135,18 @@ impl Pool {
     /// What the conversion comes to of a group that has its new kind in memory, and the bytes that it relocates.
     fn plan_conversion(&mut self, id: GroupId, former: GroupKind) -> Result<(Plan, u64)> {
         let Some(group) = self.core.groups.get(&id).cloned() else { return Ok((Plan::default(), 0)) };
-        let taken = |chunk: &Chunk| chunk.group == id && self.core.is_of_another_kind(chunk);
+        let taken = |chunk: &Chunk| chunk.group == id && self.core.is_to_be_converted(chunk);
         let total: u64 =
             self.core.map.iter().filter(|chunk| taken(chunk)).map(|chunk| self.live_in(chunk)).sum();
         let data = |chunk: &&Chunk| chunk.group == id && chunk.class == Class::Data;
         let used: u64 = self.core.map.iter().filter(data).map(|chunk| chunk.used).sum();
-        let room = self.room_as(id)?;
+        let (own, nodes) = self.room_as(id);
+        let others = self.core.groups.keys().filter(|&&other| other != id);
+        let elsewhere: u64 = others.map(|&other| self.core.potential(other, Purpose::Data)).sum();
+        let (used, room) = (used + nodes, own + elsewhere);
         if used > room {
             return Err(PoolError::refused(format!(
-                "{} has room for about {room} bytes of data and {used} are on it: {} bytes are missing; add a device, or \
+                "as {} there is room for about {room} bytes, and {used} are on it: {} bytes are missing; add a device, or \
                  destroy something",
                 group.name(),
                 used - room
@@ -157,8 +166,8 @@ impl Pool {
         Ok((plan, total))
     }
 
-    /// Bytes of data that the group could hold, were nothing on it but its nodes.
-    fn room_as(&self, id: GroupId) -> Result<u64> {
+    /// Bytes of data that the group could hold, were nothing on it but its nodes; and bytes of nodes for which it has no room.
+    fn room_as(&self, id: GroupId) -> (u64, u64) {
         let mut free = self.core.free_of(id);
         for chunk in self.core.map.iter().filter(|chunk| chunk.group == id) {
             for (_, placement) in chunk.placements() {
@@ -167,20 +176,19 @@ impl Pool {
                 }
             }
         }
+        let mut homeless = 0;
         for class in [Class::System, Class::Metadata] {
             let of_class = |chunk: &&Chunk| chunk.group == id && chunk.class == class;
             let mut nodes: u64 = self.core.map.iter().filter(of_class).map(|chunk| self.live_in(chunk)).sum();
-            while nodes > 0 {
-                let purpose = Purpose::of_nodes(class);
-                let Some(plan) = self.core.play(id, purpose, &mut free) else {
-                    return Err(PoolError::NoSpace);
-                };
+            while nodes > 0
+                && let Some(plan) = self.core.play(id, Purpose::of_nodes(class), &mut free)
+            {
                 nodes = nodes.saturating_sub(plan.capacity());
             }
+            homeless += nodes;
         }
-        Ok(std::iter::from_fn(|| self.core.play(id, Purpose::Data, &mut free))
-            .map(|plan| plan.capacity())
-            .sum())
+        let chunks = std::iter::from_fn(|| self.core.play(id, Purpose::Data, &mut free));
+        (chunks.map(|plan| plan.capacity()).sum(), homeless)
     }
 }
 

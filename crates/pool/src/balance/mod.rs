@@ -471,6 +471,13 @@ impl Pool {
             let leaving = leaving.iter().copied().map(DeviceId).collect();
             outcome = self.let_go(&mut balance, &leaving).map(|()| false);
         }
+        if outcome == Ok(true) && matches!(balance.task, Task::Convert(_)) {
+            // With the old chunks, empty now, goes what older roots know of them: from here on the vdev is of its new kind.
+            for _ in 0..ROOTS_KEPT + 2 {
+                self.changed = true;
+                self.commit()?;
+            }
+        }
         match &outcome {
             Ok(true) => self.end_balance(&mut balance, ScanState::Finished, ""),
             // Waiting would not help: somebody has to make room first.

@@ -14,7 +14,7 @@ use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::types::{Logical, Millis, Txg};
 
-/// Chunks that are looked at after a commit, at most.
+/// Chunks that are looked at in one step, at most.
 const LOOKS_MAX: usize = 16;
 
 /// The chunk that is being emptied.
@@ -36,7 +36,7 @@ pub(crate) struct Reclaim {
     current: Option<Emptied>,
     /// Chunks before this had their turn.
     cursor: Logical,
-    /// The last commit after which chunks were looked at.
+    /// The last commit after which all of them were looked at.
     looked: Txg,
     /// Since when the rate limit counts, and the bytes relocated since.
     limited: Option<(Millis, u64)>,
@@ -69,16 +69,22 @@ impl Pool {
         };
         self.reclaim.current = None;
         let Some(chunk) = self.core.map.get(current.address).cloned() else { return Ok(()) };
+        self.core.relocating_in = Some(chunk.group);
         let step = match chunk.class {
             Class::Data => self.relocate_extents(&chunk, current.from, budget, 0),
             Class::Metadata => self.relocate_nodes(&chunk, current.from, budget, 0),
-            Class::System => return Ok(()),
+            Class::System => self.rewrite_chunk_tree(&chunk),
         };
+        self.core.relocating_in = None;
         let step = match step {
             Ok(step) => step,
-            // It stays closed until something is freed in it; what was relocated is whole.
-            Err(PoolError::NoSpace) => return self.commit(),
-            Err(error) => return Err(error),
+            Err(error) => {
+                // It stays closed, has its turn again after another commit, and what was relocated is whole.
+                self.reclaim.thinned(current.address);
+                let committed = self.commit();
+                self.reclaim.looked = self.committed;
+                return if error == PoolError::NoSpace { committed } else { Err(error) };
+            }
         };
         let (bytes, things) = (current.bytes + step.bytes, current.things + step.things);
         if let Some((_, done)) = &mut self.reclaim.limited {
@@ -100,12 +106,20 @@ impl Pool {
         if self.reclaim.looked == self.committed {
             return Ok(None);
         }
-        self.reclaim.looked = self.committed;
         for _ in 0..LOOKS_MAX {
-            // Those that have to wait are looked at again, in turn.
+            // Those that have to wait are looked at again, once after each commit.
             let from = self.reclaim.cursor;
             let Some(&address) = self.reclaim.thinned.range(from..).next() else {
                 self.reclaim.cursor = Logical(0);
+                let waits = !self.core.unloaded_frees.is_empty()
+                    || self.core.data.values().any(crate::space::DataSpace::waits);
+                if waits && !self.reclaim.thinned.is_empty() {
+                    // What was freed is room for others once no older root is kept that knows it.
+                    self.changed = true;
+                    self.commit()?;
+                } else {
+                    self.reclaim.looked = self.committed;
+                }
                 break;
             };
             self.reclaim.cursor = Logical(address.0 + 1);
@@ -115,8 +129,8 @@ impl Pool {
             };
             let (threshold, live) = (self.reclaim_threshold(chunk.class), self.live_in(&chunk));
             let is_weak = self.core.is_weak(&chunk);
-            let is_thin = chunk.closed || is_weak || live * 100 < chunk.length() * threshold;
-            if threshold == 0 || live == 0 || !is_thin {
+            let is_thin = live * 100 < chunk.length() * threshold;
+            if live == 0 || !(chunk.closed || is_weak || is_thin) {
                 self.reclaim.thinned.remove(&address);
                 continue;
             }
