@@ -123,6 +123,13 @@ impl Mounted {
         run("btrfs", &["balance", "start", &filter, &self.place.to_string_lossy()]).map(|_| ())
     }
 
+    /// `btrfs device remove` of the last device.
+    pub fn remove_last(&mut self) -> Result<()> {
+        let device = self.loops.pop().context("no devices")?;
+        run("btrfs", &["device", "remove", &device, &self.place.to_string_lossy()])?;
+        run("losetup", &["-d", &device]).map(|_| ())
+    }
+
     /// `btrfs replace -r`: rebuilds the device of that number onto another file from redundancy alone.
     pub fn replace(&mut self, number: u32, file: &Path) -> Result<()> {
         let device = self.attach(file)?;

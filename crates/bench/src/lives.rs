@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use geometry::Profile;
 use pool::spec::GroupKind;
 
@@ -157,7 +157,7 @@ pub fn ours_mirror(s: &Setting<'_>) -> Result<Samples> {
     Ok(samples)
 }
 
-/// Six plain disks of ours, whose data is converted from raid1 to raid6.
+/// Six plain disks of ours, whose data is converted from raid1 to raid6; then one is removed.
 pub fn ours_convert(s: &Setting<'_>) -> Result<Samples> {
     let mut samples = Samples::new();
     s.folder.clear()?;
@@ -181,12 +181,20 @@ pub fn ours_convert(s: &Setting<'_>) -> Result<Samples> {
         ours::read_all(&mut pool, id, s.noise)?;
         samples.insert(row, watch.stop(size as f64)?);
     }
+    pool.drop_caches();
+    let (gone, left) = files.split_last().context("there are files")?;
+    let watch = Watch::start(Whose::Process)?;
+    ours::remove(&mut pool, gone)?;
+    samples.insert("remove", watch.stop(size as f64)?);
+    pool = ours::reimport(&env, pool, left)?;
+    let id = pool.open("data")?;
+    ours::read_all(&mut pool, id, s.noise)?;
     drop(pool);
     s.folder.clear()?;
     Ok(samples)
 }
 
-/// Kernel btrfs raid1, whose data is converted to raid6.
+/// Kernel btrfs raid1, whose data is converted to raid6; then a disk is removed.
 pub fn btrfs_convert(s: &Setting<'_>) -> Result<Samples> {
     let mut samples = Samples::new();
     s.folder.clear()?;
@@ -199,6 +207,11 @@ pub fn btrfs_convert(s: &Setting<'_>) -> Result<Samples> {
     let watch = Watch::start(Whose::ProcessAndKernel)?;
     mounted.convert("raid6")?;
     samples.insert("convert", watch.stop(size as f64)?);
+    mounted.cool()?;
+    read_file(&file, s.noise)?;
+    let watch = Watch::start(Whose::ProcessAndKernel)?;
+    mounted.remove_last()?;
+    samples.insert("remove", watch.stop(size as f64)?);
     mounted.cool()?;
     read_file(&file, s.noise)?;
     drop(mounted);

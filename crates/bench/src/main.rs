@@ -63,7 +63,7 @@ const LIFE_ROWS: &[&str] =
     &["write", "read", "degraded", "scrub", "resilver1", "resilver2", "random", "random16k", "flush"];
 const EXT4_ROWS: &[&str] = &["write", "read", "random", "flush"];
 const MIRROR_ROWS: &[&str] = &["mirror-write", "mirror-scrub"];
-const CONVERT_ROWS: &[&str] = &["plain-read", "convert", "remapped"];
+const CONVERT_ROWS: &[&str] = &["plain-read", "convert", "remapped", "remove"];
 const NBD_ROWS: &[&str] = &["nbd-read-4k", "nbd-write-4k", "nbd-read-1m", "nbd-write-1m"];
 const RAID_ROWS: &[&str] = &["raid-read-4k", "raid-write-4k", "raid-read-1m", "raid-write-1m"];
 const FUSE_ROWS: &[&str] = &["fuse-read-4k", "fuse-write-4k"];
@@ -97,6 +97,7 @@ const GOALS: &[Goal] = &[
     Goal { goal: Some(4.0), ..shown("resilver1", "uzfs") },
     Goal { goal: None, ..goal("resilver2", "btrfs", 1.5, 1.5) },
     goal("convert", "btrfs", 1.5, 3.0),
+    goal("remove", "btrfs", 1.5, 3.0),
     goal("remapped", "@plain-read", 0.9, 0.9),
     goal("random", "btrfs", 2.0, 5.0),
     goal("random", "btrfs-buffered", 2.0, 5.0),

@@ -154,11 +154,23 @@ pub fn scrub(pool: &mut Pool) -> Result<()> {
 pub fn convert(pool: &mut Pool, profile: geometry::Profile) -> Result<()> {
     let filters = BalanceFilters { convert: Some(profile), ..BalanceFilters::default() };
     pool.balance_start(BalanceSpec { data: Some(filters), ..BalanceSpec::default() })?;
+    relocate(pool)
+}
+
+/// Removes a device, what is on it first.
+pub fn remove(pool: &mut Pool, file: &Path) -> Result<()> {
+    pool.remove(&[file.to_string_lossy().into_owned()])?;
+    relocate(pool)
+}
+
+/// Lets a balance or a removal come to its end.
+fn relocate(pool: &mut Pool) -> Result<()> {
     while pool.tick(TICK_BYTES)? {}
     let balance = pool.balance().context("no balance was run")?;
     ensure!(
         balance.state == ScanState::Finished && balance.errors == 0,
-        "the balance is {:?} with {} errors",
+        "the {} is {:?} with {} errors",
+        balance.task.name(),
         balance.state,
         balance.errors
     );

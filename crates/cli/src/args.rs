@@ -8,7 +8,7 @@ use geometry::Profile;
 
 use crate::sizes;
 
-pub(crate) use balance::{Balance, BalanceCommand, BalanceStart};
+pub(crate) use balance::{Balance, BalanceCommand, BalanceStart, Convert};
 pub(crate) use plan::{Plan, PlanCommand};
 pub(crate) use whatif::Whatif;
 
@@ -124,12 +124,14 @@ pub(crate) enum Command {
     Labelclear(Labelclear),
     /// Add vdevs or spares to a pool
     Add(Add),
-    /// Attach a device to a disk or mirror, which then holds one more copy
+    /// Attach a device to a disk or mirror, which then holds one more copy, or to a raidz, which gets wider
     Attach(Attach),
     /// Detach a device from a mirror, a replacement or a spare in use
     Detach(Detach),
     /// Remove devices or groups from a pool; what is on them goes to the others first
     Remove(Remove),
+    /// Make a mirror or raidz vdev another kind; what it holds is relocated while the pool is in use
+    Convert(Convert),
     /// Replace a device by another
     Replace(Replace),
     /// Take devices out of use
@@ -333,7 +335,7 @@ pub(crate) struct Attach {
     pub(crate) wait: bool,
     /// Pool
     pub(crate) pool: String,
-    /// Device that is in the pool
+    /// Device that is in the pool, or a raidz vdev such as raidz1-0
     #[arg(value_parser = device_word)]
     pub(crate) device: String,
     /// Device to attach to it

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use device::Access;
 use pool::report::{Forecast, Plan};
-use pool::spec::{BalanceSpec, GroupSpec, NewDevice, VolumeSpec};
+use pool::spec::{BalanceSpec, GroupKind, GroupSpec, NewDevice, VolumeSpec};
 use pool::{DevicePath, Pool, PoolError, ReplaceOptions, ScrubAction};
 use protocol::MAX_TRANSFER;
 use protocol::request::{Change, Reply, Request, Scrub};
@@ -104,6 +104,15 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
         Request::Remove { devices, dry_run } => {
             Reply::Plan(if *dry_run { pool.plan_remove(devices)? } else { pool.remove(devices)? })
         }
+        Request::Convert { vdev, kind, force, dry_run } => {
+            let kind = kind_of(kind)?;
+            let plan = if *dry_run {
+                pool.plan_convert(vdev, kind, *force)
+            } else {
+                pool.convert(vdev, kind, *force)
+            };
+            Reply::Plan(plan?)
+        }
         Request::Replace { device, new, force, source_last } => {
             let options = ReplaceOptions { read_source_last: *source_last };
             let new = successor(pool, device, new.as_ref())?;
@@ -202,6 +211,11 @@ fn added(pool: &Pool, vdevs: &[String], force: bool, state: &State) -> Outcome<V
     open::new_groups(&groups, force, state)
 }
 
+/// The kind of vdevs that a word means.
+fn kind_of(word: &str) -> Outcome<GroupKind> {
+    vdevs::kind(word).map_err(|error| Failure::refused(error.to_string()))
+}
+
 /// What a change comes to that the words of a command ask for.
 fn forecast(pool: &mut Pool, change: &Change, state: &State) -> Outcome<Forecast> {
     Ok(match change {
@@ -210,6 +224,9 @@ fn forecast(pool: &mut Pool, change: &Change, state: &State) -> Outcome<Forecast
             pool.forecast(&pool::Change::Add { groups: &groups, force: *force })?
         }
         Change::Remove { devices } => pool.forecast(&pool::Change::Remove { names: devices })?,
+        Change::Convert { vdev, kind, force } => {
+            pool.forecast(&pool::Change::Convert { name: vdev, kind: kind_of(kind)?, force: *force })?
+        }
         Change::Replace { device, new, force } => {
             let new = successor(pool, device, new.as_ref())?;
             if let Some(spare) = spare_named(pool, &new) {

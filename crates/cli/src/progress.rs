@@ -52,6 +52,7 @@ impl Bar {
             ScanKind::Resilver => "resilver",
             ScanKind::Balance => "balance",
             ScanKind::Remove => "removal",
+            ScanKind::Convert => "conversion",
         });
         self.0.set_length(scan.total.max(1));
         self.0.set_position(scan.done.min(scan.total));

@@ -104,7 +104,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Vec<GroupSpec<String>>, VdevErro
         return Err(VdevError::Empty);
     }
     for (keyword, group) in &groups {
-        let needed = fewest(group.kind);
+        let needed = group.kind.min_devices();
         if group.devices.len() < needed {
             return Err(VdevError::TooFew { keyword: keyword.clone(), needed, given: group.devices.len() });
         }
@@ -133,13 +133,12 @@ fn describe<D>(group: &GroupSpec<D>) -> String {
     group.kind.describe(group.devices.len())
 }
 
-/// Fewest devices of a group.
-fn fewest(kind: GroupKind) -> usize {
-    match kind {
-        GroupKind::Plain | GroupKind::Spare => 1,
-        GroupKind::Mirror => 2,
-        GroupKind::Raidz(parity) => usize::from(parity) + 1,
-    }
+/// The kind that a word names.
+///
+/// # Errors
+/// It names none, or one that is not there yet.
+pub(crate) fn kind(word: &str) -> Result<GroupKind, VdevError> {
+    keyword(word)?.ok_or_else(|| VdevError::Unknown { keyword: word.to_owned() })
 }
 
 /// The kind that a word begins; `None` if it is a device.

@@ -185,3 +185,41 @@ fn a_disk_is_removed_and_what_can_t_be_is_told() {
     }
     assert_eq!(bench.run("remove tank").code, 2);
 }
+
+#[test]
+fn a_mirror_becomes_a_raidz_and_gets_wider() {
+    let bench = Bench::new();
+    let d = bench.disks(4);
+    let bytes = bench.pool_with_data(&format!("mirror {} {} {}", d[0], d[1], d[2]), 20 << 20);
+    bench.ok("snapshot tank/vol@a");
+    let refused = bench.fails("convert tank mirror-0 raidz1");
+    assert!(refused.contains("from 2 failed devices to 1; use '-f'"), "{refused}");
+    let planned = bench.ok("convert -f -n tank mirror-0 raidz1");
+    assert!(planned.contains("mirror-0 becomes raidz1-0") && planned.contains("relocate"), "{planned}");
+    assert!(bench.ok("status tank").contains("mirror-0"));
+    bench.ok("convert -f tank mirror-0 raidz1");
+    let status = bench.ok("status tank");
+    assert!(status.contains("raidz1-0"), "{status}");
+    assert_eq!(data_profiles(&bench), ["raidz1"]);
+    bench.ok(&format!("attach tank raidz1-0 {}", d[3]));
+    // In a server, too; what protects more needs no word.
+    let server = bench.start("serve tank");
+    bench.ok("convert tank raidz1-0 raidz2");
+    bench.ok("wait tank");
+    assert_eq!(server.interrupt(), 0);
+    assert!(bench.ok("status tank").contains("raidz2-0"));
+    for disk in &d[..2] {
+        common::take_away(disk);
+    }
+    assert!(bench.bytes("volume read tank/vol@a --length 20M") == bytes);
+    for (command, code, why) in [
+        ("convert tank raidz2-0 raidz4", 1, "raidz4"),
+        ("convert tank raidz2-0 draid", 1, "draid"),
+        ("convert tank raidz2-0 spare", 1, "mirror, raidz1, raidz2 or raidz3"),
+        ("convert tank mirror-0 raidz1", 1, "there is raidz2-0"),
+        ("convert tank raidz2-0", 2, "KIND"),
+    ] {
+        let ran = bench.run(command);
+        assert!(ran.code == code && ran.err.contains(why), "{command}: {}", ran.err);
+    }
+}

@@ -6,8 +6,8 @@ use device::DeviceErrorKind;
 use geometry::{Kind, Layout, Profile};
 
 use crate::chunk::{COLUMNS_MAX, Chunk, Column, Stale};
-use crate::core::{Relation, StandIn};
-use crate::create::check_groups;
+use crate::core::{Group, Relation, StandIn};
+use crate::create::{POOL_DEVICES_MAX, check_groups};
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::Pool;
@@ -105,13 +105,19 @@ impl Pool {
         Ok(size)
     }
 
-    /// Gives a mirror (or a single disk, which becomes one) another side.
+    /// Gives a mirror (or a single disk, which becomes one) another side; a raidz, named itself or by a device of it, another
+    /// device, over which its new chunks are spread.
     ///
     /// # Errors
-    /// The device is in no mirror and not the only plain disk, or the new one can't hold its columns.
+    /// The device is one of several plain disks, or the new one can't hold its columns.
     pub fn attach(&mut self, name: &str, new: &NewDevice) -> Result<Plan> {
         self.writable()?;
-        let id = self.device_named(name)?;
+        let is_raidz = |group: &&Group| matches!(group.kind, GroupKind::Raidz(_));
+        let raidz = self.core.groups.values().filter(is_raidz).find(|group| group.name() == name);
+        let id = match raidz.and_then(|group| group.devices.first()) {
+            Some(&member) => member,
+            None => self.device_named(name)?,
+        };
         self.check_new_device(new)?;
         let Some(&Relation::Member(group_id)) = self.core.devices.get(&id).map(|device| &device.relation)
         else {
@@ -120,6 +126,16 @@ impl Pool {
             )));
         };
         let Some(group) = self.core.groups.get(&group_id).cloned() else { return Ok(Plan::default()) };
+        if group.devices.len() >= COLUMNS_MAX {
+            return Err(PoolError::refused(format!(
+                "{} has {} devices; {COLUMNS_MAX} is the most for one vdev",
+                group.name(),
+                group.devices.len()
+            )));
+        }
+        if self.core.devices.len() >= POOL_DEVICES_MAX {
+            return Err(PoolError::refused(format!("a pool has at most {POOL_DEVICES_MAX} devices")));
+        }
         match group.kind {
             GroupKind::Mirror => {}
             GroupKind::Plain if group.devices.len() == 1 => {}
@@ -129,19 +145,10 @@ impl Pool {
                      a pool's only plain disk",
                 ));
             }
-            GroupKind::Raidz(_) | GroupKind::Spare => {
-                return Err(PoolError::refused(format!(
-                    "{name} is in {}: devices can be attached to mirrors and single disks only",
-                    group.name()
-                )));
+            GroupKind::Raidz(_) => return self.attach_to_raidz(&group, new),
+            GroupKind::Spare => {
+                return Err(PoolError::refused(format!("{name} is a spare: nothing can be attached to it")));
             }
-        }
-        if group.devices.len() >= COLUMNS_MAX {
-            return Err(PoolError::refused(format!(
-                "{} has {} sides; {COLUMNS_MAX} is the most for one mirror",
-                group.name(),
-                group.devices.len()
-            )));
         }
         self.commit()?;
         // Check the room before anything is written: a device made of the new one's size tells.
@@ -170,6 +177,25 @@ impl Pool {
         })
     }
 
+    fn attach_to_raidz(&mut self, group: &Group, new: &NewDevice) -> Result<Plan> {
+        self.commit()?;
+        label::make_blank(new)?;
+        let id = self.add_device(new, Relation::Member(group.id))?;
+        if let Some(group) = self.core.groups.get_mut(&group.id) {
+            group.devices.push(id);
+        }
+        self.core.current_data.clear();
+        self.write_config()?;
+        self.commit()?;
+        Ok(Plan {
+            steps: vec![format!("attach {} to {}", new.path, group.name())],
+            notices: vec![
+                "what is written from now on is spread over all devices; 'coffer balance start -d' spreads what is there already"
+                    .to_owned(),
+            ],
+        })
+    }
+
     /// Gives every chunk of a mirror another, stale column; `dup` chunks of a single disk move one of theirs.
     fn widen(&mut self, group: GroupId, of: DeviceId, by: DeviceId) -> Result<()> {
         let mine: Vec<Chunk> = self.core.map.iter().filter(|chunk| chunk.group == group).cloned().collect();
@@ -185,7 +211,7 @@ impl Pool {
             };
             if chunk.layout.kind() != Kind::Copies {
                 return Err(PoolError::refused(format!(
-                    "{} holds striped data; convert it to another profile before a disk is attached",
+                    "{} has chunks that are no copies: convert them before a disk is attached",
                     self.path_of(of)
                 )));
             }
@@ -276,6 +302,19 @@ impl Pool {
         if group.devices.len() < 2 || !self.core.can_lose(id) {
             return Err(PoolError::refused(format!(
                 "cannot detach {path}: it has the last good copy of some data"
+            )));
+        }
+        // A chunk of a former layout has other columns than one for each side.
+        let sides = group.devices.len();
+        let is_former = |chunk: &&Chunk| {
+            chunk.group == group_id
+                && (chunk.layout.kind() != Kind::Copies || (chunk.columns.len() != sides && !chunk.is_over()))
+        };
+        if let Some(chunk) = self.core.map.iter().find(is_former) {
+            return Err(PoolError::refused(format!(
+                "cannot detach {path}: {} still has {} chunks; 'coffer convert POOL {0} mirror' relocates them",
+                group.name(),
+                self.profile_name(chunk)
             )));
         }
         let single = group.devices.len() == 2;

@@ -24,7 +24,7 @@ use crate::types::{DeviceId, GroupId, Guid, Millis, Session, Txg};
 const GROUP_DEVICES_MAX: usize = crate::chunk::COLUMNS_MAX;
 
 /// The most devices of a pool.
-const POOL_DEVICES_MAX: usize = 1024;
+pub(crate) const POOL_DEVICES_MAX: usize = 1024;
 
 impl Core {
     /// A core without devices.
@@ -69,6 +69,7 @@ impl Core {
             new_marks: Vec::new(),
             looking_back: false,
             relocating: false,
+            relocating_in: None,
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }
@@ -113,6 +114,7 @@ impl Pool {
             claims: Claims::default(),
             scan: Scan::default(),
             balance: None,
+            reclaim: crate::balance::Reclaim::default(),
             host,
         }
     }
@@ -336,17 +338,18 @@ pub(crate) fn check_groups(groups: &[GroupSpec<NewDevice>], known: &[&dyn BlockD
     let mut plan = Plan::default();
     let mut seen: Vec<&NewDevice> = Vec::new();
     for group in groups {
-        let (name, least) = match group.kind {
-            GroupKind::Plain => ("disk".to_owned(), 1),
-            GroupKind::Mirror => ("mirror".to_owned(), 2),
-            GroupKind::Raidz(parity @ 1..=3) => (format!("raidz{parity}"), usize::from(parity) + 1),
+        let name = match group.kind {
+            GroupKind::Plain => "disk".to_owned(),
+            GroupKind::Mirror => "mirror".to_owned(),
+            GroupKind::Raidz(parity @ 1..=3) => format!("raidz{parity}"),
             GroupKind::Raidz(parity) => {
                 return Err(PoolError::refused(format!(
                     "raidz{parity} is not known: raidz1, raidz2 and raidz3 are"
                 )));
             }
-            GroupKind::Spare => ("spare".to_owned(), 1),
+            GroupKind::Spare => "spare".to_owned(),
         };
+        let least = group.kind.min_devices();
         if group.devices.len() < least {
             return Err(PoolError::refused(format!(
                 "{name} needs at least {least} devices, {} given",

@@ -13,7 +13,7 @@ use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::report::{Forecast, ForecastStep, Plan, PoolShape, VdevShape};
 use crate::spec::{CreateSpec, GroupKind, GroupSpec, Host, NewDevice};
-use crate::types::{DeviceId, GroupId, Guid};
+use crate::types::{DeviceId, GroupId, Guid, Logical};
 
 /// A change to a pool.
 #[derive(Debug)]
@@ -29,6 +29,15 @@ pub enum Change<'a> {
     Remove {
         /// Devices, or groups by their names.
         names: &'a [String],
+    },
+    /// As [`Pool::convert`].
+    Convert {
+        /// The vdev.
+        name: &'a str,
+        /// What it becomes.
+        kind: GroupKind,
+        /// Whether or not it protects less then.
+        force: bool,
     },
     /// As [`Pool::replace`].
     Replace {
@@ -50,8 +59,8 @@ pub enum Change<'a> {
 struct Pretended {
     plan: Plan,
     steps: Vec<ForecastStep>,
-    /// Devices whose chunks will be elsewhere.
-    empty: BTreeSet<DeviceId>,
+    /// Chunks that will be gone, as what is in them will be in others.
+    emptied: BTreeSet<Logical>,
 }
 
 /// The configuration in memory, to be put back.
@@ -107,7 +116,7 @@ impl Pool {
         let kept = Kept::of(self);
         let pretended = self.pretend(change);
         self.core.space_changed();
-        let then = pretended.as_ref().ok().map(|pretended| self.shape_without(&pretended.empty));
+        let then = pretended.as_ref().ok().map(|pretended| self.shape_without(&pretended.emptied));
         kept.put_back(self);
         let Pretended { plan, steps, .. } = pretended?;
         let then = then.unwrap_or_else(|| now.clone());
@@ -116,8 +125,8 @@ impl Pool {
 
     fn pretend(&mut self, change: &Change<'_>) -> Result<Pretended> {
         let survives = self.core.survives();
-        let mut pretended = Pretended { plan: Plan::default(), steps: Vec::new(), empty: BTreeSet::new() };
-        let mut step = |what: String, bytes, busiest| {
+        let mut pretended = Pretended { plan: Plan::default(), steps: Vec::new(), emptied: BTreeSet::new() };
+        let mut step = |what: String, bytes, busiest, survives| {
             pretended.steps.push(ForecastStep { what, bytes, busiest, survives });
         };
         match change {
@@ -126,18 +135,44 @@ impl Pool {
                 for group in *groups {
                     self.add_group(group, None, None)?;
                 }
-                step("the new devices take a part of what is written from then on".to_owned(), 0, 0);
+                step(
+                    "the new devices take a part of what is written from then on".to_owned(),
+                    0,
+                    0,
+                    survives,
+                );
             }
             Change::Remove { names } => {
                 pretended.plan = self.plan_remove(names)?;
                 let mut leaving = self.named_to_leave(names)?;
                 leaving.retain(|id| !self.is_idle_spare(*id));
                 if !leaving.is_empty() {
-                    let (bytes, busiest) = self.relocation_of(&leaving);
-                    step("relocate what is on them to the other devices".to_owned(), bytes, busiest);
-                    self.empty_devices(&leaving);
-                    pretended.empty = leaving;
+                    let on_them = |chunk: &Chunk| leaving.iter().any(|&id| chunk.is_on(id));
+                    let emptied = self.addresses_of(on_them);
+                    let (bytes, busiest) = self.relocation_of(&emptied, &leaving);
+                    step(
+                        "relocate what is on them to the other devices".to_owned(),
+                        bytes,
+                        busiest,
+                        survives,
+                    );
+                    self.empty_chunks(&emptied);
+                    for group in self.core.groups.values_mut() {
+                        group.devices.retain(|id| !leaving.contains(id));
+                    }
+                    self.core.groups.retain(|_, group| !group.devices.is_empty());
+                    pretended.emptied = emptied;
                 }
+            }
+            Change::Convert { name, kind, force } => {
+                pretended.plan = self.plan_convert(name, *kind, *force)?;
+                let emptied = self.pretend_kind(name, *kind);
+                let (bytes, busiest) = self.relocation_of(&emptied, &BTreeSet::new());
+                // New chunks may bear less from the start.
+                let survives = survives.min(self.core.survives());
+                step("relocate what it has in the old layout".to_owned(), bytes, busiest, survives);
+                self.empty_chunks(&emptied);
+                pretended.emptied = emptied;
             }
             Change::Replace { name, new } => {
                 let id = self.device_named(name)?;
@@ -152,7 +187,7 @@ impl Pool {
                 let mut filled = Device::new(id, old.guid, new.path.clone(), size, old.relation);
                 filled.handle = Some(new.device.clone());
                 let bytes = self.fill(id, filled)?;
-                step(format!("resilver onto {}", new.path), bytes, bytes);
+                step(format!("resilver onto {}", new.path), bytes, bytes, survives);
             }
             Change::ReplaceBySpare { name, spare } => {
                 let (id, spare) = self.check_replace_by_spare(name, spare)?;
@@ -160,7 +195,7 @@ impl Pool {
                 let path = device.path.clone();
                 pretended.plan.steps.push(format!("spare {path} steps in for {}", self.path_of(id)));
                 let bytes = self.fill(id, device)?;
-                step(format!("resilver onto {path}"), bytes, bytes);
+                step(format!("resilver onto {path}"), bytes, bytes, survives);
             }
         }
         Ok(pretended)
@@ -196,12 +231,16 @@ impl Pool {
         self.live_in(chunk) / u64::from(chunk.layout.data_units()).max(1)
     }
 
-    /// Logical bytes to be relocated from devices, and the bytes that the busiest device reads or writes for it: one that
+    fn addresses_of(&self, which: impl Fn(&Chunk) -> bool) -> BTreeSet<Logical> {
+        self.core.map.iter().filter(|chunk| which(chunk)).map(|chunk| chunk.address).collect()
+    }
+
+    /// Logical bytes to be relocated from chunks, and the bytes that the busiest device reads or writes for it: one that
     /// leaves is read as a whole, the others share reading the rest and writing all of it.
-    fn relocation_of(&self, leaving: &BTreeSet<DeviceId>) -> (u64, u64) {
+    fn relocation_of(&self, emptied: &BTreeSet<Logical>, leaving: &BTreeSet<DeviceId>) -> (u64, u64) {
         let (mut logical, mut raw) = (0, 0);
         let mut read: BTreeMap<DeviceId, u64> = BTreeMap::new();
-        for chunk in self.core.map.iter().filter(|chunk| leaving.iter().any(|&id| chunk.is_on(id))) {
+        for chunk in self.core.map.iter().filter(|chunk| emptied.contains(&chunk.address)) {
             logical += self.live_in(chunk);
             let column = self.live_in_column(chunk);
             for (_, placement) in chunk.placements() {
@@ -218,20 +257,16 @@ impl Pool {
         (logical, leaving.iter().filter_map(|id| read.get(id)).copied().max().unwrap_or(0).max(shared))
     }
 
-    /// Takes devices out of their groups, and gives back what the chunks on them have on others.
-    fn empty_devices(&mut self, leaving: &BTreeSet<DeviceId>) {
+    /// Gives back what chunks have on devices.
+    fn empty_chunks(&mut self, emptied: &BTreeSet<Logical>) {
         let core = &mut self.core;
-        for chunk in core.map.iter().filter(|chunk| leaving.iter().any(|&id| chunk.is_on(id))) {
+        for chunk in core.map.iter().filter(|chunk| emptied.contains(&chunk.address)) {
             for (_, placement) in chunk.placements() {
                 if let Some(device) = core.devices.get_mut(&placement.device) {
                     device.free.insert(placement.offset, chunk.column_bytes + COLUMN_HEADER);
                 }
             }
         }
-        for group in core.groups.values_mut() {
-            group.devices.retain(|id| !leaving.contains(id));
-        }
-        core.groups.retain(|_, group| !group.devices.is_empty());
     }
 
     /// The pool as it is.
@@ -240,9 +275,9 @@ impl Pool {
         self.shape_of(available, |group| self.core.survives_in(group))
     }
 
-    /// The pool as it will be once nothing is on these devices, and what others miss was resilvered.
-    fn shape_without(&self, empty: &BTreeSet<DeviceId>) -> PoolShape {
-        let stays = |chunk: &Chunk| !empty.iter().any(|&id| chunk.is_on(id));
+    /// The pool as it will be once nothing is in these chunks, and what devices miss was resilvered.
+    fn shape_without(&self, emptied: &BTreeSet<Logical>) -> PoolShape {
+        let stays = |chunk: &Chunk| !emptied.contains(&chunk.address);
         let data = self.core.map.iter().filter(|chunk| chunk.class == Class::Data && !stays(chunk));
         let moved: u64 = data.map(|chunk| chunk.used).sum();
         let available = self.available_in(None, stays).saturating_sub(moved);

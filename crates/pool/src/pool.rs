@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tree::Tree;
 
-use crate::balance::Balance;
+use crate::balance::{Balance, Reclaim};
 use crate::core::Core;
 use crate::dataset::{Dataset, Zombie};
 use crate::error::Result;
@@ -64,6 +64,7 @@ pub struct Pool {
     pub(crate) claims: Claims,
     pub(crate) scan: Scan,
     pub(crate) balance: Option<Balance>,
+    pub(crate) reclaim: Reclaim,
     pub(crate) host: Host,
 }
 

@@ -96,6 +96,8 @@ pub enum ScanKind {
     Balance,
     /// Relocate what is on devices that leave.
     Remove,
+    /// Relocate what a group of another kind now has in its former layout.
+    Convert,
 }
 
 /// Where a scan stands.

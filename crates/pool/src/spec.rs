@@ -39,6 +39,15 @@ pub enum GroupKind {
 }
 
 impl GroupKind {
+    /// The fewest devices that it takes.
+    pub const fn min_devices(self) -> usize {
+        match self {
+            Self::Plain | Self::Spare => 1,
+            Self::Mirror => 2,
+            Self::Raidz(parity) => parity as usize + 1,
+        }
+    }
+
     /// What a group of so many devices survives, in words.
     pub fn describe(self, devices: usize) -> String {
         match self {
@@ -147,6 +156,8 @@ pub enum Task {
     Balance(Box<BalanceSpec>),
     /// The devices with these numbers leave the pool: the chunks that have a column there.
     Remove(Vec<u32>),
+    /// The group with this number got another kind: its chunks from before that are not as its new ones.
+    Convert(u32),
 }
 
 /// A profile by its name.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use tree::Key;
 
-use crate::chunk::Class;
+use crate::chunk::{Chunk, Class};
 use crate::core::{Device, Group, Relation};
 use crate::dataset::DEAD_EXTENT;
 use crate::error::{PoolError, Result};
@@ -15,7 +15,7 @@ use crate::report::{
     SpareReport, State, StatusReport, VdevReport,
 };
 use crate::spec::GroupKind;
-use crate::types::{DatasetId, DeviceId, Guid, Logical};
+use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical};
 
 /// Places with errors that a report names.
 const PLACES_MAX: usize = 100;
@@ -97,9 +97,7 @@ impl Pool {
     fn group_state(&self, group: &Group, children: &[VdevReport]) -> State {
         let core = &self.core;
         let mut chunks = core.map.iter().filter(|chunk| chunk.group == group.id);
-        if chunks.any(|chunk| core.worst_redundancy(chunk, &[]).is_none())
-            || Self::has_too_few(group, children)
-        {
+        if chunks.any(|chunk| core.is_lost(chunk)) || Self::has_too_few(group, children) {
             State::Faulted
         } else if children.iter().any(|child| child.state != State::Online) {
             State::Degraded
@@ -110,8 +108,7 @@ impl Pool {
 
     /// Whether something can't be read with the devices that are there, and nobody waits for them yet.
     pub(crate) fn is_unreadable(&self) -> bool {
-        !self.core.suspended
-            && self.core.map.iter().any(|chunk| self.core.worst_redundancy(chunk, &[]).is_none())
+        !self.core.suspended && self.core.map.iter().any(|chunk| self.core.is_lost(chunk))
     }
 
     /// Health of the whole pool: that of its worst group, as everywhere else.
@@ -258,6 +255,22 @@ impl Pool {
                  Applications are unaffected.",
                 "Determine if the device needs to be replaced, and clear the errors using 'coffer clear' or replace the device \
                  with 'coffer replace'.",
+            );
+        }
+        let is_weak = |chunk: &Chunk| self.core.is_weak(chunk) && self.live_in(chunk) > 0;
+        if !self.has_task() && self.core.map.iter().any(is_weak) {
+            return both(
+                "Some of the data survives fewer failed devices than what is written now.",
+                "It is relocated by and by where there is room.  'coffer convert' (of plain disks 'coffer balance start' with the \
+                 filters convert and soft) does it at once.",
+            );
+        }
+        let is_vdev =
+            |id: &GroupId| self.core.groups.get(id).is_some_and(|group| group.kind != GroupKind::Plain);
+        if !self.has_task() && self.left_over().iter().any(is_vdev) {
+            return both(
+                "Some of the data is kept in the layout that its vdev had before a conversion, which did not end.",
+                "Use 'coffer convert' to convert the vdev to the kind that it has now: it goes on with that.",
             );
         }
         (None, None)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use geometry::Kind;
 
-use crate::alloc::Purpose;
+use crate::alloc::{Purpose, is_on_one};
 use crate::chunk::{COLUMN_HEADER, Chunk, Class};
 use crate::core::{Group, Relation};
 use crate::pool::Pool;
@@ -17,20 +17,17 @@ impl Pool {
     pub(crate) fn profile_name(&self, chunk: &Chunk) -> String {
         let kind = self.core.groups.get(&chunk.group).map(|group| group.kind);
         let copies = chunk.layout.columns();
-        let on_one = || {
-            let mut devices = chunk.placements().map(|(_, placement)| placement.device);
-            let first = devices.next();
-            copies == 2 && devices.all(|device| Some(device) == first)
-        };
         match (kind, chunk.layout.kind()) {
-            (Some(GroupKind::Mirror), _) => "mirror".to_owned(),
-            (Some(GroupKind::Raidz(_)), Kind::Parity { parity }) => format!("raidz{parity}"),
+            (Some(GroupKind::Mirror | GroupKind::Raidz(_)), Kind::Parity { parity }) => {
+                format!("raidz{parity}")
+            }
+            (Some(GroupKind::Mirror), _) if !self.core.is_to_be_converted(chunk) => "mirror".to_owned(),
             // Nodes, and what is too short for a row, are kept in copies: btrfs has names for that.
-            (Some(GroupKind::Raidz(_)), _) if copies == 2 => "RAID1".to_owned(),
-            (Some(GroupKind::Raidz(_)), _) => format!("RAID1C{copies}"),
+            (Some(GroupKind::Mirror | GroupKind::Raidz(_)), _) if copies == 2 => "RAID1".to_owned(),
+            (Some(GroupKind::Mirror | GroupKind::Raidz(_)), _) => format!("RAID1C{copies}"),
             (_, Kind::Copies) => match copies {
                 1 => "single".to_owned(),
-                2 if on_one() => "DUP".to_owned(),
+                2 if is_on_one(chunk) => "DUP".to_owned(),
                 2 => "RAID1".to_owned(),
                 copies => format!("RAID1C{copies}"),
             },

@@ -193,7 +193,7 @@ fn what_cannot_be_attached_or_detached() {
     let groups = vec![disks.group(GroupKind::Raidz(1), 0..3), disks.group(GroupKind::Spare, 3..4)];
     let mut pool = filled(&spec(groups), MIB);
     assert!(
-        refusal(pool.attach("/disks/d0", &disks.new_device(4))).contains("mirrors and single disks only")
+        refusal(pool.attach("/disks/d3", &disks.new_device(4))).contains("nothing can be attached to it")
     );
     assert!(refusal(pool.detach("/disks/d0")).contains("cannot detach"));
     assert!(refusal(pool.detach("/disks/d3")).contains("coffer remove"));

@@ -48,6 +48,8 @@ pub enum Change {
     Add { vdevs: Vec<String>, force: bool },
     /// As [`Request::Remove`].
     Remove { devices: Vec<String> },
+    /// As [`Request::Convert`].
+    Convert { vdev: String, kind: String, force: bool },
     /// As [`Request::Replace`].
     Replace { device: String, new: Option<String>, force: bool },
 }
@@ -112,6 +114,8 @@ pub enum Request {
     Detach { device: String },
     /// Remove devices, or groups by their names.
     Remove { devices: Vec<String>, dry_run: bool },
+    /// Make a vdev another kind: `mirror`, `raidz1`, `raidz2` or `raidz3`.
+    Convert { vdev: String, kind: String, force: bool, dry_run: bool },
     /// Replace a device.
     Replace { device: String, new: Option<String>, force: bool, source_last: bool },
     /// Take devices out.
@@ -165,9 +169,10 @@ impl Request {
             | Self::Destroy { .. }
             | Self::Serve { .. }
             | Self::Raid { .. } => false,
-            Self::Add { dry_run, .. } | Self::BalanceStart { dry_run, .. } | Self::Remove { dry_run, .. } => {
-                !dry_run
-            }
+            Self::Add { dry_run, .. }
+            | Self::BalanceStart { dry_run, .. }
+            | Self::Convert { dry_run, .. }
+            | Self::Remove { dry_run, .. } => !dry_run,
             _ => true,
         }
     }

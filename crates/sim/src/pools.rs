@@ -509,6 +509,14 @@ impl Run {
             })?;
             return Ok(());
         }
+        if rng.chance(1, 3) {
+            let property = *rng.choose(&["reclaim_data", "reclaim_metadata"]).unwrap_or(&"reclaim_data");
+            let value = rng.below(91).to_string();
+            self.lead_to(&format!("set {property}={value}"), Vec::new(), true, false, |pool| {
+                pool.set("", property, &value)
+            })?;
+            return Ok(());
+        }
         self.next_name += 1;
         let comment = format!("comment {}", self.next_name);
         self.comments.push(comment.clone());

@@ -73,10 +73,11 @@ pub enum Kind {
     // What re-shapes space.
     Balance,
     BalanceControl,
+    Convert,
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 56] = [
+pub const WEIGHTS: [(Kind, u64); 57] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -133,6 +134,7 @@ pub const WEIGHTS: [(Kind, u64); 56] = [
     (Kind::PoolProperty, 6),
     (Kind::Balance, 24),
     (Kind::BalanceControl, 8),
+    (Kind::Convert, 12),
 ];
 
 /// The weights of the first kinds as they were when the seeds in `tests/regressions.rs` up to 500,000 were found: never

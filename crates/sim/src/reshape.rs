@@ -3,8 +3,8 @@
 use device::Rng;
 use geometry::Profile;
 use pool::BalanceAction;
-use pool::report::State;
-use pool::spec::{BalanceFilters, BalanceSpec};
+use pool::report::{State, VdevReport};
+use pool::spec::{BalanceFilters, BalanceSpec, GroupKind};
 
 use crate::run::{Failure, Run, profile_tolerance};
 
@@ -37,6 +37,21 @@ impl Run {
             }
         }
         self.lead_to("balance", Vec::new(), false, true, |pool| pool.balance_start(spec))?;
+        Ok(())
+    }
+
+    /// Makes a vdev another kind.
+    pub(crate) fn convert(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let vdevs = self.pool().status().vdevs;
+        let named = |vdev: &&VdevReport| vdev.name.starts_with("mirror") || vdev.name.starts_with("raidz");
+        let names: Vec<String> = vdevs.iter().filter(named).map(|vdev| vdev.name.clone()).collect();
+        let Some(name) = rng.choose(&names).cloned() else { return Ok(()) };
+        let kinds = [GroupKind::Mirror, GroupKind::Raidz(1), GroupKind::Raidz(2), GroupKind::Raidz(3)];
+        let kind = *rng.choose(&kinds).unwrap_or(&GroupKind::Mirror);
+        // What protects less must not be needed: nobody lies, and nobody is away.
+        let force = rng.chance(3, 4) && self.world.impaired.is_empty() && self.all_are_online();
+        let what = format!("convert {name} to {kind:?}");
+        self.lead_to(&what, Vec::new(), false, true, |pool| pool.convert(&name, kind, force))?;
         Ok(())
     }
 

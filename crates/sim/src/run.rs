@@ -275,6 +275,7 @@ impl Run {
             Kind::PoolProperty => self.pool_property(rng),
             Kind::Balance => self.balance(rng),
             Kind::BalanceControl => self.balance_control(rng),
+            Kind::Convert => self.convert(rng),
         }
     }
 

@@ -63,6 +63,8 @@ pub enum Letter {
     Offline,
     /// A group more.
     Add,
+    /// A group of another kind.
+    Convert,
     /// A larger volume.
     Grow,
     /// A property of a volume.
@@ -84,7 +86,7 @@ pub enum Letter {
 }
 
 /// All letters.
-pub const LETTERS: [Letter; 18] = [
+pub const LETTERS: [Letter; 19] = [
     Letter::Write,
     Letter::Patch,
     Letter::Discard,
@@ -103,6 +105,7 @@ pub const LETTERS: [Letter; 18] = [
     Letter::Replace,
     Letter::Offline,
     Letter::Add,
+    Letter::Convert,
 ];
 
 /// Commands beside the alphabet: each is a program by itself.
@@ -279,6 +282,15 @@ impl Run {
                 });
                 let group = pool::spec::GroupSpec { kind: GroupKind::Mirror, devices: devices.collect() };
                 self.lead_to("add", Vec::new(), false, true, |pool| pool.add(&[group], true)).map(|_| ())
+            }
+            (Letter::Convert, _) => {
+                let vdevs = self.pool().status().vdevs;
+                let Some(vdev) = vdevs.iter().map(|vdev| &vdev.name).find(|name| name.contains('-')) else {
+                    return Ok(());
+                };
+                let kind = GroupKind::Raidz(if vdev.starts_with("raidz1") { 2 } else { 1 });
+                let convert = |pool: &mut pool::Pool| pool.convert(vdev, kind, true);
+                self.lead_to("convert", Vec::new(), false, true, convert).map(|_| ())
             }
             _ => self.command(letter, volume),
         }

@@ -360,7 +360,8 @@ impl World {
                 guids.insert(device.guid);
             }
         }
-        let fits = pool.map().iter().all(|chunk| {
+        let map = pool.map();
+        let fits = map.iter().all(|chunk| {
             let mut alive: BTreeMap<u16, bool> = BTreeMap::new();
             for placement in &chunk.placements {
                 let good = !gone.contains(&placement.device.0) && placement.stale_regions == 0;
@@ -369,10 +370,22 @@ impl World {
             let lost = alive.values().filter(|alive| !**alive).count();
             lost <= tolerance(&chunk.profile, alive.len())
         });
-        fits && self.groups_tolerate(&pool.status().vdevs, &guids)
+        // A vdev that is being converted bears what its weakest chunk bears, whatever its name says.
+        let mut weakest: BTreeMap<&str, usize> = BTreeMap::new();
+        for chunk in &map {
+            let columns: BTreeSet<u16> = chunk.placements.iter().map(|placement| placement.column).collect();
+            let bears = tolerance(&chunk.profile, columns.len());
+            weakest.entry(&chunk.group).and_modify(|least| *least = bears.min(*least)).or_insert(bears);
+        }
+        fits && self.groups_tolerate(&pool.status().vdevs, &guids, &weakest)
     }
 
-    fn groups_tolerate(&self, vdevs: &[VdevReport], gone: &BTreeSet<Guid>) -> bool {
+    fn groups_tolerate(
+        &self,
+        vdevs: &[VdevReport],
+        gone: &BTreeSet<Guid>,
+        weakest: &BTreeMap<&str, usize>,
+    ) -> bool {
         let hit = |vdev: &VdevReport| any_leaf(vdev, &|leaf| gone.contains(&leaf.guid));
         let mut heap = 0;
         for vdev in vdevs {
@@ -384,6 +397,7 @@ impl World {
                 heap += usize::from(hit(vdev));
                 continue;
             };
+            let tolerated = weakest.get(&vdev.name[..]).map_or(tolerated, |&weakest| tolerated.min(weakest));
             if vdev.children.iter().filter(|child| hit(child)).count() > tolerated {
                 return false;
             }

@@ -161,8 +161,7 @@ fn sim(arguments: &[&str]) -> anyhow::Result<()> {
 /// The simulator's short run.
 fn sim_short() -> anyhow::Result<()> {
     let first = seed_of_the_tree()?.to_string();
-    // So many, and not as many as fit into five minutes (`--seconds 300`), as long as some thousand fresh ones find something.
-    sim(&["--seed", &first, "--seeds", "300", "--jobs", "2"])?;
+    sim(&["--seed", &first, "--seeds", "300", "--seconds", "300", "--jobs", "2"])?;
     sim(&["--raid", "--seed", &first, "--seeds", "300", "--jobs", "2"])?;
     SIM_SHORT.iter().try_for_each(|arguments| sim(arguments))
 }

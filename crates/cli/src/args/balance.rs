@@ -1,4 +1,4 @@
-//! The arguments of `coffer balance`.
+//! The arguments of `coffer balance` and `coffer convert`.
 
 use clap::{Args, Subcommand};
 use pool::spec::BalanceFilters;
@@ -17,6 +17,23 @@ const FILTERS_HELP: &str = "Filters, separated by commas; numbers may be ranges,
   limit=N            so many chunks at most; with a range none if there are fewer
   convert=PROFILE    give what is relocated, and all that is new, this profile (plain disks)
   soft               with convert: leave out what has the profile already";
+
+/// `convert`.
+#[derive(Args, Debug)]
+pub(crate) struct Convert {
+    /// Convert to what survives fewer failed devices
+    #[arg(short)]
+    pub(crate) force: bool,
+    /// Say what would be done, and change nothing
+    #[arg(short = 'n')]
+    pub(crate) dry_run: bool,
+    /// Pool
+    pub(crate) pool: String,
+    /// A mirror or raidz vdev as 'status' names it, such as mirror-0
+    pub(crate) vdev: String,
+    /// mirror, raidz1, raidz2 or raidz3
+    pub(crate) kind: String,
+}
 
 /// `balance`.
 #[derive(Args, Debug)]

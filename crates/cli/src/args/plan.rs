@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Add, Create, Remove, Replace};
+use super::{Add, Convert, Create, Remove, Replace};
 
 /// `plan`.
 #[derive(Args, Debug)]
@@ -24,6 +24,8 @@ pub(crate) enum PlanCommand {
     Add(Add),
     /// Devices or groups leave the pool
     Remove(Remove),
+    /// A vdev becomes another kind
+    Convert(Convert),
     /// A device takes the place of another
     Replace(Replace),
 }

@@ -191,16 +191,30 @@ pub(super) fn remove(context: &Context, args: args::Remove) -> Outcome {
         let request = Request::BalanceControl { action: BalanceAction::Cancel };
         return context.ask(&pool, Mode::Change, &request).map(|_| ());
     }
-    let request = Request::Remove { devices: args.device, dry_run: args.dry_run };
-    if args.dry_run {
-        return match context.ask(&pool, Mode::Look, &request)? {
+    relocate(context, &pool, &Request::Remove { devices: args.device, dry_run: args.dry_run }, args.dry_run)
+}
+
+/// `coffer convert`.
+///
+/// # Errors
+/// The engine's; and if it could not go on, or left something behind.
+pub(super) fn convert(context: &Context, args: args::Convert) -> Outcome {
+    let pool = names::pool(&args.pool)?;
+    let (force, dry_run) = (args.force, args.dry_run);
+    relocate(context, &pool, &Request::Convert { vdev: args.vdev, kind: args.kind, force, dry_run }, dry_run)
+}
+
+/// Begins a task other than a balance and stays with it, or only tells what it would do.
+fn relocate(context: &Context, pool: &str, request: &Request, dry_run: bool) -> Outcome {
+    if dry_run {
+        return match context.ask(pool, Mode::Look, request)? {
             Reply::Plan(plan) => context.planned(&plan),
             other => mismatch(other),
         };
     }
-    let before = ask(context, &pool)?;
-    administer(context, &pool, &request, false)?;
-    match ask(context, &pool)? {
+    let before = ask(context, pool)?;
+    administer(context, pool, request, false)?;
+    match ask(context, pool)? {
         // One that goes on in a server is not waited for, and an earlier one is not this command's.
         Some(report) if report.state != ScanState::Running && before.as_ref() != Some(&report) => {
             failure_of(&report)

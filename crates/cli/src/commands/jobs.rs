@@ -10,7 +10,7 @@ use pool::report::{Plan, ScanKind, ScanReport, ScanState};
 use protocol::request::{self, Reply, Request};
 use serde::Serialize;
 
-use super::{Context, mismatch};
+use super::{Context, HOLDERS_MAX, mismatch};
 use crate::args;
 use crate::control::Client;
 use crate::error::{Failure, Outcome};
@@ -90,11 +90,12 @@ pub(super) fn scrub(context: &Context, args: &args::Scrub) -> Outcome {
 /// The engine's.
 pub(super) fn wait(context: &Context, args: &args::Wait) -> Outcome {
     let pool = names::pool(&args.pool)?;
+    let mut tries = 0..HOLDERS_MAX;
     let scan = loop {
         match session::open(&context.state, &pool, Mode::Change, &context.command_line)? {
             Session::Local(local) => break stay(*local)?,
             Session::Remote(client) => match look_on(client) {
-                Err(Failure::HolderEnded(_)) => {}
+                Err(Failure::HolderEnded(_)) if tries.next().is_some() => {}
                 scan => break scan?,
             },
         }

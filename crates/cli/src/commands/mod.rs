@@ -22,6 +22,9 @@ use crate::session::{self, Mode};
 use crate::state::State;
 use crate::{demo, json, manual, render, rescue, serve};
 
+/// How many processes that hold the pool one after the other may end while they are asked the same.
+const HOLDERS_MAX: u32 = 20;
+
 /// What every command needs.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -84,10 +87,11 @@ impl Context {
     /// # Errors
     /// The pool can't be opened, or says no.
     pub(crate) fn ask(&self, pool: &str, mode: Mode, request: &Request) -> Outcome<Reply> {
+        let mut tries = 0..HOLDERS_MAX;
         loop {
             let mut session = session::open(&self.state, pool, mode, &self.command_line)?;
             match session.call(request, &self.command_line) {
-                Err(Failure::HolderEnded(_)) if mode == Mode::Look => {}
+                Err(Failure::HolderEnded(_)) if mode == Mode::Look && tries.next().is_some() => {}
                 reply => {
                     let reply = reply?;
                     session.close()?;
@@ -141,6 +145,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Attach(args) => devices::attach(context, args),
         Command::Detach(args) => devices::detach(context, args),
         Command::Remove(args) => balance::remove(context, args),
+        Command::Convert(args) => balance::convert(context, args),
         Command::Replace(args) => devices::replace(context, args),
         Command::Offline(args) => devices::offline(context, args),
         Command::Online(args) => devices::online(context, args),

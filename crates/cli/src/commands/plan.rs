@@ -28,6 +28,9 @@ pub(super) fn plan(context: &Context, args: args::Plan) -> Outcome {
         }
         PlanCommand::Add(args) => (args.pool, Change::Add { vdevs: args.vdev, force: args.force }),
         PlanCommand::Remove(args) => (args.pool, Change::Remove { devices: args.device }),
+        PlanCommand::Convert(args) => {
+            (args.pool, Change::Convert { vdev: args.vdev, kind: args.kind, force: args.force })
+        }
         PlanCommand::Replace(args) => {
             let change = Change::Replace { device: args.device, new: args.new_device, force: args.force };
             (args.pool, change)

@@ -270,7 +270,10 @@ pub(super) fn events(context: &Context, args: &args::Events) -> Outcome {
                         Ok((Reply::Events(events), _)) => after = show(events)?,
                         Ok((other, _)) => return mismatch(other),
                         // The pool goes on with another holder, or with us.
-                        Err(Failure::HolderEnded(_)) => break,
+                        Err(Failure::HolderEnded(_)) => {
+                            thread::sleep(LOOK);
+                            break;
+                        }
                         Err(error) => return Err(error),
                     }
                 }

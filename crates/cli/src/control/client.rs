@@ -56,6 +56,9 @@ impl Client {
                 let error = written.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                 Err(Failure::HolderEnded(error))
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Failure::io("understand the process that holds the pool")(error))
+            }
             Err(error) => Err(Failure::HolderEnded(error)),
         }
     }

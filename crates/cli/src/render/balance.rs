@@ -24,7 +24,11 @@ pub(crate) fn balance_status(pool: &str, report: Option<&BalanceReport>) -> Stri
         ScanState::Paused => "paused",
         ScanState::Finished | ScanState::Canceled => return none,
     };
-    let what = if matches!(report.task, Task::Remove(_)) { "Removal" } else { "Balance" };
+    let what = match report.task {
+        Task::Balance(_) => "Balance",
+        Task::Remove(_) => "Removal",
+        Task::Convert(_) => "Conversion",
+    };
     let percent =
         (report.total - report.done).checked_mul(100).and_then(|left| left.checked_div(report.total));
     let left = report.eta_seconds.map_or_else(String::new, |left| format!(", {} to go", duration(left)));

@@ -62,6 +62,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
         ScanKind::Resilver => "resilver",
         ScanKind::Balance => "balance",
         ScanKind::Remove => "removal",
+        ScanKind::Convert => "conversion",
     };
     let ended = scan.ended.unwrap_or(scan.started);
     let done = short_bytes(scan.repaired);
@@ -74,7 +75,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
         let verb = match scan.kind {
             ScanKind::Scrub => "repaired",
             ScanKind::Resilver => "resilvered",
-            ScanKind::Balance | ScanKind::Remove => "relocated",
+            ScanKind::Balance | ScanKind::Remove | ScanKind::Convert => "relocated",
         };
         (percent, verb)
     };
@@ -86,6 +87,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
                 ScanKind::Resilver => format!("resilvered {done}"),
                 ScanKind::Balance => format!("balance relocated {done}"),
                 ScanKind::Remove => format!("removal relocated {done}"),
+                ScanKind::Convert => format!("conversion relocated {done}"),
             };
             format!("  scan: {what} in {took} with {} errors on {}\n", scan.errors, date(ended))
         }

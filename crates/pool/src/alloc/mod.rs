@@ -13,4 +13,4 @@ mod nodes;
 mod plan;
 
 pub(crate) use estimate::Left;
-pub(crate) use plan::{PARITY_UNIT, Purpose, reserve};
+pub(crate) use plan::{PARITY_UNIT, Purpose, is_on_one, reserve};

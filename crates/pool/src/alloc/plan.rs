@@ -44,6 +44,11 @@ impl Purpose {
         if class == Class::System { Self::System } else { Self::Metadata }
     }
 
+    /// What a chunk was made for, remainders left aside.
+    pub(crate) fn of(chunk: &Chunk) -> Self {
+        if chunk.class == Class::Data { Self::Data } else { Self::of_nodes(chunk.class) }
+    }
+
     pub(crate) fn class(self) -> Class {
         match self {
             Self::Data | Self::Remainder => Class::Data,
@@ -64,7 +69,7 @@ pub(crate) struct ChunkPlan {
 
 impl ChunkPlan {
     /// Logical bytes.
-    pub(super) fn capacity(&self) -> u64 {
+    pub(crate) fn capacity(&self) -> u64 {
         self.layout.capacity(self.column_bytes)
     }
 }
@@ -99,6 +104,13 @@ impl Group {
             [Purpose::Data, Purpose::Remainder, Purpose::Metadata].map(|purpose| shape(self, purpose));
         shapes.into_iter().flatten().map(|shape| shape.tolerance() as u16).min().unwrap_or(0)
     }
+}
+
+/// Whether the copies of a chunk are on one device.
+pub(crate) fn is_on_one(chunk: &Chunk) -> bool {
+    let mut devices = chunk.columns.iter().filter_map(|column| column.placements.first());
+    let first = devices.next();
+    chunk.columns.len() > 1 && devices.all(|other| first.is_some_and(|first| first.device == other.device))
 }
 
 fn shape(group: &Group, purpose: Purpose) -> Option<Shape> {
@@ -235,19 +247,41 @@ impl Core {
     /// Whether a chunk has the layout that its group gives new ones for this purpose: not after a conversion, nor after the
     /// group became wider.
     pub(crate) fn suits(&self, chunk: &Chunk, purpose: Purpose) -> bool {
+        let is_copies = chunk.layout.kind() == Kind::Copies;
+        self.is_made_for(chunk, purpose)
+            && (is_copies || usize::from(chunk.layout.columns()) >= self.width(chunk.group, purpose))
+    }
+
+    /// Whether a chunk has another layout than its group's kind gives new ones, whatever their width. Remainders have, too:
+    /// what is relocated from them may fill rows.
+    pub(crate) fn is_to_be_converted(&self, chunk: &Chunk) -> bool {
+        let purpose = Purpose::of(chunk);
+        !self.is_made_for(chunk, purpose)
+    }
+
+    /// Whether a chunk has a layout that its group gives new ones for no purpose.
+    pub(crate) fn is_of_former_layout(&self, chunk: &Chunk) -> bool {
+        let is_remainder = chunk.class == Class::Data && self.is_made_for(chunk, Purpose::Remainder);
+        !is_remainder && self.is_to_be_converted(chunk)
+    }
+
+    /// Whether a chunk of a former layout survives fewer failed devices than its group's new ones.
+    pub(crate) fn is_weak(&self, chunk: &Chunk) -> bool {
+        let purpose = Purpose::of(chunk);
+        let shape = self.groups.get(&chunk.group).and_then(|group| shape(group, purpose));
+        let tolerance = if is_on_one(chunk) { 0 } else { usize::from(chunk.layout.tolerance()) };
+        self.is_of_former_layout(chunk) && shape.is_some_and(|shape| tolerance < shape.tolerance())
+    }
+
+    /// Whether its group makes chunks like this one for a purpose, if perhaps of another width.
+    fn is_made_for(&self, chunk: &Chunk, purpose: Purpose) -> bool {
         let Some(shape) = self.groups.get(&chunk.group).and_then(|group| shape(group, purpose)) else {
             return false;
         };
         let columns = usize::from(chunk.layout.columns());
-        let mut devices = chunk.columns.iter().filter_map(|column| column.placements.first());
-        let first = devices.next();
-        let on_one =
-            columns > 1 && devices.all(|other| first.is_some_and(|first| first.device == other.device));
-        chunk.layout.kind() == shape.kind
-            && match shape.kind {
-                Kind::Copies => on_one == shape.dup && columns == shape.most * (1 + usize::from(shape.dup)),
-                _ => columns >= self.width(chunk.group, purpose),
-            }
+        let as_many =
+            || is_on_one(chunk) == shape.dup && columns == shape.most * (1 + usize::from(shape.dup));
+        chunk.layout.kind() == shape.kind && (shape.kind != Kind::Copies || as_many())
     }
 
     /// Columns of the chunk that the group would make now; 0 when it has no room for one.
@@ -292,7 +326,7 @@ impl Core {
     }
 
     /// A copy of the free space of a group's devices.
-    pub(super) fn free_of(&self, group: GroupId) -> FreeMap {
+    pub(crate) fn free_of(&self, group: GroupId) -> FreeMap {
         let members = self.groups.get(&group).into_iter().flat_map(|group| &group.devices);
         members
             .flat_map(|&member| std::iter::once(member).chain(self.stand_ins(member)))
@@ -301,7 +335,7 @@ impl Core {
     }
 
     /// Makes a chunk on a copy of the free space, if there is room.
-    pub(super) fn play(&self, group: GroupId, purpose: Purpose, free: &mut FreeMap) -> Option<ChunkPlan> {
+    pub(crate) fn play(&self, group: GroupId, purpose: Purpose, free: &mut FreeMap) -> Option<ChunkPlan> {
         let plan = self.plan_chunk(group, purpose, Some(free))?;
         for id in plan.columns.iter().flatten() {
             free.get_mut(id)?.allocate(plan.column_bytes + COLUMN_HEADER, 0)?;

@@ -5,7 +5,7 @@ use crate::chunk::Chunk;
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::spec::{BalanceFilters, Task};
-use crate::types::DeviceId;
+use crate::types::{DeviceId, GroupId};
 
 impl Pool {
     /// The chunks that a task takes, limits left aside, by address; each with the number of its class.
@@ -32,6 +32,7 @@ impl Pool {
         match task {
             Task::Balance(spec) => spec.of(chunk.class).is_some_and(|filters| self.passes(filters, chunk)),
             Task::Remove(devices) => devices.iter().any(|&id| chunk.is_on(DeviceId(id))),
+            Task::Convert(group) => chunk.group == GroupId(*group) && self.core.is_to_be_converted(chunk),
         }
     }
 

@@ -4,15 +4,21 @@
 //! - `filter`: which chunks it takes
 //! - `relocate`: emptying a chunk without changing any pointer
 //! - `remove`: the balance of what is on devices that leave the pool
+//! - `reclaim`: chunks that are hardly used, emptied unasked
+//! - `convert`: the balance of what a group has in its former layout
 //!
 //! A chunk that the filters take is *closed*: nothing is allocated in it any more. What lives in it is written to
 //! other chunks, as part of an ordinary transaction group; its entries in the remap table lead there. Once nothing is
 //! left in it and no importable root knows of anything in it, it is dropped like any empty chunk. Which chunk is being
 //! emptied is part of the pool's state, so that a balance goes on where it was after a restart or a crash.
 
+mod convert;
 mod filter;
+mod reclaim;
 mod relocate;
 mod remove;
+
+pub(crate) use reclaim::Reclaim;
 
 use geometry::Profile;
 use serde::{Deserialize, Serialize};
@@ -107,6 +113,7 @@ impl Task {
         match self {
             Self::Balance(_) => "balance",
             Self::Remove(_) => "removal",
+            Self::Convert(_) => "conversion",
         }
     }
 
@@ -115,6 +122,7 @@ impl Task {
         match self {
             Self::Balance(_) => "balance",
             Self::Remove(_) => "remove",
+            Self::Convert(_) => "convert",
         }
     }
 
@@ -122,6 +130,7 @@ impl Task {
         match self {
             Self::Balance(_) => ScanKind::Balance,
             Self::Remove(_) => ScanKind::Remove,
+            Self::Convert(_) => ScanKind::Convert,
         }
     }
 
@@ -129,7 +138,7 @@ impl Task {
     fn limit(&self, class: Class) -> Option<(u32, u32)> {
         match self {
             Self::Balance(spec) => spec.of(class)?.limit,
-            Self::Remove(_) => None,
+            Self::Remove(_) | Self::Convert(_) => None,
         }
     }
 }
@@ -364,6 +373,7 @@ impl Pool {
         let task = balance.task.clone();
         if next == ScanState::Canceled {
             self.keep_devices(&task);
+            self.reclaim_all();
         }
         self.core.events.push(now, &format!("{event}_{done}"), None, format!("{name} {done}"));
         self.changed = true;
@@ -372,6 +382,11 @@ impl Pool {
 
     pub(crate) fn balances(&self) -> bool {
         self.balance.as_ref().is_some_and(|balance| balance.state == ScanState::Running)
+    }
+
+    /// Whether a task is under way, be it paused.
+    pub(crate) fn has_task(&self) -> bool {
+        self.check_no_task().is_err()
     }
 
     /// Refuses a second task beside one.
@@ -456,6 +471,13 @@ impl Pool {
             let leaving = leaving.iter().copied().map(DeviceId).collect();
             outcome = self.let_go(&mut balance, &leaving).map(|()| false);
         }
+        if outcome == Ok(true) && matches!(balance.task, Task::Convert(_)) {
+            // With the old chunks, empty now, goes what older roots know of them: from here on the vdev is of its new kind.
+            for _ in 0..ROOTS_KEPT + 2 {
+                self.changed = true;
+                self.commit()?;
+            }
+        }
         match &outcome {
             Ok(true) => self.end_balance(&mut balance, ScanState::Finished, ""),
             // Waiting would not help: somebody has to make room first.
@@ -484,6 +506,7 @@ impl Pool {
         let (completed, chunks) = (balance.completed, balance.chunks);
         let message = format!("had to relocate {completed} out of {chunks} chunks{why}");
         self.core.events.push(now, &format!("{}_finish", balance.task.event()), None, message);
+        self.reclaim_all();
     }
 
     /// True when nothing is left to do.

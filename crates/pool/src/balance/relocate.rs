@@ -59,8 +59,9 @@ impl Pool {
     pub(super) fn close_chunk(&mut self, address: Logical, already: u64) -> Result<()> {
         self.write_dirty()?;
         let Some(chunk) = self.core.map.change(address) else { return Ok(()) };
-        chunk.closed = true;
-        if chunk.class != Class::Data && !self.claim_nodes(already, 0, true) {
+        // One that was closed before is never opened again: homes of what was relocated lie in it.
+        let was_closed = std::mem::replace(&mut chunk.closed, true);
+        if chunk.class != Class::Data && !was_closed && !self.claim_nodes(already, 0, true) {
             if let Some(chunk) = self.core.map.change(address) {
                 chunk.closed = false;
             }

@@ -155,11 +155,11 @@ impl Pool {
                 GroupKind::Plain => {
                     crate::create::check_profiles(Some(group.data), Some(group.metadata), rest)?;
                 }
-                GroupKind::Raidz(parity) if rest < usize::from(parity) + 1 => {
+                GroupKind::Raidz(_) if rest < group.kind.min_devices() => {
                     return Err(PoolError::refused(format!(
                         "{} needs {} devices at least, and would have {rest}",
                         group.name(),
-                        parity + 1
+                        group.kind.min_devices()
                     )));
                 }
                 GroupKind::Mirror => {

@@ -167,6 +167,11 @@ pub struct Chunk {
 pub const COLUMN_HEADER: u64 = 4096;
 
 impl Chunk {
+    /// Nothing is in it, nor ever will be: it is about to be dropped.
+    pub fn is_over(&self) -> bool {
+        self.closed && self.used == 0
+    }
+
     /// Logical bytes that it can hold.
     pub fn length(&self) -> u64 {
         self.layout.capacity(self.column_bytes)

@@ -135,6 +135,8 @@ pub(crate) struct Core {
     /// Room is looked for on behalf of what is relocated: it may use the slot that is kept free, and goes to nothing but
     /// chunks of the layout that is wanted.
     pub(crate) relocating: bool,
+    /// The group that what is relocated stays in as long as it has room.
+    pub(crate) relocating_in: Option<GroupId>,
     /// A defect to be shown to the simulator.
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: Option<String>,
@@ -271,7 +273,27 @@ impl Core {
 
     /// Whether everything would still be readable without this device.
     pub(crate) fn can_lose(&self, id: DeviceId) -> bool {
-        self.map.iter().all(|chunk| !chunk.is_on(id) || self.worst_redundancy(chunk, &[id]).is_some())
+        self.map
+            .iter()
+            .all(|chunk| !chunk.is_on(id) || chunk.is_over() || self.worst_redundancy(chunk, &[id]).is_some())
+    }
+
+    /// Whether something in the chunk can't be read with the devices that are there. Nothing is lost with one that is empty
+    /// and takes nothing new.
+    pub(crate) fn is_lost(&self, chunk: &Chunk) -> bool {
+        !chunk.is_over() && self.worst_redundancy(chunk, &[]).is_none()
+    }
+
+    /// Closes empty chunks that have lost more than they bear: nothing is to be put there.
+    pub(crate) fn close_lost(&mut self) {
+        for address in self.map.addresses() {
+            let chunk = self.map.get(address);
+            if chunk.is_some_and(|chunk| !chunk.closed && chunk.used == 0 && self.is_lost(chunk))
+                && let Some(chunk) = self.map.change(address)
+            {
+                chunk.closed = chunk.class != Class::System;
+            }
+        }
     }
 
     /// Further losses that the chunk's worst region survives, with more devices gone; `None` when data is lost.

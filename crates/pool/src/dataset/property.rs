@@ -7,8 +7,14 @@ use crate::pool::Pool;
 use crate::report::PropertyRow;
 
 /// Properties of a pool that can be set: (name, default).
-const POOL_PROPERTIES: [(&str, &str); 4] =
-    [("autoexpand", "off"), ("comment", ""), ("failmode", "wait"), ("scan_rate", "0")];
+const POOL_PROPERTIES: [(&str, &str); 6] = [
+    ("autoexpand", "off"),
+    ("comment", ""),
+    ("failmode", "wait"),
+    ("reclaim_data", "30"),
+    ("reclaim_metadata", "0"),
+    ("scan_rate", "0"),
+];
 
 /// Properties of a volume that can be set: (name, default).
 const VOLUME_PROPERTIES: [(&str, &str); 3] =
@@ -30,6 +36,12 @@ pub(crate) fn check_pool_property(property: &str, value: &str) -> Result<()> {
         "failmode" => one_of(&["wait", "continue"]),
         "comment" if value.len() <= 256 => Ok(()),
         "comment" => Err(PoolError::refused("a comment has at most 256 bytes")),
+        "reclaim_data" | "reclaim_metadata" => match value.parse::<u64>() {
+            Ok(0..=90) => Ok(()),
+            _ => Err(PoolError::refused(format!(
+                "'{value}' is no value for {property}: percent of a chunk, 0 (never) to 90"
+            ))),
+        },
         "scan_rate" => value.parse::<u64>().map(|_| ()).map_err(|_| {
             PoolError::refused(format!(
                 "'{value}' is no value for scan_rate: bytes per second, 0 for no limit"

@@ -322,6 +322,7 @@ impl Pool {
                 judged
             }
         };
+        pool.core.close_lost();
         if let Err(error) =
             judged.and_then(|()| pool.check_enough(&config, !is_back && !strangers.is_empty()))
         {
@@ -333,6 +334,7 @@ impl Pool {
         let mut plan = Plan::default();
         pool.load_meta()?;
         pool.load_space(uberblock, &past)?;
+        pool.reclaim_all();
         if let Some(name) = &options.rename {
             pool.core.name.clone_from(name);
         }
@@ -574,8 +576,7 @@ impl Pool {
     /// an `import -F` leaves them that was cut short.
     fn check_enough(&self, config: &Config, differ: bool) -> Result<()> {
         let core = &self.core;
-        let lost: Vec<&Chunk> =
-            core.map.iter().filter(|chunk| core.worst_redundancy(chunk, &[]).is_none()).collect();
+        let lost: Vec<&Chunk> = core.map.iter().filter(|chunk| core.is_lost(chunk)).collect();
         if lost.is_empty() {
             return Ok(());
         }

@@ -53,6 +53,12 @@ impl Pool {
             };
             let anchor = chunk.bitmap;
             let mut space = NodeSpace::new(chunk.length());
+            if chunk.is_over() && self.core.worst_redundancy(chunk, &[]).is_none() {
+                // Its bitmap is lost with it, would tell of nothing, and could not be written.
+                space.dirty = false;
+                self.core.nodes.insert(address, space);
+                continue;
+            }
             let want = Want {
                 address: Logical(address.0 + u64::from(anchor.slot) * NODE_SIZE as u64),
                 length: space.slot_bytes() as u32,

@@ -264,13 +264,15 @@ impl Pool {
                 self.scrub_step(budget)?;
             } else if self.balances() {
                 self.balance_step(budget)?;
+            } else {
+                self.reclaim_step(budget)?;
             }
         }
         Ok(self.has_work())
     }
 
     /// The rate limit (property `scan_rate`), bytes per second; 0 is none.
-    fn scan_limit(&self) -> u64 {
+    pub(crate) fn scan_limit(&self) -> u64 {
         self.property("scan_rate").parse().unwrap_or(0)
     }
 

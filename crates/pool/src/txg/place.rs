@@ -53,10 +53,13 @@ impl Pool {
         Ok(placed)
     }
 
-    /// All groups, the one that has most free first.
+    /// All groups, the one that has most free first; before it the one in which what is relocated stays.
     pub(super) fn groups_by_room(&self) -> Vec<GroupId> {
         let mut groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
-        groups.sort_by_key(|&group| (std::cmp::Reverse(self.core.free_fraction(group)), group));
+        let stays = self.core.relocating_in;
+        groups.sort_by_key(|&group| {
+            (stays != Some(group), std::cmp::Reverse(self.core.free_fraction(group)), group)
+        });
         groups
     }
 
@@ -346,6 +349,7 @@ impl Pool {
         if let Some(chunk) = self.core.map.change(chunk) {
             chunk.used = chunk.used.saturating_sub(length);
         }
+        self.reclaim.thinned(chunk);
         let early = self.core.is_sabotaged("free-early");
         let (txg, offset) = (self.core.txg, address.0 - chunk.0);
         match self.core.data.get_mut(&chunk) {

@@ -123,6 +123,9 @@ impl Pool {
             let checksum = ChecksumKind::Xxh3.of(&bytes);
             let txg = core.txg;
             if let Some(chunk) = core.map.change(address) {
+                if used < chunk.used {
+                    self.reclaim.thinned(address);
+                }
                 chunk.used = used;
                 chunk.bitmap.slot = slot;
                 chunk.bitmap.txg = txg;
