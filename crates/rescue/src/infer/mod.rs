@@ -11,6 +11,7 @@
 mod far;
 mod fit;
 mod gather;
+mod silent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -103,14 +104,20 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
             !of_any.contains(image) && is_free(image) && own.iter().any(|own| size(*own) == size(*image))
         });
         let with_silent: Vec<usize> = own.iter().copied().chain(silent).collect();
-        let mut candidates = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
         for pile in [&own, &with_silent] {
-            if pile.len() == own.len() && !candidates.is_empty() || pile.len() > own.len() + FREE_MAX {
+            if pile.len() == own.len() && !candidates.is_empty() {
                 continue;
             }
             let members: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
             let mut found = raid6::infer(&members);
-            if found.iter().all(|candidate| candidate.score < SOLVED) {
+            if pile.len() > own.len() {
+                // What is sure without them says more of where they are than they do.
+                let best = candidates.first().filter(|best: &&Candidate| best.score > TIED);
+                found.extend(best.and_then(|best| silent::filled(images, pile, best, gathered)));
+            }
+            let solved = found.iter().any(|candidate| candidate.score >= SOLVED);
+            if !solved && pile.len() <= own.len() + FREE_MAX {
                 found.extend(of_system(images, pile, gathered));
             }
             found.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
@@ -419,6 +426,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
         reshape: None,
         logs: None,
         check_parity: false,
+        overwritten_by: None,
     };
     let array = candidate.open_among(pile).ok()?;
     if array.size().ok()? < gathered.system.size() {

@@ -91,6 +91,7 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
             reshape: None,
             logs: None,
             check_parity: false,
+            overwritten_by: None,
         }
     };
     let mut candidates: Vec<Candidate> = fits.iter().map(candidate).collect();
