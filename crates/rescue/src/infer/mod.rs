@@ -134,7 +134,12 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
             found[number] = candidates;
         }
     }
-    found.into_iter().flatten().collect()
+    // A disk whose file system begins where it does is no array, but one by itself.
+    let single = |candidate: &Candidate| match &candidate.slots[..] {
+        [Some(slot)] => images.iter().any(|image| slot.is_on(image) && slot.data_offset == image.start),
+        _ => false,
+    };
+    found.into_iter().flatten().filter(|candidate| !single(candidate)).collect()
 }
 
 fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Candidate> {
