@@ -56,7 +56,7 @@ pub(crate) fn older(
     };
     let mut found = Vec::new();
     if newer.level != 6 || !has_parity(newer, images) {
-        found = sure(infer::infer(&members));
+        found = sure(infer::infer(&members, true));
     }
     if found.is_empty() {
         found = sure(below(newer, &members));
@@ -88,7 +88,7 @@ fn below(newer: &Candidate, members: &[&Image]) -> Vec<Candidate> {
         return Vec::new();
     }
     let spared: Vec<Image> = members.iter().map(|image| newer.image(&geometry, image)).collect();
-    let mut found = infer::infer(&spared.iter().collect::<Vec<_>>());
+    let mut found = infer::infer(&spared.iter().collect::<Vec<_>>(), true);
     for candidate in &mut found {
         candidate.reasons.push(
             "what the newer array's rebuild has computed is left out, and computed from what this one has of each row"

@@ -211,7 +211,7 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
         .collect();
     let is_known = |image: &Image| known.iter().any(|slot| slot.is_on(image));
     let unsolved: Vec<&Image> = left.iter().copied().filter(|image| !is_known(image)).collect();
-    candidates.extend(infer::infer(&unsolved));
+    candidates.extend(infer::infer(&unsolved, false));
     candidates.extend(solved);
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
     let alone = alone(&left, &candidates);

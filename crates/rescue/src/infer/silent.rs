@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use geometry::md::Shape;
 
-use super::fit::Fit;
-use super::gather::Gathered;
+use super::fit::{self, Fit};
+use super::gather::{Gathered, Witness};
 use super::{ROWS, rank};
 use crate::{Candidate, Image, content, score};
 
@@ -34,6 +34,52 @@ impl Trial {
     }
 }
 
+/// What it takes to try other members in a candidate's slots.
+struct Bench<'a> {
+    pile: Vec<&'a Image>,
+    sizes: Vec<u64>,
+    witnesses: Vec<Witness>,
+    addresses: usize,
+    gathered: &'a Gathered,
+}
+
+impl<'a> Bench<'a> {
+    /// For a candidate whose members are among these images; it comes with the fit that the candidate is.
+    fn of(
+        images: &[&'a Image],
+        pile: &[usize],
+        best: &Candidate,
+        gathered: &'a Gathered,
+    ) -> Option<(Self, Fit)> {
+        let opened: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
+        let shape = Shape::from_codes(best.level, best.layout).ok().filter(|shape| *shape != Shape::Raid1)?;
+        let place = |slot: &crate::Slot| {
+            let image = opened.iter().position(|image| slot.is_on(image))?;
+            Some((image, slot.data_offset - opened[image].start))
+        };
+        let mut fit = Fit {
+            shape,
+            chunk: best.chunk,
+            slots: best.slots.iter().map(|slot| place(slot.as_ref()?)).collect(),
+            used: best.slots.iter().flatten().map(|slot| slot.size).min(),
+            explained: 0,
+        };
+        let witnesses = gathered.witnesses.iter().filter_map(|witness| {
+            let image = pile.iter().position(|image| *image == witness.image)?;
+            Some(Witness { image, ..*witness })
+        });
+        let witnesses: Vec<Witness> = witnesses.collect();
+        fit.explained = fit::explained(&fit, &witnesses, fit.used?);
+        let addresses = witnesses.iter().map(|witness| witness.address).collect::<BTreeSet<u64>>().len();
+        let sizes = opened.iter().map(|image| image.device.size().unwrap_or(0)).collect();
+        Some((Self { pile: opened, sizes, witnesses, addresses, gathered }, fit))
+    }
+
+    fn attempt(&self, fit: &Fit) -> Option<Trial> {
+        Trial::of(&self.pile, &self.sizes, fit, self.addresses, self.gathered)
+    }
+}
+
 /// The array with silent ones of these images in its empty slots, as far as it is certain that they belong there.
 pub(super) fn filled(
     images: &[&Image],
@@ -41,43 +87,49 @@ pub(super) fn filled(
     best: &Candidate,
     gathered: &Gathered,
 ) -> Option<Candidate> {
-    let pile: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
-    let sizes: Vec<u64> = pile.iter().map(|image| image.device.size().unwrap_or(0)).collect();
-    let shape = Shape::from_codes(best.level, best.layout).ok().filter(|shape| *shape != Shape::Raid1)?;
-    let place = |slot: &crate::Slot| {
-        let image = pile.iter().position(|image| slot.is_on(image))?;
-        Some((image, slot.data_offset - pile[image].start))
-    };
-    let mut fit = Fit {
-        shape,
-        chunk: best.chunk,
-        slots: best.slots.iter().map(|slot| place(slot.as_ref()?)).collect(),
-        used: best.slots.iter().flatten().map(|slot| slot.size).min(),
-        explained: 0,
-    };
-    let addresses: BTreeSet<u64> = gathered.witnesses.iter().map(|witness| witness.address).collect();
-    let witnesses = gathered.witnesses.iter().filter_map(|witness| {
-        let image = pile.iter().position(|image| std::ptr::eq(*image, images[witness.image]))?;
-        Some(super::gather::Witness { image, ..*witness })
-    });
-    let witnesses: Vec<super::gather::Witness> = witnesses.collect();
-    fit.explained = super::fit::explained(&fit, &witnesses, fit.used?);
-    let attempt = |fit: &Fit| Trial::of(&pile, &sizes, fit, addresses.len(), gathered);
-    let mut known = attempt(&fit)?;
+    let (bench, mut fit) = Bench::of(images, pile, best, gathered)?;
+    let mut known = bench.attempt(&fit)?;
     let before = fit.slots.iter().flatten().count();
-    while let Some((better, trial)) = next(&fit, &known, pile.len(), &attempt) {
+    while let Some((better, trial)) = next(&fit, &known, &bench) {
         (fit, known) = (better, trial);
     }
-    (fit.slots.iter().flatten().count() > before).then(|| score::scored(known.candidate, false, &pile))
+    (fit.slots.iter().flatten().count() > before).then(|| score::scored(known.candidate, false, &bench.pile))
+}
+
+/// The members of an array that nothing speaks for: no block that knows its address lies on them where it ought to, redundancy
+/// does not prove them, and with something else in their place all would be as right.
+pub(super) fn strangers(
+    images: &[&Image],
+    pile: &[usize],
+    best: &Candidate,
+    gathered: &Gathered,
+) -> Vec<usize> {
+    let Some((bench, fit)) = Bench::of(images, pile, best, gathered) else { return Vec::new() };
+    let Some(known) = bench.attempt(&fit) else { return Vec::new() };
+    if known.rows.0 >= ROWS_LEAST && known.rows.1 * 20 <= known.rows.0 {
+        return Vec::new();
+    }
+    let speaks_for = |image: usize| {
+        let own: Vec<Witness> = bench.witnesses.iter().copied().filter(|own| own.image == image).collect();
+        fit::explained(&fit, &own, fit.used.unwrap_or(0)) > 0
+    };
+    let is_strange = |slot: usize| {
+        let (image, offset) = fit.slots[slot]?;
+        if speaks_for(image) {
+            return None;
+        }
+        let mut other = fit.clone();
+        other.slots[slot] = Some((image, offset + ASIDE));
+        let trial = bench.attempt(&other)?;
+        let same = trial.checks.right >= known.checks.right && trial.checks.wrong <= known.checks.wrong;
+        same.then_some(pile[image])
+    };
+    (0..fit.slots.len()).filter_map(is_strange).collect()
 }
 
 /// The same with one more member, if one is certain.
-fn next(
-    fit: &Fit,
-    known: &Trial,
-    images: usize,
-    attempt: &impl Fn(&Fit) -> Option<Trial>,
-) -> Option<(Fit, Trial)> {
+fn next(fit: &Fit, known: &Trial, bench: &Bench<'_>) -> Option<(Fit, Trial)> {
+    let (images, attempt) = (bench.pile.len(), |fit: &Fit| bench.attempt(fit));
     let empty: Vec<usize> = (0..fit.slots.len()).filter(|slot| fit.slots[*slot].is_none()).collect();
     let placed: BTreeSet<usize> = fit.slots.iter().flatten().map(|(image, _)| *image).collect();
     let (_, offset) = fit.slots.iter().flatten().next().copied()?;

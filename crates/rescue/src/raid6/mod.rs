@@ -18,6 +18,7 @@ use device::Rng;
 use geometry::md::{Geometry, Rotation6, Shape};
 
 use crate::{Candidate, Image, infer::TIED, score};
+pub(crate) use field::relations;
 use rows::Roles;
 
 /// Bytes of a row that are solved.

@@ -7,6 +7,7 @@
 
 mod arrays;
 mod content;
+mod piles;
 
 use std::collections::BTreeMap;
 use std::fs;
