@@ -151,12 +151,12 @@ pub(crate) struct Columns<'a, 'b> {
 }
 
 impl Columns<'_, '_> {
-    /// All columns that Q counts, of those that hold nothing zeros.
+    /// All columns that Q counts, and P and Q; those that hold nothing are zeros, and parts that are taken out are not there.
     fn present<'c>(&'c self, zeros: &'c [u8], range: &Range<usize>) -> Vec<Option<&'c [u8]>> {
         let columns = self.row.columns();
         let mut present: Vec<Option<&[u8]>> = vec![Some(&zeros[range.clone()]); columns];
         for (index, (member, part)) in self.row.data.iter().zip(&self.parts).enumerate() {
-            present[self.row.column(index, *member)] = Some(&part[range.clone()]);
+            present[self.row.column(index, *member)] = part.get(range.clone());
         }
         present.push(self.p.map(|p| &p[range.clone()]));
         if self.row.q.is_some() {
@@ -175,23 +175,17 @@ impl Columns<'_, '_> {
             return Some(());
         }
         let zeros = self.zeros();
-        let columns = self.row.columns();
-        let mut present: Vec<Option<&[u8]>> = vec![Some(&zeros); columns];
-        let mut wanted: Vec<(usize, &mut [u8])> = Vec::new();
-        for (index, (member, part)) in self.row.data.iter().zip(&mut self.parts).enumerate() {
-            let column = self.row.column(index, *member);
-            if self.lost.contains(&index) {
-                present[column] = None;
-                wanted.push((column, part));
-            } else {
-                present[column] = Some(part);
-            }
+        let take = |index: &usize| {
+            let column = self.row.column(*index, self.row.data[*index]);
+            (column, std::mem::take(&mut self.parts[*index]))
+        };
+        let mut wanted: Vec<(usize, &mut [u8])> = self.lost.iter().map(take).collect();
+        let present = self.present(&zeros, &(0..zeros.len()));
+        let rebuilt = parity::reconstruct(self.row.columns(), &present, &mut wanted);
+        for (index, (_, part)) in self.lost.iter().zip(wanted) {
+            self.parts[*index] = part;
         }
-        present.push(self.p);
-        if self.row.q.is_some() {
-            present.push(self.q);
-        }
-        parity::reconstruct(columns, &present, &mut wanted).ok()
+        rebuilt.ok()
     }
 
     /// Looks at the parity of what was read or rebuilt; what is wrong is noted, and made right if it can be.

@@ -8,7 +8,10 @@ use formats::md::Superblock;
 use geometry::md::Shape;
 
 use crate::infer::{self, TIED};
-use crate::{Candidate, Image, content};
+use crate::{Candidate, Image, Newer, content};
+
+/// Rows of one sector whose parity is looked at.
+const ROWS: u64 = 512;
 
 /// What it costs an array that nothing known is on it: however well its superblocks agree, it is not sure.
 const DOUBT: u8 = 10;
@@ -46,8 +49,18 @@ pub(crate) fn older(
          have been others"
             .to_owned(),
     );
-    let mut found = infer::infer(&members);
-    found.retain(|other| other.score > TIED && !infer::same_map(other, &candidates[number]));
+    let newer = &candidates[number];
+    let sure = |mut found: Vec<Candidate>| {
+        found.retain(|other| other.score > TIED && !infer::same_map(other, newer));
+        found
+    };
+    let mut found = Vec::new();
+    if newer.level != 6 || !has_parity(newer, images) {
+        found = sure(infer::infer(&members, true));
+    }
+    if found.is_empty() {
+        found = sure(below(newer, &members));
+    }
     if let Some(best) = found.first_mut() {
         let newer = &mut candidates[number];
         best.reasons
@@ -56,6 +69,32 @@ pub(crate) fn older(
             .reasons
             .push("an older array is found on the same members: this one was created over it".to_owned());
         newer.score = newer.score.min(TIED);
+    }
+    found
+}
+
+/// Whether the parity of an array fits nearly everywhere, as after a rebuild.
+fn has_parity(candidate: &Candidate, images: &[&Image]) -> bool {
+    let array = candidate.open_among(images).ok();
+    let sampled = array.and_then(|array| array.sample_parity(ROWS));
+    sampled.is_some_and(|(right, wrong)| right > 0 && wrong * 20 <= right)
+}
+
+/// The older array, if the rebuild of the newer one has overwritten something of it.
+fn below(newer: &Candidate, members: &[&Image]) -> Vec<Candidate> {
+    let newer = Newer::of(newer);
+    let Ok(geometry) = newer.geometry() else { return Vec::new() };
+    if geometry.shape().tolerates(geometry.members()) == 0 {
+        return Vec::new();
+    }
+    let spared: Vec<Image> = members.iter().map(|image| newer.image(&geometry, image)).collect();
+    let mut found = infer::infer(&spared.iter().collect::<Vec<_>>(), true);
+    for candidate in &mut found {
+        candidate.reasons.push(
+            "what the newer array's rebuild has computed is left out, and computed from what this one has of each row"
+                .to_owned(),
+        );
+        candidate.overwritten_by = Some(newer.clone());
     }
     found
 }

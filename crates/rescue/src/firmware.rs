@@ -130,6 +130,7 @@ impl FirmwareSet {
                 reshape: None,
                 logs: None,
                 check_parity: false,
+                overwritten_by: None,
             }
         };
         if fresh.iter().all(|(_, found)| found.own.is_some()) {

@@ -73,6 +73,16 @@ impl Image {
         Self { path, map: None, partition: None, start: 0, device, identity: None, disk, bad: None }
     }
 
+    /// The same image or partition on another view of its disk.
+    pub(crate) fn on_disk(&self, disk: Arc<dyn BlockDevice>) -> Self {
+        let part = self.partition.and_then(|_| {
+            let (name, size) = (self.device.info().name.clone(), self.device.size().ok()?);
+            let slice = SliceDevice::new(name, Arc::clone(&disk), self.start, size).ok()?;
+            Some(Arc::new(slice) as Arc<dyn BlockDevice>)
+        });
+        Self { device: part.unwrap_or_else(|| Arc::clone(&disk)), disk, ..self.clone() }
+    }
+
     /// The map of its bad sectors, if it has one.
     pub fn bad_map(&self) -> Option<&BadMap> {
         self.bad.as_ref()

@@ -27,7 +27,8 @@ pub fn needed(candidate: &Candidate, path: &Path) -> Result<Option<Vec<Range<u64
     let absent = |slot: &Option<crate::Slot>| slot.as_ref().is_none_or(|slot| slot.clean_by.is_some());
     let missing = candidate.slots.iter().filter(|slot| absent(slot)).count();
     let tolerated = usize::from(shape.tolerates(candidate.slots.len().min(usize::from(u16::MAX)) as u16));
-    if candidate.reshape.is_some() || missing >= tolerated {
+    // What was overwritten takes up the redundancy of every row.
+    if candidate.reshape.is_some() || candidate.overwritten_by.is_some() || missing >= tolerated {
         return Ok(Some(vec![all]));
     }
     // What is bad on the others, where the array's data begins at 0.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::array::SetAside;
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
 use crate::{
-    ArrayDevice, Image, Logs, RescueError, Scan, Section, Source, bitmaps, created_over, infer, raid6,
+    ArrayDevice, Image, Logs, Newer, RescueError, Scan, Section, Source, bitmaps, created_over, infer, raid6,
     replay, score,
 };
 
@@ -59,6 +59,9 @@ pub struct Candidate {
     /// what else does not fit is told. Reading takes all members then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub check_parity: bool,
+    /// The array that was created over this one and rebuilt: what that has computed is not to be believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwritten_by: Option<Newer>,
 }
 
 /// A member in its slot.
@@ -208,7 +211,7 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
         .collect();
     let is_known = |image: &Image| known.iter().any(|slot| slot.is_on(image));
     let unsolved: Vec<&Image> = left.iter().copied().filter(|image| !is_known(image)).collect();
-    candidates.extend(infer::infer(&unsolved));
+    candidates.extend(infer::infer(&unsolved, false));
     candidates.extend(solved);
     candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
     let alone = alone(&left, &candidates);
@@ -283,6 +286,7 @@ fn alone(left: &[&Image], candidates: &[Candidate]) -> Vec<Candidate> {
             reshape: None,
             logs: None,
             check_parity: false,
+            overwritten_by: None,
         };
         let scored = score::scored(candidate, false, left);
         (scored.score > infer::TIED).then_some(scored)
@@ -398,6 +402,7 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
         reshape,
         logs,
         check_parity: false,
+        overwritten_by: None,
     }
 }
 
@@ -489,7 +494,8 @@ impl Candidate {
 
     /// All paths in it, maps of bad sectors included.
     pub fn paths_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let slots = self.slots.iter_mut().flatten().flat_map(|slot| {
+        let newer = self.overwritten_by.iter_mut().flat_map(|newer| newer.slots.iter_mut());
+        let slots = self.slots.iter_mut().chain(newer).flatten().flat_map(|slot| {
             let bitmap = slot.clean_by.as_mut().map(|bitmap| &mut bitmap.path);
             std::iter::once(&mut slot.path).chain(&mut slot.map).chain(bitmap)
         });
@@ -523,7 +529,16 @@ impl Candidate {
         &self,
         open: impl Fn(&Path, Option<&Path>) -> Result<Arc<dyn BlockDevice>, RescueError>,
     ) -> Result<ArrayDevice, RescueError> {
-        let slot = |slot: &Slot| open(&slot.path, slot.map.as_deref());
+        let newer =
+            self.overwritten_by.as_ref().map(|newer| Ok::<_, RescueError>((newer, newer.geometry()?)));
+        let newer = newer.transpose()?;
+        let slot = |slot: &Slot| {
+            let disk = open(&slot.path, slot.map.as_deref())?;
+            Ok::<_, RescueError>(match &newer {
+                Some((newer, geometry)) => newer.sparing(geometry, &slot.path, disk),
+                None => disk,
+            })
+        };
         let devices = self.slots.iter().map(|own| own.as_ref().map(slot).transpose());
         let devices = devices.collect::<Result<Vec<_>, _>>()?;
         self.check(&devices)?;

@@ -95,7 +95,9 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]
                     _ => -50,
                 };
             }
-            if let Some((right, wrong)) = array.sample_parity(SAMPLES) {
+            if let Some((right, wrong)) =
+                array.sample_parity(SAMPLES).filter(|(right, wrong)| right + wrong > 0)
+            {
                 let what = if mirrored { "copies are alike" } else { "parity fits" };
                 candidate.reasons.push(format!("{what} in {right} of {} sampled rows", right + wrong));
                 if candidate.level == 6 && wrong > 0 && wrong <= right / 4 {

@@ -2,6 +2,8 @@
 //! damaged at random (`COFFER_FILES_DAMAGED=N` of them, 6 without). What a tool is missing for is passed over.
 #![allow(clippy::unwrap_used)]
 
+mod exfat;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -29,7 +31,7 @@ fn tool(name: &str) -> Command {
 
 /// Files and folders of all kinds.
 fn tree(folder: &Path, kind: &str) {
-    let links = !matches!(kind, "vfat" | "ntfs");
+    let links = !matches!(kind, "vfat" | "ntfs" | "exfat");
     let mut rng = Rng::new(9);
     let random = |rng: &mut Rng, length: usize| {
         let mut bytes = vec![0; length];
@@ -122,7 +124,14 @@ fn made(kind: &str, files: &Path, image: &Path) -> bool {
             let copied = mounted && ran(tool("cp").arg("-r").arg(files.join(".")).arg(&folder));
             mounted && ran(tool("umount").arg(&folder)) && copied
         }
-        "exfat" => ran(tool("mkfs.exfat").arg(image)),
+        "exfat" => {
+            let made = ran(tool("mkfs.exfat").arg(image));
+            if made {
+                exfat::fill(image, files);
+                assert!(ran(tool("fsck.exfat").arg("-n").arg(image)), "what was put into it is not sound");
+            }
+            made
+        }
         _ => unreachable!(),
     }
 }
@@ -134,7 +143,7 @@ fn copied(image: &Path, to: &Path, fill_zero: bool) -> Result<Copied, FilesError
 
 /// For each kind of file system that can be made here, the folder of files and the image.
 fn each(test: impl Fn(&str, &Path, &Path, &Path)) {
-    for kind in ["ext4", "xfs", "btrfs", "vfat", "ntfs"] {
+    for kind in ["ext4", "xfs", "btrfs", "vfat", "ntfs", "exfat"] {
         let scratch = tempfile::tempdir().unwrap();
         let files = scratch.path().join("files");
         let image = scratch.path().join("image");
@@ -234,16 +243,48 @@ fn images_damaged_at_random_are_told_about_in_the_end() {
 }
 
 #[test]
-fn what_has_no_reader_is_told_how_to_mount() {
+fn exfat_is_checked_and_its_times_know_their_zone() {
     let scratch = tempfile::tempdir().unwrap();
-    let image = scratch.path().join("image");
-    if !made("exfat", scratch.path(), &image) {
+    let (files, image) = (scratch.path().join("files"), scratch.path().join("image"));
+    tree(&files, "exfat");
+    if !made("exfat", &files, &image) {
         eprintln!("passed over: no tools for exfat");
         return;
     }
+    let device = Image::open(&image).unwrap().device;
+    let checks = rescue::check(&*device);
+    assert!(checks.right > 400 && checks.wrong == 0, "{checks:?}");
+    let to = scratch.path().join("to");
+    copied(&image, &to, false).unwrap();
+    let since = fs::metadata(to.join("small.txt")).unwrap().modified().unwrap();
+    let since = since.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    // 2024-02-29 11:02:04 UTC, from date(1).
+    assert_eq!(since, 1_709_204_524);
+    // Folders that are torn are told, and so is what does not fit.
+    let mut bytes = fs::read(&image).unwrap();
+    let name: Vec<u8> = "er".encode_utf16().flat_map(u16::to_le_bytes).chain([0; 8]).collect();
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&image, bytes).unwrap();
+    let device = Image::open(&image).unwrap().device;
+    assert!(rescue::check(&*device).wrong > 0);
+    let told = copied(&image, &scratch.path().join("torn"), false).unwrap();
+    assert!(told.lost.iter().any(|lost| lost.path == "/deep/er"), "{:?}", told.lost);
+    assert_eq!(told.files, 403);
+}
+
+#[test]
+fn what_has_no_reader_is_told_how_to_mount() {
+    let scratch = tempfile::tempdir().unwrap();
+    let image = scratch.path().join("image");
+    // A superblock of ReiserFS, as far as it is looked at.
+    let mut bytes = vec![0; 1 << 20];
+    bytes[65536 + 44..65536 + 46].copy_from_slice(&4096_u16.to_le_bytes());
+    bytes[65536 + 52..65536 + 61].copy_from_slice(b"ReIsEr2Fs");
+    fs::write(&image, bytes).unwrap();
     let device: Arc<dyn BlockDevice> = Image::open(&image).unwrap().device;
     let to = scratch.path().join("to");
     let error = copy_files(&device, &to, false, |_| true).unwrap_err().to_string();
-    assert!(error.contains("exFAT") && error.contains("mount -o ro,loop"), "{error}");
+    assert!(error.contains("ReiserFS") && error.contains("mount -o ro,loop"), "{error}");
     assert!(!to.exists());
 }

@@ -89,6 +89,7 @@ fn true_candidate(case: &Path, truth: &Value) -> Option<Candidate> {
         reshape: None,
         logs: None,
         check_parity: false,
+        overwritten_by: None,
     })
 }
 

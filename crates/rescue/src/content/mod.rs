@@ -4,6 +4,7 @@
 
 pub(crate) mod btrfs;
 pub(crate) mod bytes;
+pub(crate) mod exfat;
 pub(crate) mod ext;
 mod ext_files;
 pub(crate) mod ntfs;
@@ -53,6 +54,10 @@ pub fn check(device: &dyn BlockDevice) -> Checks {
         && let Some(ntfs) = ntfs::Ntfs::parse(&head)
     {
         ntfs.check(device, &mut checks);
+    } else if read[0]
+        && let Some(exfat) = exfat::Exfat::parse(&head)
+    {
+        exfat.check(device, &mut checks);
     } else if let Some(btrfs) =
         self::read(device, formats::BTRFS_SUPERBLOCKS[0], 4096).and_then(|block| btrfs::Btrfs::parse(&block))
     {

@@ -85,6 +85,12 @@ impl<'a> FileSystem for Fat<'a> {
 fn time(time: DateTime) -> Option<SystemTime> {
     let (year, month, day) =
         (u64::from(time.date.year), u64::from(time.date.month), u64::from(time.date.day));
+    let [hour, minute, second] = [time.time.hour, time.time.min, time.time.sec].map(u64::from);
+    moment((year, month, day), hour * 3600 + minute * 60 + second)
+}
+
+/// The moment of a date from 1980 on, and of a second of that day.
+pub(super) fn moment((year, month, day): (u64, u64, u64), second: u64) -> Option<SystemTime> {
     if year < 1980 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
@@ -92,11 +98,7 @@ fn time(time: DateTime) -> Option<SystemTime> {
     let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
     let days_before_1970 = 719_468;
-    let seconds = (days - days_before_1970) * 86400
-        + u64::from(time.time.hour) * 3600
-        + u64::from(time.time.min) * 60
-        + u64::from(time.time.sec);
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs((days - days_before_1970) * 86400 + second))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Copies files out of a file system without mounting it.
 //!
 //! ```text
-//! device -> bytes (what a call may read, what failed) -> a reader: ext, xfs, btrfs, ntfs, fat
+//! device -> bytes (what a call may read, what failed) -> a reader: ext, xfs, btrfs, ntfs, fat, exfat
 //!     -> walk: folders, links and files into a folder; what is lost by its name
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 mod btrfs;
 mod bytes;
+mod exfat;
 mod ext;
 mod fat;
 mod ntfs;
@@ -128,8 +129,8 @@ pub fn copy_files(
     let found = formats::probe_damaged(&**device).map_err(|error| unusable(None)(error.to_string()))?.0;
     let bytes = Bytes::new(device).map_err(unusable(None))?;
     let known = found.iter().find(|found| {
-        use Kind::{Btrfs, Ext2, Ext3, Ext4, Ntfs, Vfat, Xfs};
-        matches!(found.kind, Ext2 | Ext3 | Ext4 | Xfs | Btrfs | Ntfs | Vfat)
+        use Kind::{Btrfs, Exfat, Ext2, Ext3, Ext4, Ntfs, Vfat, Xfs};
+        matches!(found.kind, Ext2 | Ext3 | Ext4 | Xfs | Btrfs | Ntfs | Vfat | Exfat)
     });
     let Some(kind) = known.map(|known| known.kind) else {
         let names: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -155,6 +156,10 @@ pub fn copy_files(
         Kind::Ntfs => {
             let system = bytes.within(|| ntfs::Ntfs::open(&bytes)).map_err(failed)?;
             walk::copy(system, bytes, to, fill_zero, step)
+        }
+        Kind::Exfat => {
+            let system = bytes.within(|| exfat::Exfat::open(&bytes)).map_err(failed)?;
+            walk::copy(system, bytes.clone(), to, fill_zero, step)
         }
         Kind::Vfat => {
             let reader = bytes.within(|| fat::load(&bytes)).map_err(failed)?;

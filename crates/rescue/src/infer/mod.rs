@@ -11,6 +11,8 @@
 mod far;
 mod fit;
 mod gather;
+mod mates;
+mod silent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -60,18 +62,22 @@ struct Ranked {
     candidate: Candidate,
     fit: Fit,
     key: Key,
+    /// Parity or copies don't fit in many rows.
+    contradicted: bool,
 }
 
 /// Structures that fit, parity and odd things, addresses explained, whether the file system was told of it.
 type Key = (i64, i64, usize, bool);
 
-/// Candidates for the arrays that these images are members of, as far as file systems on them tell.
-pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
+/// Candidates for the arrays that these images are members of, as far as file systems on them tell. `one` says that all are of one
+/// array.
+pub(crate) fn infer(images: &[&Image], one: bool) -> Vec<Candidate> {
     let mut taken: BTreeSet<(PathBuf, u64)> = BTreeSet::new();
     if images.is_empty() {
         return Vec::new();
     }
     let all = gather::gather(images);
+    let mates = mates::mates(images);
     // One alone may be chance.
     let members_of = |gathered: &Gathered| {
         let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
@@ -94,28 +100,50 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
             let Image { path, start, .. } = images[*image];
             !taken.iter().any(|(other, at)| other == path && (*start..start + size(*image)).contains(at))
         };
-        let own: Vec<usize> = members_of(gathered).into_iter().filter(is_free).collect();
+        let known_by = members_of(gathered);
+        // Whoever is in one relation with them is one of them.
+        let is_mate = |image: &usize| {
+            known_by.contains(image)
+                || !of_any.contains(image) && known_by.iter().any(|own| mates[*own] == mates[*image])
+        };
+        let own: Vec<usize> = (0..images.len()).filter(is_mate).filter(is_free).collect();
         if gathered.witnesses.len() < WITNESSES_LEAST || own.is_empty() {
             continue;
         }
         // Whoever says nothing may be a member as well, if it is of the right size.
+        let is_paired = |image: usize| mates.iter().filter(|mate| **mate == mates[image]).count() > 1;
         let silent = (0..images.len()).filter(|image| {
-            !of_any.contains(image) && is_free(image) && own.iter().any(|own| size(*own) == size(*image))
+            let bare = !of_any.contains(image) && !is_paired(*image) && !own.contains(image);
+            bare && is_free(image) && own.iter().any(|own| size(*own) == size(*image))
         });
         let with_silent: Vec<usize> = own.iter().copied().chain(silent).collect();
-        let mut candidates = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
         for pile in [&own, &with_silent] {
-            if pile.len() == own.len() && !candidates.is_empty() || pile.len() > own.len() + FREE_MAX {
+            // What is whole and sure lacks nobody.
+            let whole = |best: &Candidate| best.score > TIED && best.slots.iter().all(Option::is_some);
+            if pile.len() == own.len() && !candidates.is_empty() || candidates.first().is_some_and(whole) {
                 continue;
             }
             let members: Vec<&Image> = pile.iter().map(|image| images[*image]).collect();
             let mut found = raid6::infer(&members);
-            if found.iter().all(|candidate| candidate.score < SOLVED) {
-                found.extend(of_system(images, pile, gathered));
+            if pile.len() > own.len() {
+                // What is sure without them says more of where they are than they do.
+                let best = candidates.first().filter(|best: &&Candidate| best.score > TIED);
+                found.extend(best.and_then(|best| silent::filled(images, pile, best, gathered)));
+            }
+            let solved = found.iter().any(|candidate| candidate.score >= SOLVED);
+            if !solved && pile.len() <= own.len() + FREE_MAX {
+                found.extend(if one {
+                    of_system(images, pile, gathered)
+                } else {
+                    without_strangers(images, pile, gathered)
+                });
             }
             found.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
             let best = |candidates: &[Candidate]| candidates.first().map_or(0, |best| best.score);
-            if best(&found) > best(&candidates) || candidates.is_empty() {
+            // Strangers fit in somewhere, but not well.
+            let doubtful = pile.len() > own.len() && best(&found) < TIED;
+            if !doubtful && (best(&found) > best(&candidates) || candidates.is_empty()) {
                 candidates = found;
             }
         }
@@ -127,7 +155,32 @@ pub(crate) fn infer(images: &[&Image]) -> Vec<Candidate> {
             found[number] = candidates;
         }
     }
-    found.into_iter().flatten().collect()
+    // A disk whose file system begins where it does is no array, but one by itself.
+    let single = |candidate: &Candidate| match &candidate.slots[..] {
+        [Some(slot)] => images.iter().any(|image| slot.is_on(image) && slot.data_offset == image.start),
+        _ => false,
+    };
+    found.retain(|candidates| !candidates.first().is_some_and(single));
+    found.into_iter().flatten().filter(|candidate| !single(candidate)).collect()
+}
+
+/// As [`of_system`]; what is sure of members that nothing speaks for is not, and without them it may be.
+fn without_strangers(images: &[&Image], pile: &[usize], gathered: &Gathered) -> Vec<Candidate> {
+    let mut found = of_system(images, pile, gathered);
+    let Some(best) = found.first_mut().filter(|best| best.score > TIED) else { return found };
+    let strangers = silent::strangers(images, pile, best, gathered);
+    if strangers.is_empty() {
+        return found;
+    }
+    best.score = TIED;
+    let names: Vec<String> = strangers.iter().map(|image| images[*image].name()).collect();
+    best.reasons.push(format!("nothing tells that these are members: {}", names.join(", ")));
+    let rest: Vec<usize> = pile.iter().copied().filter(|image| !strangers.contains(image)).collect();
+    if !rest.is_empty() {
+        found.extend(without_strangers(images, &rest, gathered));
+        found.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
+    }
+    found
 }
 
 fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Candidate> {
@@ -190,6 +243,9 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         } else if ranked.key.0 < STRUCTURES_LEAST {
             candidate.score = candidate.score.min(TIED);
             candidate.reasons.push("too few structures of its file system were found to be sure".to_owned());
+        } else if ranked.contradicted {
+            candidate.score = candidate.score.min(TIED);
+            candidate.reasons.push("its redundancy does not agree with what it holds".to_owned());
         } else if ranked.fit.explained * 10 < addresses * explained_least {
             candidate.score = candidate.score.min(TIED);
             candidate.reasons.push("too many blocks that know their address are elsewhere".to_owned());
@@ -419,6 +475,7 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
         reshape: None,
         logs: None,
         check_parity: false,
+        overwritten_by: None,
     };
     let array = candidate.open_among(pile).ok()?;
     if array.size().ok()? < gathered.system.size() {
@@ -427,7 +484,8 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
     let checks = content::check(&array);
     let parity = array.sample_parity(ROWS);
     // Rows that agree prove redundancy; rows that don't, disprove it.
-    let rows = parity.map_or(0, |(right, wrong)| i64::from(right > 0) - 20 * i64::from(wrong > right / 4));
+    let contradicted = parity.is_some_and(|(right, wrong)| wrong > right / 4);
+    let rows = i64::from(parity.is_some_and(|(right, _)| right > 0)) - 20 * i64::from(contradicted);
     let missing = candidate.slots.iter().filter(|slot| slot.is_none()).count().cast_signed() as i64;
     let structures =
         if checks.right == 0 { NOTHING } else { i64::from(checks.right) - 10 * i64::from(checks.wrong) };
@@ -435,7 +493,12 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
     let offsets: BTreeSet<u64> = fit.slots.iter().flatten().map(|(_, offset)| *offset).collect();
     let odd = candidate.left_out.len() + offsets.len().saturating_sub(1);
     let order = rows * 100 - missing * 50 - 30 * odd.cast_signed() as i64;
-    Some(Ranked { key: (structures, order, fit.explained, hinted), fit: fit.clone(), candidate })
+    Some(Ranked {
+        key: (structures, order, fit.explained, hinted),
+        fit: fit.clone(),
+        candidate,
+        contradicted,
+    })
 }
 
 /// Whether two candidates give the same array, whatever they call it.

@@ -61,17 +61,27 @@ pub(super) fn eliminate(
 
 /// The factors with which these vectors add up to zero, if there is just one such relation between them.
 pub(super) fn relation(vectors: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut all = relations(vectors);
+    if all.len() == 1 { all.pop() } else { None }
+}
+
+/// All independent ways in which these vectors, each multiplied by its factor, add up to zero. Where they fall into groups that
+/// have nothing to do with each other, each way is within one of them.
+pub(crate) fn relations(vectors: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let columns = vectors.len();
-    let pivots = steps(vectors.first()?.len(), columns, |at, column| vectors[column][at]);
-    let mut free = (0..columns).filter(|column| pivots[*column].is_none());
-    let (Some(free), None) = (free.next(), free.next()) else { return None };
-    let mut factors = vec![0; columns];
-    factors[free] = 1;
-    for column in (0..columns).rev() {
-        if let Some(pivot) = &pivots[column] {
-            let known = (column + 1..columns).map(|later| multiply(pivot[later], factors[later]));
-            factors[column] = known.fold(0, |sum, product| sum ^ product);
+    let Some(first) = vectors.first() else { return Vec::new() };
+    let pivots = steps(first.len(), columns, |at, column| vectors[column][at]);
+    let free = (0..columns).filter(|column| pivots[*column].is_none());
+    let with = |free: usize| {
+        let mut factors = vec![0; columns];
+        factors[free] = 1;
+        for column in (0..columns).rev() {
+            if let Some(pivot) = &pivots[column] {
+                let known = (column + 1..columns).map(|later| multiply(pivot[later], factors[later]));
+                factors[column] = known.fold(0, |sum, product| sum ^ product);
+            }
         }
-    }
-    Some(factors)
+        factors
+    };
+    free.map(with).collect()
 }

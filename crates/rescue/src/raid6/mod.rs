@@ -18,6 +18,7 @@ use device::Rng;
 use geometry::md::{Geometry, Rotation6, Shape};
 
 use crate::{Candidate, Image, infer::TIED, score};
+pub(crate) use field::relations;
 use rows::Roles;
 
 /// Bytes of a row that are solved.
@@ -91,6 +92,7 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
             reshape: None,
             logs: None,
             check_parity: false,
+            overwritten_by: None,
         }
     };
     let mut candidates: Vec<Candidate> = fits.iter().map(candidate).collect();

@@ -216,6 +216,7 @@ fn a_raid_0_that_was_being_grown() {
         }),
         logs: None,
         check_parity: false,
+        overwritten_by: None,
     };
     let array = candidate.open().unwrap();
     let mut bytes = vec![0; array.size().unwrap() as usize];
@@ -286,6 +287,7 @@ fn a_reshape_that_has_a_backup_file() {
         }),
         logs: None,
         check_parity: false,
+        overwritten_by: None,
     };
     let read = |backup| {
         let mut bytes = vec![0; contents.len()];

@@ -118,6 +118,29 @@ impl Made {
         file.write_all_at(&block, 4096).unwrap();
     }
 
+    /// Does what a kernel does with a RAID 6 whose parity does not fit: computes it anew from whatever is there.
+    pub fn rebuild(&self) {
+        let geometry = Geometry::new(self.shape, self.chunk, &vec![self.size; self.paths.len()]).unwrap();
+        let open = |path: &PathBuf| File::options().read(true).write(true).open(path).unwrap();
+        let files: Vec<File> = self.paths.iter().map(open).collect();
+        for stripe in 0..self.size / self.chunk {
+            let row = geometry.row(stripe).unwrap();
+            let at = self.data_offset + stripe * self.chunk;
+            let zeros = vec![0; self.chunk as usize];
+            let mut data = vec![zeros.clone(); row.columns()];
+            for (index, member) in row.data.iter().enumerate() {
+                files[usize::from(*member)].read_exact_at(&mut data[row.column(index, *member)], at).unwrap();
+            }
+            let data: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
+            let mut parity = vec![zeros; 1 + usize::from(row.q.is_some())];
+            let mut out: Vec<&mut [u8]> = parity.iter_mut().map(Vec::as_mut_slice).collect();
+            parity::generate(&data, &mut out).unwrap();
+            for (member, parity) in [Some(row.p), row.q].into_iter().flatten().zip(parity) {
+                files[usize::from(member)].write_all_at(&parity, at).unwrap();
+            }
+        }
+    }
+
     /// What a plan ought to say, with the members that are there and not stale.
     pub fn candidate(&self, stale: &[usize]) -> Candidate {
         let (level, layout) = self.shape.codes();
@@ -147,6 +170,7 @@ impl Made {
             reshape: None,
             logs: None,
             check_parity: false,
+            overwritten_by: None,
         }
     }
 }

@@ -103,7 +103,7 @@ fn fresh(scratch: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
 
 /// An ext4 file system of `size` bytes, told of its stripes if `told`: bytes of a chunk and data members. `None` without
 /// `mke2fs`.
-fn ext4(scratch: &Path, rng: &mut Rng, size: u64, told: Option<(u64, u64)>) -> Option<Vec<u8>> {
+pub fn ext4(scratch: &Path, rng: &mut Rng, size: u64, told: Option<(u64, u64)>) -> Option<Vec<u8>> {
     let (folder, image) = fresh(scratch);
     let share = rng.within(20..80);
     files(&folder, rng, size / 100 * share * 7 / 10);

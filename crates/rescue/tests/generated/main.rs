@@ -7,18 +7,23 @@
 
 mod arrays;
 mod content;
+mod piles;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use arrays::{Made, make_bad, map_of, member_size, names};
 use device::{BlockDevice, Rng};
 use geometry::md::{Copies, FarSets, Rotation5, Rotation6, Shape, ZoneOrder};
-use rescue::{ArrayDevice, Image, Plan, plan, scan};
+use rescue::{ArrayDevice, Image, Plan, copy_files, plan, scan};
 
 /// Candidates with more than this call themselves right.
 const SURE: u8 = 50;
+
+/// Where members' data begins.
+const OFFSETS: [u64; 4] = [1 << 20, 2 << 20, 8192 + 131_072, 264 * 512];
 
 /// What is done to an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,10 +41,12 @@ enum Damage {
     Recreated,
     /// Created anew, and rebuilt as that by a kernel.
     Rebuilt,
+    /// The same with RAID 6: two members of each row are overwritten.
+    Rebuilt6,
 }
 
 impl Damage {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Nothing,
         Self::Missing,
         Self::Stale,
@@ -52,6 +59,7 @@ impl Damage {
         Self::ZeroedTwoArrays,
         Self::Recreated,
         Self::Rebuilt,
+        Self::Rebuilt6,
     ];
 
     /// Some superblock still tells the truth.
@@ -116,7 +124,7 @@ fn make(folder: &Path, rng: &mut Rng, tag: &str, redundant: bool) -> Option<Made
     let made = Made {
         shape,
         chunk,
-        data_offset: *rng.choose(&[1 << 20, 2 << 20, 8192 + 131_072, 264 * 512]).unwrap(),
+        data_offset: *rng.choose(&OFFSETS).unwrap(),
         size: member_size(shape, chunk, members, image.len() as u64)?,
         uuid,
         paths: names(folder, rng, members, tag),
@@ -157,8 +165,9 @@ fn same(truth: &ArrayDevice, other: &ArrayDevice) -> bool {
     })
 }
 
-fn verdict(plan: &Plan, made: &Made, stale: &[usize]) -> Verdict {
-    let truth = made.candidate(stale).open().unwrap();
+/// What a plan says of an array whose contents are those of `sound`.
+fn verdict(plan: &Plan, made: &Made, sound: &Made, stale: &[usize]) -> Verdict {
+    let truth = sound.candidate(stale).open().unwrap();
     let own = |slot: &rescue::Slot| made.paths.contains(&slot.path);
     // The first that speaks of this array's members.
     let mut of_it = plan.candidates.iter().filter(|candidate| candidate.slots.iter().flatten().any(own));
@@ -172,6 +181,21 @@ fn verdict(plan: &Plan, made: &Made, stale: &[usize]) -> Verdict {
     }
 }
 
+/// Whether the files that are copied out of a saved plan's first candidate are those of the truth.
+fn same_files(plan: &Plan, truth: ArrayDevice, scratch: &Path) {
+    let plan = Plan::from_text(&plan.to_text().unwrap()).unwrap();
+    let arrays = [plan.candidates[0].open().unwrap(), truth];
+    let [got, wanted] = [0, 1].map(|number| scratch.join(format!("files-{number}")));
+    let told = arrays.into_iter().zip([&got, &wanted]).map(|(array, to)| {
+        let device: std::sync::Arc<dyn BlockDevice> = std::sync::Arc::new(array);
+        copy_files(&device, to, false, |_| true).unwrap()
+    });
+    let told: Vec<_> = told.collect();
+    assert!(told[0].files > 0 && told[0].lost.is_empty() && told[0] == told[1], "{told:?}");
+    let alike = Command::new("diff").arg("-r").args([&got, &wanted]).status().unwrap();
+    assert!(alike.success());
+}
+
 /// One case: what it was, and what came of it; `None` if it can't be made.
 fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
     let folder = tempfile::tempdir().unwrap();
@@ -180,7 +204,12 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
         !matches!(damage, Damage::Nothing | Damage::Zeroed | Damage::BadBeyond | Damage::TwoArrays);
     let mut made = make(folder.path(), &mut rng, "a", redundant)?;
     // Of the others a rebuild leaves nothing, or there is none.
-    while damage == Damage::Rebuilt && !matches!(made.shape, Shape::Raid5(_)) {
+    let rebuilt = |shape: Shape| match damage {
+        Damage::Rebuilt => matches!(shape, Shape::Raid5(_)),
+        Damage::Rebuilt6 => matches!(shape, Shape::Raid6(_)),
+        _ => true,
+    };
+    while !rebuilt(made.shape) {
         made.paths.iter().for_each(|path| fs::remove_file(path).unwrap());
         made = make(folder.path(), &mut rng, "a", redundant)?;
     }
@@ -193,6 +222,7 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
     rng.shuffle(&mut order);
     let events = rng.within(20..5000);
     let mut stale = Vec::new();
+    let mut truth = None;
     if damage.told() {
         for made in [Some(&made), second.as_ref()].into_iter().flatten() {
             let roles: Vec<u16> = (0..made.paths.len() as u16).collect();
@@ -256,14 +286,42 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
             let roles: Vec<u16> = (0..members as u16).collect();
             (0..members).for_each(|slot| wrong.superblock(slot, events, &roles));
         }
+        Damage::Rebuilt6 => {
+            truth = Some(folder.path().join("truth"));
+            fs::create_dir(truth.as_ref().unwrap()).unwrap();
+            for path in &made.paths {
+                fs::copy(path, truth.as_ref().unwrap().join(path.file_name().unwrap())).unwrap();
+            }
+            let mut wrong = made.clone();
+            rng.shuffle(&mut wrong.paths);
+            wrong.uuid = [9; 16];
+            wrong.chunk = 1 << rng.within(12..20);
+            wrong.shape = Shape::Raid6(*rng.choose(&Rotation6::all().collect::<Vec<_>>()).unwrap());
+            // Other versions of mdadm begin elsewhere.
+            if rng.chance(1, 3) {
+                wrong.data_offset = *rng.choose(&OFFSETS).unwrap();
+                wrong.size = made.data_offset + made.size + (1 << 20) - wrong.data_offset;
+            }
+            let roles: Vec<u16> = (0..members as u16).collect();
+            (0..members).for_each(|slot| wrong.superblock(slot, events, &roles));
+            wrong.rebuild();
+        }
         _ => {}
     }
     let images = images(folder.path());
     let before: Vec<Vec<u8>> = images.iter().map(|image| fs::read(&image.path).unwrap()).collect();
     let plan = plan(&images, &scan(&images));
-    let mut found = verdict(&plan, &made, &stale);
+    // What it was before it was overwritten.
+    let mut sound = made.clone();
+    if let Some(truth) = &truth {
+        sound.paths.iter_mut().for_each(|path| *path = truth.join(path.file_name().unwrap()));
+    }
+    let mut found = verdict(&plan, &made, &sound, &stale);
+    if truth.is_some() && found == Verdict::Right {
+        same_files(&plan, sound.candidate(&stale).open().unwrap(), folder.path());
+    }
     if let Some(second) = &second {
-        found = found.max(verdict(&plan, second, &[]));
+        found = found.max(verdict(&plan, second, second, &[]));
     }
     let after: Vec<Vec<u8>> = images.iter().map(|image| fs::read(&image.path).unwrap()).collect();
     assert!(before == after, "seed {seed}: an original changed");
