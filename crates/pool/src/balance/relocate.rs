@@ -18,7 +18,6 @@ use crate::error::{PoolError, Result};
 use crate::io::Want;
 use crate::pointer::Extent;
 use crate::pool::Pool;
-use crate::scan::best_copy;
 use crate::txg::extent_key;
 use crate::types::Logical;
 
@@ -206,7 +205,7 @@ impl Pool {
         for at in live {
             let home = self.core.remaps.home_of(Logical(chunk.address.0 + at));
             let expected = Expected { pool: Some(pool), ..Expected::default() };
-            let copy = best_copy(chunk, &loaded, at, pool, home);
+            let copy = self.core.best_copy(chunk, &loaded, at);
             let node = copy.and_then(|bytes| Node::parse(bytes.into_boxed_slice(), &expected).ok());
             let Some(node) = node else {
                 step.errors += 1;

@@ -16,7 +16,6 @@ mod spares;
 
 #[cfg(feature = "sabotage")]
 pub use places::{Copies, Places};
-pub(crate) use resilver::best_copy;
 
 use crate::codec::{Reader, Writer};
 use crate::error::{PoolError, Result};

@@ -564,7 +564,6 @@ impl Pool {
         let rows = chunk.region_rows(region);
         let all = ColumnSet::first(chunk.columns.len() as u16);
         let row_bytes = chunk.layout.row_bytes();
-        let pool = self.core.guid.0;
         let nodes =
             rows.start * row_bytes / NODE_SIZE as u64..(rows.end * row_bytes).div_ceil(NODE_SIZE as u64);
         if self.core.nodes.get(&chunk.address).is_some_and(|space| space.is_free(nodes)) {
@@ -581,8 +580,7 @@ impl Pool {
         for at in (rows.start * row_bytes..rows.end * row_bytes).step_by(NODE_SIZE) {
             let index = at / NODE_SIZE as u64;
             let live = self.core.nodes.get(&chunk.address).is_some_and(|space| space.is_live(index));
-            match best_copy(chunk, &loaded, at, pool, self.core.remaps.home_of(Logical(chunk.address.0 + at)))
-            {
+            match self.core.best_copy(chunk, &loaded, at) {
                 Some(bytes) => put_copies(chunk, &mut loaded, at, &bytes),
                 None if live => {
                     outcome.errors += 1;
@@ -648,29 +646,56 @@ fn smallest_runs(chunk: &Chunk, extents: &[&(u64, Extent)]) -> Vec<Range<u64>> {
     runs
 }
 
-/// Of the copies of a node (or bitmap slot) the one to believe.
-pub(crate) fn best_copy(chunk: &Chunk, rows: &Rows, at: u64, pool: u64, home: Logical) -> Option<Vec<u8>> {
-    let cell = chunk.layout.cell(at);
-    let within = cell.within as usize;
-    let mut best: Option<(u64, &[u8])> = None;
-    for column in chunk.layout.columns_of(cell.row, cell.index) {
-        let Some(unit) = rows.unit(cell.row, column) else { continue };
-        let bytes = &unit[within..within + NODE_SIZE];
-        let expected = Expected { pool: Some(pool), ..Expected::default() };
-        let birth = if at < crate::space::SLOT_NODES * NODE_SIZE as u64 {
-            // Bitmap slots carry their txg; which of them counts is anchored elsewhere.
-            u64::from_le_bytes(bytes[24..32].try_into().unwrap_or_default())
-        } else {
-            match Node::parse(bytes.into(), &expected) {
-                Ok(node) if node.header().address == home.0 => node.header().birth,
-                _ => continue,
+impl Core {
+    /// Of the copies of a node (or bitmap slot) at a byte of a chunk the one to believe: of those in `rows`, and of those on
+    /// devices that stand in for another, of which `rows` has one.
+    pub(crate) fn best_copy(&mut self, chunk: &Chunk, rows: &Rows, at: u64) -> Option<Vec<u8>> {
+        let home = self.remaps.home_of(Logical(chunk.address.0 + at));
+        let cell = chunk.layout.cell(at);
+        let within = cell.within as usize;
+        let mut copies: Vec<Vec<u8>> = Vec::new();
+        for column in chunk.layout.columns_of(cell.row, cell.index) {
+            let unit = rows.unit(cell.row, column);
+            copies.extend(unit.map(|unit| unit[within..within + NODE_SIZE].to_vec()));
+            if chunk.columns[usize::from(column)].placements.len() > 1 {
+                let offset = cell.row * u64::from(chunk.layout.unit()) + u64::from(cell.within);
+                copies.extend(self.all_copies(chunk, column, offset));
             }
-        };
-        if best.is_none_or(|(other, _)| birth > other) {
-            best = Some((birth, bytes));
         }
+        let expected = Expected { pool: Some(self.guid.0), ..Expected::default() };
+        let birth = |bytes: &[u8]| {
+            if at < crate::space::SLOT_NODES * NODE_SIZE as u64 {
+                // Bitmap slots carry their txg; which of them counts is anchored elsewhere.
+                return Some(u64::from_le_bytes(bytes[24..32].try_into().unwrap_or_default()));
+            }
+            let node = Node::parse(bytes.into(), &expected).ok()?;
+            (node.header().address == home.0).then(|| node.header().birth)
+        };
+        let mut best: Option<(u64, Vec<u8>)> = None;
+        for bytes in copies {
+            if let Some(birth) = birth(&bytes)
+                && best.as_ref().is_none_or(|(other, _)| birth > *other)
+            {
+                best = Some((birth, bytes));
+            }
+        }
+        best.map(|(_, bytes)| bytes)
     }
-    best.map(|(_, bytes)| bytes.to_vec())
+
+    /// A node's bytes at an offset of a column, from every device that has it up to date.
+    fn all_copies(&mut self, chunk: &Chunk, column: u16, offset: u64) -> Vec<Vec<u8>> {
+        let mut copies = Vec::new();
+        for (id, at) in self.fresh_placements(chunk, column, offset, NODE_SIZE as u64) {
+            let handle = self.devices.get(&id).and_then(|device| device.open().cloned());
+            let Some(handle) = handle else { continue };
+            let mut bytes = vec![0; NODE_SIZE];
+            match handle.read(at, &mut bytes) {
+                Ok(()) => copies.push(bytes),
+                Err(error) => self.device_failed(id, &error),
+            }
+        }
+        copies
+    }
 }
 
 /// Lays a node into every column that holds it.

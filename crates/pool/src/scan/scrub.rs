@@ -10,7 +10,7 @@ use geometry::{ColumnSet, Kind};
 use parity::Location;
 use tree::{Expected, NODE_SIZE, Node};
 
-use super::resilver::{best_copy, live_runs};
+use super::resilver::live_runs;
 use crate::chunk::{Chunk, Class};
 use crate::core::{Core, Workers};
 use crate::error::Result;
@@ -367,10 +367,9 @@ impl Pool {
         let all = ColumnSet::first(chunk.columns.len() as u16);
         self.core.charged.clear();
         let rows = self.core.read_rows(chunk, slice, &all);
-        let pool = self.core.guid.0;
         for &at in &live {
             let address = Logical(chunk.address.0 + at);
-            let Some(right) = best_copy(chunk, &rows, at, pool, self.core.remaps.home_of(address)) else {
+            let Some(right) = self.core.best_copy(chunk, &rows, at) else {
                 *errors += 1;
                 self.core.data_lost(address);
                 continue;
