@@ -211,7 +211,8 @@ impl Pool {
             };
             if chunk.layout.kind() != Kind::Copies {
                 return Err(PoolError::refused(format!(
-                    "{} has chunks that are no copies: convert them before a disk is attached",
+                    "{} has chunks that are no copies; 'coffer convert POOL {0} mirror' (of a plain disk 'coffer balance start' with \
+                     'convert') relocates them, then attach",
                     self.path_of(of)
                 )));
             }

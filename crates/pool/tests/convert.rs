@@ -8,28 +8,11 @@ use pool::report::{ScanState, State};
 use pool::spec::GroupKind;
 use pool::{BalanceAction, Pool};
 
-const SIZE: usize = 20 << 20;
 const KINDS: [GroupKind; 4] =
     [GroupKind::Mirror, GroupKind::Raidz(1), GroupKind::Raidz(2), GroupKind::Raidz(3)];
 
-fn filled(disks: &Disks, kind: GroupKind, count: usize) -> Pool {
-    let mut pool = create(&spec(vec![disks.group(kind, 0..count)]));
-    let id = volume(&mut pool, "vol", 64 * MIB);
-    pool.write(id, 0, &noise(1, SIZE)).unwrap();
-    pool.snapshot("vol@one").unwrap();
-    pool.write(id, MIB, &noise(2, MIB as usize)).unwrap();
-    pool.flush().unwrap();
-    pool
-}
-
-fn assert_holds(pool: &mut Pool, when: &str) {
-    let mut bytes = noise(1, SIZE);
-    let id = pool.open("vol@one").unwrap();
-    assert!(read(pool, id, 0, SIZE) == bytes, "the snapshot {when}");
-    bytes[1 << 20..2 << 20].copy_from_slice(&noise(2, MIB as usize));
-    let id = pool.open("vol").unwrap();
-    assert!(read(pool, id, 0, SIZE) == bytes, "the volume {when}");
-    assert_sound(pool);
+fn pool_of(disks: &Disks, kind: GroupKind, count: usize) -> Pool {
+    filled(&spec(vec![disks.group(kind, 0..count)]))
 }
 
 fn name_of(pool: &mut Pool) -> String {
@@ -49,7 +32,7 @@ fn every_kind_becomes_every_other_and_survives_what_that_survives() {
     for from in KINDS {
         for to in KINDS.into_iter().filter(|to| *to != from) {
             let disks = Disks::new(&[112; 5]);
-            let mut pool = filled(&disks, from, 5);
+            let mut pool = pool_of(&disks, from, 5);
             let name = name_of(&mut pool);
             let force = tolerance(to) < tolerance(from);
             if force {
@@ -80,7 +63,7 @@ fn every_kind_becomes_every_other_and_survives_what_that_survives() {
 #[test]
 fn a_conversion_that_has_ended_leaves_nothing_behind() {
     let disks = Disks::new(&[112; 4]);
-    let mut pool = filled(&disks, GroupKind::Raidz(1), 4);
+    let mut pool = pool_of(&disks, GroupKind::Raidz(1), 4);
     pool.convert("raidz1-0", GroupKind::Mirror, false).unwrap();
     while pool.balance().unwrap().state == ScanState::Running {
         pool.tick(1 << 20).unwrap();
@@ -101,7 +84,7 @@ fn a_conversion_that_has_ended_leaves_nothing_behind() {
 #[test]
 fn what_is_away_is_counted_before_it_is_needed() {
     let disks = Disks::new(&[112; 4]);
-    let mut pool = filled(&disks, GroupKind::Mirror, 4);
+    let mut pool = pool_of(&disks, GroupKind::Mirror, 4);
     for path in ["/disks/d1", "/disks/d2"] {
         pool.offline(path, false).unwrap();
     }
@@ -116,7 +99,7 @@ fn what_is_away_is_counted_before_it_is_needed() {
 #[test]
 fn a_side_is_not_taken_from_chunks_of_a_former_layout() {
     let disks = Disks::new(&[112; 4]);
-    let mut pool = filled(&disks, GroupKind::Raidz(1), 4);
+    let mut pool = pool_of(&disks, GroupKind::Raidz(1), 4);
     pool.convert("raidz1-0", GroupKind::Mirror, false).unwrap();
     pool.balance_control(BalanceAction::Cancel).unwrap();
     for disk in 0..4 {
@@ -129,7 +112,7 @@ fn a_side_is_not_taken_from_chunks_of_a_former_layout() {
 #[test]
 fn a_wider_raidz_takes_more() {
     let disks = Disks::new(&[96; 5]);
-    let mut pool = filled(&disks, GroupKind::Raidz(1), 3);
+    let mut pool = pool_of(&disks, GroupKind::Raidz(1), 3);
     let before = pool.status();
     let narrow = pool.usage().free_estimated;
     for (index, name) in [(3, "raidz1-0"), (4, "/disks/d0")] {
@@ -154,7 +137,7 @@ fn a_wider_raidz_takes_more() {
 #[test]
 fn a_conversion_that_is_given_up_is_told_and_goes_on() {
     let disks = Disks::new(&[112; 4]);
-    let mut pool = filled(&disks, GroupKind::Raidz(1), 4);
+    let mut pool = pool_of(&disks, GroupKind::Raidz(1), 4);
     pool.convert("raidz1-0", GroupKind::Raidz(2), false).unwrap();
     assert!(
         pool.convert("raidz2-0", GroupKind::Raidz(3), false).unwrap_err().to_string().contains("already")
@@ -179,7 +162,7 @@ fn a_conversion_that_is_given_up_is_told_and_goes_on() {
 #[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let disks = Disks::new(&[64, 64, 64, 64]);
-    let mut pool = filled(&disks, GroupKind::Raidz(1), 3);
+    let mut pool = pool_of(&disks, GroupKind::Raidz(1), 3);
     let before = pool.map();
     let mut refused = |name: &str, kind, why: &str| {
         for error in

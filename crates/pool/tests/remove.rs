@@ -5,33 +5,11 @@ mod common;
 
 use common::*;
 use pool::report::ScanState;
-use pool::spec::{BalanceSpec, CreateSpec, GroupKind};
+use pool::spec::{BalanceSpec, GroupKind};
 use pool::{BalanceAction, Pool, ReplaceOptions};
-
-const SIZE: usize = 20 << 20;
 
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
-}
-
-fn filled(spec: &CreateSpec) -> Pool {
-    let mut pool = create(spec);
-    let id = volume(&mut pool, "vol", 64 * MIB);
-    pool.write(id, 0, &noise(1, SIZE)).unwrap();
-    pool.snapshot("vol@one").unwrap();
-    pool.write(id, MIB, &noise(2, MIB as usize)).unwrap();
-    pool.flush().unwrap();
-    pool
-}
-
-fn assert_holds(pool: &mut Pool, when: &str) {
-    let mut bytes = noise(1, SIZE);
-    let id = pool.open("vol@one").unwrap();
-    assert!(read(pool, id, 0, SIZE) == bytes, "the snapshot {when}");
-    bytes[1 << 20..2 << 20].copy_from_slice(&noise(2, MIB as usize));
-    let id = pool.open("vol").unwrap();
-    assert!(read(pool, id, 0, SIZE) == bytes, "the volume {when}");
-    assert_sound(pool);
 }
 
 fn refusal(result: pool::Result<pool::report::Plan>) -> String {

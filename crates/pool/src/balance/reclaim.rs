@@ -3,8 +3,8 @@
 //! survive fewer failed devices than new ones would, as a conversion leaves them that did not end: what is in
 //! them goes to new ones.
 //!
-//! Only a chunk from which something was freed is looked at, and it is looked at once for that; so the same bytes do not
-//! go round. A chunk that was closed by a balance or reclaim that did not end is emptied to the end.
+//! Only a chunk from which something was freed is looked at, so the same bytes do not go round; one that has to wait for
+//! room is looked at again after each commit. A chunk that was closed by a balance or reclaim that did not end is emptied to the end.
 
 use std::collections::BTreeSet;
 

@@ -461,7 +461,7 @@ fn erase_and_try(chunk: &Chunk, want: &Want, start: &Rows, parity: u8) -> Option
         let mut ways: Vec<Rows> = Vec::new();
         for set in &sets {
             if let Some(way) = erased(&single, set) {
-                if set.is_empty() && consistent(chunk, &way) && missing.is_empty() {
+                if set.is_empty() && way.parity_agrees(chunk, row) && missing.is_empty() {
                     ways = vec![way];
                     break;
                 }
@@ -491,23 +491,8 @@ fn erase_and_try(chunk: &Chunk, want: &Want, start: &Rows, parity: u8) -> Option
     None
 }
 
-/// Whether data and parity of all rows agree.
-pub(crate) fn consistent(chunk: &Chunk, rows: &Rows) -> bool {
-    let layout = &chunk.layout;
-    rows.rows.clone().all(|row| {
-        let data: Option<Vec<&[u8]>> =
-            (0..layout.data_units()).map(|i| rows.unit(row, layout.data_column(row, i))).collect();
-        let parity: Option<Vec<&[u8]>> =
-            (0..layout.parity()).map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
-        match (data, parity) {
-            (Some(data), Some(parity)) => parity::verify(&data, &parity).unwrap_or(false),
-            _ => false,
-        }
-    })
-}
-
 /// Every subset of up to `most` elements, the smallest first.
-fn subsets(elements: &[u16], most: usize) -> Vec<Vec<u16>> {
+pub(super) fn subsets(elements: &[u16], most: usize) -> Vec<Vec<u16>> {
     let mut all: Vec<Vec<u16>> = vec![Vec::new()];
     let mut last = 0..1;
     for _ in 0..most {

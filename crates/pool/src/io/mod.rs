@@ -3,17 +3,20 @@
 //! - `read`: stored extents and nodes, many at a time, each checked against its checksum
 //! - `straight`: those of which nothing is missing, by several threads and beside the pool
 //! - `rows`: whole rows of a chunk in memory, and what can be rebuilt of them
+//! - `agree`: rows whose parity does not fit, made to agree by changing as little as possible
 //! - `heal`: when the straight way failed: try everything that the redundancy allows, blame and repair
 //! - `write`: extents, nodes and whole rows to every placement; what could not be written becomes stale
 //!
 //! A read goes `read` -> (a column is gone) `rows` -> (a checksum is wrong) `heal`.
 
+mod agree;
 mod heal;
 mod read;
 mod rows;
 mod straight;
 mod write;
 
+pub(crate) use agree::Changed;
 pub(crate) use heal::Healing;
 pub(crate) use read::Want;
 pub(crate) use rows::{Reading, Rows};

@@ -131,9 +131,9 @@ impl Rows {
         }
     }
 
-    /// Takes over the rows that `other` has, column by column as far as it has them.
-    pub(crate) fn adopt(&mut self, other: &Self) {
-        for row in other.rows.clone().filter(|row| self.rows.contains(row)) {
+    /// Takes over the rows that `other` has and `which` allows, column by column as far as it has them.
+    pub(crate) fn adopt(&mut self, other: &Self, which: impl Fn(u64) -> bool) {
+        for row in other.rows.clone().filter(|&row| self.rows.contains(&row) && which(row)) {
             let at = (row - self.rows.start) as usize * self.unit;
             for (column, bytes) in self.columns.iter_mut().enumerate() {
                 if let (Some(bytes), Some(unit)) = (bytes, other.unit(row, column as u16)) {
@@ -143,12 +143,10 @@ impl Rows {
         }
     }
 
-    /// Makes the parity that is there agree with the data in the rows that `which` allows, where all data is there; gives
-    /// the units (row, column) that changed.
-    pub(crate) fn renew_parity(&mut self, chunk: &Chunk, which: impl Fn(u64) -> bool) -> Vec<(u64, u16)> {
-        let mut changed = Vec::new();
+    /// Makes the parity that is there what the data says, in the rows that `which` allows and all data of which is there.
+    pub(crate) fn renew_parity(&mut self, chunk: &Chunk, which: impl Fn(u64) -> bool) {
         let layout = &chunk.layout;
-        let Kind::Parity { parity } = layout.kind() else { return changed };
+        let Kind::Parity { parity } = layout.kind() else { return };
         for row in self.rows.clone().filter(|&row| which(row)) {
             let data: Vec<&[u8]> =
                 (0..layout.data_units()).filter_map(|i| self.unit(row, layout.data_column(row, i))).collect();
@@ -160,18 +158,24 @@ impl Rows {
             if parity::generate(&data, &mut outputs).is_err() {
                 continue;
             }
-            let at = (row - self.rows.start) as usize * self.unit;
             for (j, bytes) in (0..parity).zip(right) {
-                let column = layout.parity_column(row, j);
-                if let Some(unit) = &mut self.columns[usize::from(column)]
-                    && unit[at..at + bytes.len()] != bytes[..]
-                {
-                    unit[at..at + bytes.len()].copy_from_slice(&bytes);
-                    changed.push((row, column));
-                }
+                self.replace(row, layout.parity_column(row, j), 0, &bytes);
             }
         }
-        changed
+    }
+
+    /// Lays bytes into a unit that is there, from byte `at` of it on; whether others were there.
+    pub(crate) fn replace(&mut self, row: u64, column: u16, at: usize, bytes: &[u8]) -> bool {
+        let from = (row - self.rows.start) as usize * self.unit + at;
+        let there =
+            self.columns[usize::from(column)].as_mut().map(|unit| &mut unit[from..from + bytes.len()]);
+        match there {
+            Some(there) if *there != *bytes => {
+                there.copy_from_slice(bytes);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Puts the logical bytes of a range into every column that holds them.

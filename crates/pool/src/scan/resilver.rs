@@ -433,8 +433,10 @@ impl Pool {
         let (sound, wrong): (Vec<_>, Vec<_>) = extents.iter().zip(good).partition(|(_, good)| *good);
         if wrong.is_empty() {
             // What is live is right. Dead bytes need not be, and parity protects the live bytes of other columns only
-            // if it agrees with them: it follows what the target gets.
-            let changed = rows.renew_parity(chunk, |_| true).into_iter().collect();
+            // if it agrees with them.
+            let live = extents.iter().map(|(offset, extent)| (*offset, u64::from(extent.stored)));
+            let changed = rows.agree(chunk, live, &gone, |_| true);
+            let changed = changed.iter().map(|unit| (unit.row, unit.column)).collect();
             return Some(Checked { rows, changed: with_twins(chunk, changed) });
         }
         // What was used to rebuild was wrong itself: take the rows that make each extent right, and where two extents
@@ -448,7 +450,7 @@ impl Pool {
             if let Ok(right) = self.core.heal_rows(&want) {
                 // Where there are copies, only the extent itself is known to be right in what was found.
                 if chunk.has_parity() {
-                    rows.adopt(&right);
+                    rows.adopt(&right, |_| true);
                 }
                 let bytes = right.logical(chunk, *offset, u64::from(extent.stored));
                 healed.extend(bytes.map(|bytes| (*offset, bytes.into_owned())));
@@ -457,17 +459,22 @@ impl Pool {
                 doubtful.extend(chunk.layout.rows_of(*offset, u64::from(extent.stored)));
             }
         }
-        // Of a row that was taken over only the healed extent is proven: the others keep what was right before.
-        for ((offset, extent), _) in sound {
-            if let Some(bytes) = read.logical(chunk, *offset, u64::from(extent.stored)) {
-                rows.put(chunk, *offset, &bytes);
+        // Where something is still wrong, its row stays as it was found: more devices may come back and tell. Any other is what
+        // was read, but for what is live, and for as little else as makes it agree.
+        let mut near = read.clone();
+        for rows in [&mut rows, &mut near] {
+            for ((offset, extent), _) in &sound {
+                if let Some(bytes) = read.logical(chunk, *offset, u64::from(extent.stored)) {
+                    rows.put(chunk, *offset, &bytes);
+                }
             }
+            healed.iter().for_each(|(offset, bytes)| rows.put(chunk, *offset, bytes));
         }
-        for (offset, bytes) in &healed {
-            rows.put(chunk, *offset, bytes);
+        if chunk.has_parity() {
+            let live = extents.iter().map(|(offset, extent)| (*offset, u64::from(extent.stored)));
+            near.agree(chunk, live, &gone, |row| !doubtful.contains(&row));
+            rows.adopt(&near, |row| !doubtful.contains(&row));
         }
-        // Where something is still wrong, its row stays as it is: more devices may come back and tell.
-        rows.renew_parity(chunk, |row| !doubtful.contains(&row));
         let mut changed = BTreeSet::new();
         for row in run.clone().filter(|row| chunk.has_parity() && !doubtful.contains(row)) {
             let differs = |column: &u16| rows.unit(row, *column) != read.unit(row, *column);

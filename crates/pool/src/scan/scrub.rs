@@ -6,15 +6,14 @@
 
 use std::ops::Range;
 
-use geometry::{ColumnSet, Kind};
-use parity::Location;
-use tree::{Expected, NODE_SIZE, Node};
+use geometry::{ColumnSet, Role};
+use tree::NODE_SIZE;
 
 use super::resilver::live_runs;
 use crate::chunk::{Chunk, Class};
-use crate::core::{Core, Workers};
+use crate::core::Core;
 use crate::error::Result;
-use crate::io::{Reading, Rows, Want, on_device};
+use crate::io::{Changed, Reading, Rows, Want};
 use crate::pointer::Extent;
 use crate::pool::Pool;
 use crate::report::ScanState;
@@ -186,7 +185,7 @@ impl Pool {
             self.core.read_rows(chunk, run.clone(), &all)
         };
         if chunk.has_parity() {
-            self.scrub_parity(chunk, &rows)?;
+            return self.scrub_parity(chunk, rows);
         }
         self.core.recycle(rows);
         Ok(())
@@ -227,7 +226,7 @@ impl Pool {
         let rows = self.core.read_rows(chunk, run.clone(), &ColumnSet::first(chunk.columns.len() as u16));
         let twins = (0..).zip(&chunk.columns).filter(|(_, column)| column.placements.len() > 1);
         for (column, _) in twins.filter(|_| rows.missing().is_empty()) {
-            for row in run.clone().filter(|&row| parity_agrees(chunk, &rows, row)) {
+            for row in run.clone().filter(|&row| rows.parity_agrees(chunk, row)) {
                 if let Some(bytes) = rows.unit(row, column) {
                     self.rewrite_unit(chunk, row, column, bytes, false);
                 }
@@ -236,32 +235,28 @@ impl Pool {
         self.core.recycle(rows);
     }
 
-    /// Rewrites parity that does not agree with data that does match its checksums.
+    /// Makes rows agree whose live bytes all match their checksums.
     ///
-    /// Whoever holds the parity is charged only where that is certain: where all of the row's data is vouched for.
-    /// Dead bytes that went wrong on another device, or were rebuilt from such, look the same.
+    /// Whoever holds what was wrong is charged only where that is certain: parity where all of the row's data is vouched for, as
+    /// dead bytes that went wrong on another device, or were rebuilt from such, look the same; dead bytes where a parity
+    /// is left over that bears it out.
     ///
     /// A row in which anything live is not known to be right, as read, is left alone: parity is what will heal it.
-    fn scrub_parity(&mut self, chunk: &Chunk, rows: &Rows) -> Result<()> {
-        if !rows.missing().is_empty() {
+    fn scrub_parity(&mut self, chunk: &Chunk, mut rows: Rows) -> Result<()> {
+        let mut wrong: Vec<u64> = rows.rows.clone().filter(|&row| !rows.parity_agrees(chunk, row)).collect();
+        if wrong.is_empty() || !rows.missing().is_empty() {
             return Ok(());
         }
         let layout = &chunk.layout;
-        let Kind::Parity { parity } = layout.kind() else { return Ok(()) };
-        let unit = layout.unit() as usize;
-        let mut wrong: Vec<u64> = rows.rows.clone().filter(|&row| !parity_agrees(chunk, rows, row)).collect();
-        if wrong.is_empty() {
-            return Ok(());
-        }
         let extents = self.extents_in(chunk, &rows.rows)?;
         for (offset, extent) in &extents {
-            let touched = chunk.layout.rows_of(*offset, u64::from(extent.stored));
+            let touched = layout.rows_of(*offset, u64::from(extent.stored));
             let inside = touched.start >= rows.rows.start && touched.end <= rows.rows.end;
-            if !inside || !extent_is_right(chunk, rows, *offset, extent) {
+            if !inside || !extent_is_right(chunk, &rows, *offset, extent) {
                 wrong.retain(|row| !touched.contains(row));
             }
         }
-        let row_bytes = chunk.layout.row_bytes();
+        let row_bytes = layout.row_bytes();
         let all_live = |row: u64| {
             let (from, to) = (row * row_bytes, (row + 1) * row_bytes);
             let live = |(offset, extent): &(u64, Extent)| {
@@ -269,39 +264,15 @@ impl Pool {
             };
             extents.iter().map(live).sum::<u64>() == row_bytes
         };
-        for row in wrong {
-            let data: Vec<&[u8]> =
-                (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
-            let found: Vec<&[u8]> =
-                (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
-            // Dead bytes of a data column may be what is wrong: two parities tell, one does not.
-            let located = match parity::locate(&data, &found) {
-                Ok(Location::Column(slot)) if parity >= 2 => Some(slot),
-                _ => None,
-            };
-            let charged = all_live(row);
-            if let Some(slot) = located.filter(|&slot| slot < data.len()) {
-                let column = layout.data_column(row, slot as u16);
-                let mut mended = rows.clone();
-                mended.columns[usize::from(column)] = None;
-                if mended.rebuild(chunk, &std::iter::once(column).collect(), &Workers::NONE, &self.core.spare)
-                    && let Some(right) = mended.unit(row, column)
-                {
-                    self.rewrite_unit(chunk, row, column, right, true);
-                }
-                continue;
-            }
-            let mut right = vec![vec![0u8; unit]; usize::from(parity)];
-            let mut outputs: Vec<&mut [u8]> = right.iter_mut().map(Vec::as_mut_slice).collect();
-            if parity::generate(&data, &mut outputs).is_err() {
-                continue;
-            }
-            for (j, right) in (0..parity).zip(&right) {
-                if found[usize::from(j)] != &right[..] {
-                    self.rewrite_unit(chunk, row, layout.parity_column(row, j), right, charged);
-                }
+        let live = extents.iter().map(|(offset, extent)| (*offset, u64::from(extent.stored)));
+        let changed = rows.agree(chunk, live, &ColumnSet::default(), |row| wrong.contains(&row));
+        for Changed { row, column, proven } in changed {
+            let is_data = matches!(layout.role(row, column), Role::Data(_));
+            if let Some(bytes) = rows.unit(row, column) {
+                self.rewrite_unit(chunk, row, column, bytes, all_live(row) || (is_data && proven));
             }
         }
+        self.core.recycle(rows);
         Ok(())
     }
 
@@ -322,7 +293,7 @@ impl Pool {
     fn mend(&mut self, chunk: &Chunk, column: u16, offset: u64, bytes: &[u8], blame: Option<Logical>) {
         let placements = self.core.fresh_placements(chunk, column, offset, bytes.len() as u64);
         // Of several one was read: which of them are wrong is to be seen.
-        let look = placements.len() > 1;
+        let look = chunk.columns[usize::from(column)].placements.len() > 1;
         for (device, at) in placements {
             if look && self.holds(device, at, bytes) {
                 continue;
@@ -380,7 +351,8 @@ impl Pool {
                 let same = rows
                     .unit(cell.row, column)
                     .is_none_or(|unit| unit[within..within + NODE_SIZE] == right[..]);
-                if same {
+                // Of several placements `rows` has one.
+                if same && chunk.columns[usize::from(column)].placements.len() == 1 {
                     continue;
                 }
                 let offset = cell.row * u64::from(chunk.layout.unit()) + u64::from(cell.within);
@@ -388,66 +360,14 @@ impl Pool {
             }
         }
         self.core.recycle(rows);
-        self.scrub_second_placements(chunk, &live);
         live.len() as u64 * NODE_SIZE as u64
-    }
-
-    /// Nodes on second placements of a column, which `read_rows` does not look at.
-    fn scrub_second_placements(&mut self, chunk: &Chunk, live: &[u64]) {
-        let expected = Expected { pool: Some(self.core.guid.0), ..Expected::default() };
-        let unit = u64::from(chunk.layout.unit());
-        for (column, entry) in
-            chunk.columns.iter().enumerate().filter(|(_, entry)| entry.placements.len() > 1)
-        {
-            for &at in live {
-                let cell = chunk.layout.cell(at);
-                if !chunk.layout.columns_of(cell.row, cell.index).any(|c| usize::from(c) == column) {
-                    continue;
-                }
-                let offset = cell.row * unit + u64::from(cell.within);
-                let region = chunk.regions_of(offset, NODE_SIZE as u64);
-                let mut copies: Vec<(DeviceId, u64, Option<Node>)> = Vec::new();
-                for placement in &entry.placements {
-                    let fresh = region.clone().all(|region| !placement.stale.contains(region));
-                    let handle =
-                        self.core.devices.get(&placement.device).and_then(|device| device.open().cloned());
-                    if let (true, Some(handle)) = (fresh, handle) {
-                        let mut bytes = vec![0; NODE_SIZE];
-                        let read = handle.read(on_device(placement, offset), &mut bytes).is_ok();
-                        let node = Node::parse(bytes.into_boxed_slice(), &expected).ok().filter(|_| read);
-                        copies.push((placement.device, on_device(placement, offset), node));
-                    }
-                }
-                let birth = |node: &Node| node.header().birth;
-                let best =
-                    copies.iter().filter_map(|(.., node)| node.as_ref()).max_by_key(|node| birth(node));
-                let Some(right) = best.map(|node| node.bytes().to_vec()) else { continue };
-                for (device, at, node) in copies {
-                    if node.is_none_or(|node| node.bytes() != &right[..]) {
-                        self.core.checksum_failed(device, chunk.address);
-                        self.rewrite(chunk, offset, device, at, &right);
-                    }
-                }
-            }
-        }
     }
 }
 
 /// Whether everything in some rows, all columns of which are there, is right: extents, copies, and parity.
 pub(super) fn is_right(chunk: &Chunk, rows: &Rows, extents: &[(u64, Extent)]) -> bool {
     extents.iter().all(|(offset, extent)| extent_is_right(chunk, rows, *offset, extent))
-        && rows.rows.clone().all(|row| parity_agrees(chunk, rows, row))
-}
-
-/// Whether the parity of a row, all columns of which are there, is that of its data.
-fn parity_agrees(chunk: &Chunk, rows: &Rows, row: u64) -> bool {
-    let layout = &chunk.layout;
-    let Kind::Parity { parity } = layout.kind() else { return true };
-    let data: Vec<&[u8]> =
-        (0..layout.data_units()).filter_map(|i| rows.unit(row, layout.data_column(row, i))).collect();
-    let found: Vec<&[u8]> =
-        (0..parity).filter_map(|j| rows.unit(row, layout.parity_column(row, j))).collect();
-    parity::verify(&data, &found).unwrap_or(false)
+        && rows.rows.clone().all(|row| rows.parity_agrees(chunk, row))
 }
 
 /// Whether every copy of an extent in the rows is what its checksum says.

@@ -114,3 +114,28 @@ pub fn assert_sound(pool: &mut Pool) {
     let report = pool.check().unwrap();
     assert_eq!(report.problems, Vec::<String>::new());
 }
+
+/// Bytes that [`filled`] writes first.
+pub const FILLED: usize = 20 << 20;
+
+/// A pool with a volume "vol" of which a snapshot "vol@one" was taken before a part of it was written anew.
+pub fn filled(spec: &CreateSpec) -> Pool {
+    let mut pool = create(spec);
+    let id = volume(&mut pool, "vol", 64 * MIB);
+    pool.write(id, 0, &noise(1, FILLED)).unwrap();
+    pool.snapshot("vol@one").unwrap();
+    pool.write(id, MIB, &noise(2, MIB as usize)).unwrap();
+    pool.flush().unwrap();
+    pool
+}
+
+/// All that [`filled`] wrote is there, and the pool is sound.
+pub fn assert_holds(pool: &mut Pool, when: &str) {
+    let mut bytes = noise(1, FILLED);
+    let id = pool.open("vol@one").unwrap();
+    assert!(read(pool, id, 0, FILLED) == bytes, "the snapshot {when}");
+    bytes[1 << 20..2 << 20].copy_from_slice(&noise(2, MIB as usize));
+    let id = pool.open("vol").unwrap();
+    assert!(read(pool, id, 0, FILLED) == bytes, "the volume {when}");
+    assert_sound(pool);
+}
