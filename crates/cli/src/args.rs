@@ -8,7 +8,7 @@ use geometry::Profile;
 
 use crate::sizes;
 
-pub(crate) use balance::{Balance, BalanceCommand, BalanceStart, Convert};
+pub(crate) use balance::{Balance, BalanceCommand, BalanceStart, Convert, Resize};
 pub(crate) use plan::{Plan, PlanCommand};
 pub(crate) use whatif::Whatif;
 
@@ -132,6 +132,8 @@ pub(crate) enum Command {
     Remove(Remove),
     /// Make a mirror or raidz vdev another kind; what it holds is relocated while the pool is in use
     Convert(Convert),
+    /// Use less of a device, or more; what lies behind its new end is relocated first
+    Resize(Resize),
     /// Replace a device by another
     Replace(Replace),
     /// Take devices out of use

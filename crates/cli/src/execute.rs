@@ -113,6 +113,9 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             };
             Reply::Plan(plan?)
         }
+        Request::Resize { device, to, dry_run } => {
+            Reply::Plan(if *dry_run { pool.plan_resize(device, *to)? } else { pool.resize(device, *to)? })
+        }
         Request::Replace { device, new, force, source_last } => {
             let options = ReplaceOptions { read_source_last: *source_last };
             let new = successor(pool, device, new.as_ref())?;

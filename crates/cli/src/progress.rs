@@ -53,6 +53,7 @@ impl Bar {
             ScanKind::Balance => "balance",
             ScanKind::Remove => "removal",
             ScanKind::Convert => "conversion",
+            ScanKind::Resize => "resize",
         });
         self.0.set_length(scan.total.max(1));
         self.0.set_position(scan.done.min(scan.total));

@@ -223,3 +223,44 @@ fn a_mirror_becomes_a_raidz_and_gets_wider() {
         assert!(ran.code == code && ran.err.contains(why), "{command}: {}", ran.err);
     }
 }
+
+#[test]
+fn a_disk_is_used_less_cut_and_used_as_a_whole_again() {
+    let bench = Bench::new();
+    let d = bench.disks(2);
+    let bytes = bench.pool_with_data(&format!("raidz1 {} {}", d[0], d[1]), 20 << 20);
+    let size = std::fs::metadata(&d[0]).unwrap().len();
+    let planned = bench.ok(&format!("resize -n tank {}:-20M", d[0]));
+    assert!(planned.contains(&format!("from {size} to {} bytes", size - (20 << 20))), "{planned}");
+    let name = d[0].rsplit('/').next().unwrap();
+    bench.ok(&format!("resize tank {name}:-20M"));
+    assert!(bench.ok("history tank").contains(&format!("coffer resize tank {name}:-20M")));
+    assert!(bench.ok("events tank").contains("resize_finish"));
+    // What the pool gave up may be cut off.
+    std::fs::File::options().write(true).open(&d[0]).unwrap().set_len(size - (20 << 20)).unwrap();
+    let status = bench.ok("status tank");
+    assert!(status.contains("state: ONLINE") && status.contains("errors: No known data errors"), "{status}");
+    assert!(bench.bytes("volume read tank/vol --length 20M") == bytes);
+    std::fs::File::options().write(true).open(&d[0]).unwrap().set_len(size).unwrap();
+    // In a server, too.
+    let server = bench.start("serve tank");
+    bench.ok(&format!("resize tank {}:max", d[0]));
+    bench.ok(&format!("resize tank {}:{}", d[1], size - (20 << 20)));
+    bench.ok("wait tank");
+    assert_eq!(server.interrupt(), 0);
+    assert!(bench.bytes("volume read tank/vol --length 20M") == bytes);
+    bench.ok("check tank");
+    for (word, code, why) in [
+        (format!("{}:max", d[0]), 1, "already"),
+        (format!("{}:1T", d[0]), 1, "are asked for"),
+        (format!("{}:1M", d[0]), 1, "at least"),
+        (format!("{}:-1P", d[0]), 1, "at least"),
+        ("nothing:max".to_owned(), 1, "no such device"),
+        (d[0].clone(), 2, "DEVICE:SIZE"),
+        (format!("{}:much", d[0]), 2, "much"),
+        (":max".to_owned(), 2, "DEVICE:SIZE"),
+    ] {
+        let ran = bench.run(&format!("resize tank {word}"));
+        assert!(ran.code == code && ran.err.contains(why), "{word}: {} {}", ran.code, ran.err);
+    }
+}

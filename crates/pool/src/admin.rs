@@ -562,6 +562,11 @@ impl Pool {
         self.writable()?;
         let id = self.device_named(name)?;
         let path = self.path_of(id);
+        if expand && self.core.devices.get(&id).is_some_and(|device| device.limit.is_some()) {
+            return Err(PoolError::refused(format!(
+                "{path} is being resized; 'coffer balance cancel' ends that"
+            )));
+        }
         self.commit()?;
         let mut before = None;
         if let Some(device) = self.core.devices.get_mut(&id) {
@@ -602,10 +607,11 @@ impl Pool {
     }
 
     /// Uses what a device has grown by. The labels at its old end are left behind; new ones are written.
-    fn expand(&mut self, id: DeviceId, size: u64) {
+    pub(crate) fn expand(&mut self, id: DeviceId, size: u64) {
         let Some(device) = self.core.devices.get_mut(&id) else { return };
         let (old_end, new_end) = (label::data_end(device.size), label::data_end(size));
-        if new_end <= old_end {
+        // One that is to be smaller has its size when that is done.
+        if new_end <= old_end || device.limit.is_some() {
             return;
         }
         device.free.insert(old_end, new_end - old_end);

@@ -98,6 +98,8 @@ pub enum ScanKind {
     Remove,
     /// Relocate what a group of another kind now has in its former layout.
     Convert,
+    /// Relocate what lies behind the new end of a device.
+    Resize,
 }
 
 /// Where a scan stands.

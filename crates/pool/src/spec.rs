@@ -158,6 +158,25 @@ pub enum Task {
     Remove(Vec<u32>),
     /// The group with this number got another kind: its chunks from before that are not as its new ones.
     Convert(u32),
+    /// The pool is to use so many bytes of the device with this number: the chunks that have a column behind its new end.
+    Resize {
+        /// Its number.
+        device: u32,
+        /// Bytes that are to be used of it, labels included.
+        size: u64,
+    },
+}
+
+/// How large a device is to be, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resize {
+    /// As large as it is.
+    Max,
+    /// So large.
+    To(u64),
+    /// Larger by so much, or smaller.
+    By(i64),
 }
 
 /// A profile by its name.

@@ -11,7 +11,7 @@ use pool::report::{
     BalancePlan, BalanceReport, CheckReport, ChunkReport, DatasetRow, Event, Forecast, HistoryEntry, Plan,
     PoolRow, PropertyRow, RemappedReport, ScanReport, StatusReport, UsageReport, WhatIfReport,
 };
-use pool::spec::BalanceSpec;
+use pool::spec::{BalanceSpec, Resize};
 use serde::{Deserialize, Serialize};
 
 use crate::raid::{RaidReply, RaidRequest};
@@ -116,6 +116,8 @@ pub enum Request {
     Remove { devices: Vec<String>, dry_run: bool },
     /// Make a vdev another kind: `mirror`, `raidz1`, `raidz2` or `raidz3`.
     Convert { vdev: String, kind: String, force: bool, dry_run: bool },
+    /// Use less of a device, or more.
+    Resize { device: String, to: Resize, dry_run: bool },
     /// Replace a device.
     Replace { device: String, new: Option<String>, force: bool, source_last: bool },
     /// Take devices out.
@@ -172,6 +174,7 @@ impl Request {
             Self::Add { dry_run, .. }
             | Self::BalanceStart { dry_run, .. }
             | Self::Convert { dry_run, .. }
+            | Self::Resize { dry_run, .. }
             | Self::Remove { dry_run, .. } => !dry_run,
             _ => true,
         }

@@ -21,7 +21,7 @@ impl Run {
         self.pool().device_paths().into_iter().filter(|device| of(device)).map(|device| device.path).collect()
     }
 
-    fn some_path(&mut self, rng: &mut Rng) -> String {
+    pub(crate) fn some_path(&mut self, rng: &mut Rng) -> String {
         let all = self.paths(|_| true);
         rng.choose(&all).cloned().unwrap_or_default()
     }

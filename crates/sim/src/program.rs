@@ -74,10 +74,11 @@ pub enum Kind {
     Balance,
     BalanceControl,
     Convert,
+    DeviceResize,
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 57] = [
+pub const WEIGHTS: [(Kind, u64); 58] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -135,6 +136,7 @@ pub const WEIGHTS: [(Kind, u64); 57] = [
     (Kind::Balance, 24),
     (Kind::BalanceControl, 8),
     (Kind::Convert, 12),
+    (Kind::DeviceResize, 12),
 ];
 
 /// The weights of the first kinds as they were when the seeds in `tests/regressions.rs` up to 500,000 were found: never

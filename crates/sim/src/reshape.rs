@@ -4,9 +4,10 @@ use device::Rng;
 use geometry::Profile;
 use pool::BalanceAction;
 use pool::report::{State, VdevReport};
-use pool::spec::{BalanceFilters, BalanceSpec, GroupKind};
+use pool::spec::{BalanceFilters, BalanceSpec, GroupKind, Resize};
 
 use crate::run::{Failure, Run, profile_tolerance};
+use crate::world::MIB;
 
 impl Run {
     /// Begins a balance of some chunks, perhaps into another profile.
@@ -52,6 +53,19 @@ impl Run {
         let force = rng.chance(3, 4) && self.world.impaired.is_empty() && self.all_are_online();
         let what = format!("convert {name} to {kind:?}");
         self.lead_to(&what, Vec::new(), false, true, |pool| pool.convert(&name, kind, force))?;
+        Ok(())
+    }
+
+    /// Has the pool use less of a disk, or more.
+    pub(crate) fn resize_device(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let path = self.some_path(rng);
+        let to = match rng.below(6) {
+            0 => Resize::Max,
+            1 => Resize::By(rng.below(40 * MIB).cast_signed() - (30 * MIB).cast_signed()),
+            _ => Resize::To(64 * MIB + rng.below(20 * MIB)),
+        };
+        let what = format!("resize {path} to {to:?}");
+        self.lead_to(&what, Vec::new(), false, true, |pool| pool.resize(&path, to))?;
         Ok(())
     }
 

@@ -276,6 +276,7 @@ impl Run {
             Kind::Balance => self.balance(rng),
             Kind::BalanceControl => self.balance_control(rng),
             Kind::Convert => self.convert(rng),
+            Kind::DeviceResize => self.resize_device(rng),
         }
     }
 

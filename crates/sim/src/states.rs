@@ -7,13 +7,13 @@ use device::sim::{Cut, Sectors, Survivor};
 use device::{BlockDevice, Operation, Rng, SimDevice};
 use geometry::Profile;
 use pool::ScrubAction;
-use pool::spec::{GroupKind, VolumeSpec};
+use pool::spec::{GroupKind, Resize, VolumeSpec};
 
 use crate::model::{Model, Volume};
 use crate::program::Setup;
 use crate::run::{Failure, Run};
 use crate::verify::observe;
-use crate::world::{World, options};
+use crate::world::{MIB, World, options};
 
 /// Bytes of a sector of the disks here.
 const SECTOR: u64 = 512;
@@ -79,6 +79,8 @@ pub enum Letter {
     Resilver,
     /// A spare more, which takes over.
     Spare,
+    /// Less of a disk used, to the end.
+    Narrow,
     /// Faults forgotten.
     Clear,
     /// Down in order and up again.
@@ -109,7 +111,7 @@ pub const LETTERS: [Letter; 19] = [
 ];
 
 /// Commands beside the alphabet: each is a program by itself.
-pub const COMMANDS: [Letter; 9] = [
+pub const COMMANDS: [Letter; 10] = [
     Letter::Grow,
     Letter::Property,
     Letter::Attach,
@@ -117,6 +119,7 @@ pub const COMMANDS: [Letter; 9] = [
     Letter::Online,
     Letter::Resilver,
     Letter::Spare,
+    Letter::Narrow,
     Letter::Clear,
     Letter::Export,
 ];
@@ -341,6 +344,16 @@ impl Run {
                 self.lead_to("spare", Vec::new(), false, true, |pool| {
                     pool.replace_by_spare(first, &spare, pool::ReplaceOptions::default())
                 })?;
+            }
+            (Letter::Narrow, _) => {
+                if let Some(disk) = self.world.by_path(first) {
+                    self.world.disks[disk].device.set_size(80 * MIB);
+                }
+                self.lead_to("expand", Vec::new(), false, true, |pool| pool.online(first, None, true))?;
+                let size = Resize::To(72 * MIB);
+                self.lead_to("resize", Vec::new(), false, true, |pool| pool.resize(first, size))?;
+                self.ending = true;
+                self.settle()?;
             }
             (Letter::Clear, _) => {
                 self.clear()?;

@@ -1,10 +1,10 @@
-//! The arguments of `coffer balance` and `coffer convert`.
+//! The arguments of `coffer balance`, `coffer convert` and `coffer resize`.
 
 use clap::{Args, Subcommand};
 use pool::spec::BalanceFilters;
 
 use super::OnePool;
-use crate::filters;
+use crate::{filters, sizes};
 
 /// What filters there are.
 const FILTERS_HELP: &str = "Filters, separated by commas; numbers may be ranges, A..B, A.. or ..B:
@@ -33,6 +33,36 @@ pub(crate) struct Convert {
     pub(crate) vdev: String,
     /// mirror, raidz1, raidz2 or raidz3
     pub(crate) kind: String,
+}
+
+/// `resize`.
+#[derive(Args, Debug)]
+pub(crate) struct Resize {
+    /// Say what would be done, and change nothing
+    #[arg(short = 'n')]
+    pub(crate) dry_run: bool,
+    /// Pool
+    pub(crate) pool: String,
+    /// A device and how much of it the pool is to use: max, a size, or one with + or - in front
+    #[arg(value_name = "DEVICE:SIZE", value_parser = resize)]
+    pub(crate) to: (String, pool::spec::Resize),
+}
+
+/// A device and its size for clap, as `btrfs filesystem resize` spells sizes.
+fn resize(text: &str) -> Result<(String, pool::spec::Resize), String> {
+    use pool::spec::Resize;
+    let Some((device, size)) = text.rsplit_once(':').filter(|(device, _)| !device.is_empty()) else {
+        return Err("write it as DEVICE:SIZE or DEVICE:max".to_owned());
+    };
+    let parse = |size: &str| sizes::parse(size).map_err(|error| error.to_string());
+    let by = |size: &str| parse(size).map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let to = match size.split_at_checked(1) {
+        _ if size == "max" => Resize::Max,
+        Some(("+", more)) => Resize::By(by(more)?),
+        Some(("-", less)) => Resize::By(-by(less)?),
+        _ => Resize::To(parse(size)?),
+    };
+    Ok((super::device_word(device)?, to))
 }
 
 /// `balance`.

@@ -204,6 +204,17 @@ pub(super) fn convert(context: &Context, args: args::Convert) -> Outcome {
     relocate(context, &pool, &Request::Convert { vdev: args.vdev, kind: args.kind, force, dry_run }, dry_run)
 }
 
+/// `coffer resize`.
+///
+/// # Errors
+/// The engine's; and if it could not go on, or left something behind.
+pub(super) fn resize(context: &Context, args: args::Resize) -> Outcome {
+    let pool = names::pool(&args.pool)?;
+    let (device, to) = args.to;
+    let dry_run = args.dry_run;
+    relocate(context, &pool, &Request::Resize { device, to, dry_run }, dry_run)
+}
+
 /// Begins a task other than a balance and stays with it, or only tells what it would do.
 fn relocate(context: &Context, pool: &str, request: &Request, dry_run: bool) -> Outcome {
     if dry_run {

@@ -146,6 +146,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Detach(args) => devices::detach(context, args),
         Command::Remove(args) => balance::remove(context, args),
         Command::Convert(args) => balance::convert(context, args),
+        Command::Resize(args) => balance::resize(context, args),
         Command::Replace(args) => devices::replace(context, args),
         Command::Offline(args) => devices::offline(context, args),
         Command::Online(args) => devices::online(context, args),

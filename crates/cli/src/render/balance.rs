@@ -28,6 +28,7 @@ pub(crate) fn balance_status(pool: &str, report: Option<&BalanceReport>) -> Stri
         Task::Balance(_) => "Balance",
         Task::Remove(_) => "Removal",
         Task::Convert(_) => "Conversion",
+        Task::Resize { .. } => "Resize",
     };
     let percent =
         (report.total - report.done).checked_mul(100).and_then(|left| left.checked_div(report.total));

@@ -63,6 +63,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
         ScanKind::Balance => "balance",
         ScanKind::Remove => "removal",
         ScanKind::Convert => "conversion",
+        ScanKind::Resize => "resize",
     };
     let ended = scan.ended.unwrap_or(scan.started);
     let done = short_bytes(scan.repaired);
@@ -75,7 +76,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
         let verb = match scan.kind {
             ScanKind::Scrub => "repaired",
             ScanKind::Resilver => "resilvered",
-            ScanKind::Balance | ScanKind::Remove | ScanKind::Convert => "relocated",
+            ScanKind::Balance | ScanKind::Remove | ScanKind::Convert | ScanKind::Resize => "relocated",
         };
         (percent, verb)
     };
@@ -88,6 +89,7 @@ fn scan(scan: Option<&ScanReport>, date: fn(Millis) -> String) -> String {
                 ScanKind::Balance => format!("balance relocated {done}"),
                 ScanKind::Remove => format!("removal relocated {done}"),
                 ScanKind::Convert => format!("conversion relocated {done}"),
+                ScanKind::Resize => format!("resize relocated {done}"),
             };
             format!("  scan: {what} in {took} with {} errors on {}\n", scan.errors, date(ended))
         }

@@ -90,7 +90,7 @@ impl Core {
             if committed {
                 device.deferred.push(txg, range);
             } else {
-                device.free.insert(range.0, range.1);
+                device.give_back(range.0, range.1);
             }
             self.space_changed();
         }
@@ -122,7 +122,7 @@ impl Core {
         let mut any = false;
         for device in self.devices.values_mut() {
             for (offset, length) in device.deferred.release(oldest) {
-                device.free.insert(offset, length);
+                device.give_back(offset, length);
                 any = true;
             }
         }

@@ -32,6 +32,7 @@ impl Pool {
         match task {
             Task::Balance(spec) => spec.of(chunk.class).is_some_and(|filters| self.passes(filters, chunk)),
             Task::Remove(devices) => devices.iter().any(|&id| chunk.is_on(DeviceId(id))),
+            Task::Resize { device, size } => Self::is_behind(chunk, DeviceId(*device), *size),
             Task::Convert(group) => chunk.group == GroupId(*group) && self.core.is_to_be_converted(chunk),
         }
     }

@@ -4,6 +4,7 @@
 //! - `filter`: which chunks it takes
 //! - `relocate`: emptying a chunk without changing any pointer
 //! - `remove`: the balance of what is on devices that leave the pool
+//! - `resize`: the balance of what lies behind the new end of a device
 //! - `reclaim`: chunks that are hardly used, emptied unasked
 //! - `convert`: the balance of what a group has in its former layout
 //!
@@ -17,6 +18,7 @@ mod filter;
 mod reclaim;
 mod relocate;
 mod remove;
+mod resize;
 
 pub(crate) use reclaim::Reclaim;
 
@@ -114,6 +116,7 @@ impl Task {
             Self::Balance(_) => "balance",
             Self::Remove(_) => "removal",
             Self::Convert(_) => "conversion",
+            Self::Resize { .. } => "resize",
         }
     }
 
@@ -123,6 +126,7 @@ impl Task {
             Self::Balance(_) => "balance",
             Self::Remove(_) => "remove",
             Self::Convert(_) => "convert",
+            Self::Resize { .. } => "resize",
         }
     }
 
@@ -131,6 +135,7 @@ impl Task {
             Self::Balance(_) => ScanKind::Balance,
             Self::Remove(_) => ScanKind::Remove,
             Self::Convert(_) => ScanKind::Convert,
+            Self::Resize { .. } => ScanKind::Resize,
         }
     }
 
@@ -138,7 +143,7 @@ impl Task {
     fn limit(&self, class: Class) -> Option<(u32, u32)> {
         match self {
             Self::Balance(spec) => spec.of(class)?.limit,
-            Self::Remove(_) | Self::Convert(_) => None,
+            Self::Remove(_) | Self::Convert(_) | Self::Resize { .. } => None,
         }
     }
 }
@@ -470,6 +475,11 @@ impl Pool {
         {
             let leaving = leaving.iter().copied().map(DeviceId).collect();
             outcome = self.let_go(&mut balance, &leaving).map(|()| false);
+        }
+        if outcome == Ok(true)
+            && let Task::Resize { device, size } = balance.task
+        {
+            outcome = self.shrink(&mut balance, DeviceId(device), size).map(|()| false);
         }
         if outcome == Ok(true) && matches!(balance.task, Task::Convert(_)) {
             // With the old chunks, empty now, goes what older roots know of them: from here on the vdev is of its new kind.

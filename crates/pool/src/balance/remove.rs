@@ -116,30 +116,34 @@ impl Pool {
         }
         self.check_no_task()?;
         self.check_what_stays(&going)?;
+        self.set_leaving(&leaving, true);
         let on_them = |chunk: &Chunk| leaving.iter().any(|&id| chunk.is_on(id));
-        let moved: u64 =
-            self.core.map.iter().filter(|chunk| on_them(chunk)).map(|chunk| self.live_in(chunk)).sum();
-        let inside: u64 = self
-            .core
-            .map
+        let moved = self.check_room(on_them).inspect_err(|_| self.set_leaving(&leaving, false))?;
+        plan.steps.push(format!("relocate {moved} bytes to the other devices first"));
+        Ok(plan)
+    }
+
+    /// Refuses to relocate more than there is room for; the bytes that live in the chunks that are `taken`.
+    pub(super) fn check_room(&mut self, taken: impl Fn(&Chunk) -> bool) -> Result<u64> {
+        let (to_move, staying): (Vec<&Chunk>, Vec<&Chunk>) =
+            self.core.map.iter().partition(|chunk| taken(chunk));
+        let moved: u64 = to_move.iter().map(|chunk| self.live_in(chunk)).sum();
+        let inside: u64 = staying
             .iter()
-            .filter(|chunk| chunk.class == Class::Data && !chunk.closed && !on_them(chunk))
+            .filter(|chunk| chunk.class == Class::Data && !chunk.closed)
             .map(|chunk| chunk.length() - chunk.used.min(chunk.length()))
             .sum();
-        self.set_leaving(&leaving, true);
         let groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
         let outside: u64 = groups.iter().map(|&group| self.core.potential(group, Purpose::Data)).sum();
         if moved > inside + outside {
-            self.set_leaving(&leaving, false);
             return Err(PoolError::refused(format!(
-                "the other devices have room for {} bytes and {moved} are to be relocated: {} bytes are missing; add a \
-                 device, or destroy something",
+                "there is room for {} bytes elsewhere and {moved} are to be relocated: {} bytes are missing; add a device, or \
+                 destroy something",
                 inside + outside,
                 moved - inside - outside
             )));
         }
-        plan.steps.push(format!("relocate {moved} bytes to the other devices first"));
-        Ok(plan)
+        Ok(moved)
     }
 
     /// Whether what is left of the groups, of which so many devices go, can be.
@@ -209,12 +213,16 @@ impl Pool {
         self.forget_devices(leaving)
     }
 
-    /// The devices of a removal that was given up are like others again.
+    /// The devices of a removal or resize that was given up are like others again.
     pub(super) fn keep_devices(&mut self, task: &Task) {
-        if let Task::Remove(devices) = task {
-            let staying = devices.iter().copied().map(DeviceId).collect();
-            self.set_leaving(&staying, false);
-            self.core.dirty_devices.extend(staying);
+        match task {
+            Task::Remove(devices) => {
+                let staying = devices.iter().copied().map(DeviceId).collect();
+                self.set_leaving(&staying, false);
+                self.core.dirty_devices.extend(staying);
+            }
+            Task::Resize { device, .. } => self.lift_limit(DeviceId(*device)),
+            Task::Balance(_) | Task::Convert(_) => {}
         }
     }
 

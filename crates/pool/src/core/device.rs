@@ -76,6 +76,8 @@ pub(crate) struct Device {
     pub(crate) handle: Option<Arc<dyn BlockDevice>>,
     /// Bytes that belong to no placement.
     pub(crate) free: FreeRuns,
+    /// Where it is to end, bytes: nothing behind that is free.
+    pub(crate) limit: Option<u64>,
     /// Placements that older roots still name.
     pub(crate) deferred: Deferred<(u64, u64)>,
     /// It was never opened since the import: shown by guid.
@@ -108,6 +110,7 @@ impl Device {
             recent: (VecDeque::new(), VecDeque::new()),
             handle: None,
             free,
+            limit: None,
             deferred: Deferred::default(),
             never_seen: true,
             joins: false,
@@ -122,6 +125,20 @@ impl Device {
     /// The open device, if it can be used now.
     pub(crate) fn open(&self) -> Option<&Arc<dyn BlockDevice>> {
         self.handle.as_ref().filter(|_| self.usable())
+    }
+
+    /// Bytes that belong to no placement any more.
+    pub(crate) fn give_back(&mut self, offset: u64, length: u64) {
+        self.free.insert(offset, length);
+        if let Some(limit) = self.limit {
+            self.limit_to(limit);
+        }
+    }
+
+    /// Nothing new is put behind this byte of it.
+    pub(crate) fn limit_to(&mut self, limit: u64) {
+        self.limit = Some(limit);
+        self.free.remove(limit, label::data_end(self.size).saturating_sub(limit));
     }
 
     /// Its state in `status`.

@@ -334,6 +334,7 @@ impl Pool {
         let mut plan = Plan::default();
         pool.load_meta()?;
         pool.load_space(uberblock, &past)?;
+        pool.renew_limit();
         pool.reclaim_all();
         if let Some(name) = &options.rename {
             pool.core.name.clone_from(name);
