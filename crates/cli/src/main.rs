@@ -68,6 +68,7 @@ fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context {
         json: cli.json,
+        quiet: cli.quiet,
         command: command_name(&matches),
         command_line: command_line(&words),
         state: State::from_env(),

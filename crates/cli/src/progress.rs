@@ -30,8 +30,8 @@ pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
     /// A bar that is not shown until there is progress.
-    pub(crate) fn new() -> Self {
-        let target = if std::io::stderr().is_terminal() {
+    pub(crate) fn new(quiet: bool) -> Self {
+        let target = if !quiet && std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
         } else {
             ProgressDrawTarget::hidden()
@@ -79,10 +79,11 @@ impl Drop for Bar {
 /// # Errors
 /// What `look` says, or a step of the work failed; [`Failure::Interrupted`] if the user wants it to end.
 pub(crate) fn wait(
+    quiet: bool,
     mut look: impl FnMut() -> Outcome<Progress>,
     interrupted: impl Fn() -> bool,
 ) -> Outcome<Option<ScanReport>> {
-    let bar = Bar::new();
+    let bar = Bar::new(quiet);
     loop {
         let progress = look()?;
         if let Some(scan) = progress.scan.as_ref().filter(|scan| scan.state == ScanState::Running) {

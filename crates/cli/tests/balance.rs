@@ -264,3 +264,23 @@ fn a_disk_is_used_less_cut_and_used_as_a_whole_again() {
         assert!(ran.code == code && ran.err.contains(why), "{word}: {} {}", ran.code, ran.err);
     }
 }
+
+/// `-q` leaves errors, and what was asked for.
+#[test]
+fn a_quiet_command_tells_errors_only() {
+    let bench = Bench::new();
+    let d = bench.disks(2);
+    let told = bench.run(&format!("create -q tank {} {}", d[0], d[1]));
+    assert_eq!((told.code, told.out.as_str(), told.err.as_str()), (0, "", ""));
+    for line in
+        ["balance start --quiet -musage=5 tank", "scrub -q -w tank", "-q balance start -dusage=5 tank"]
+    {
+        let told = bench.run(line);
+        assert_eq!((told.code, told.out.as_str(), told.err.as_str()), (0, "", ""), "{line}");
+    }
+    assert!(bench.run("balance start -musage=5 tank").err.contains("note:"));
+    assert!(bench.ok("balance start -dusage=5 tank").contains("Done"));
+    assert!(bench.ok("status -q tank").contains("ONLINE"));
+    let refused = bench.run("balance start -q -dconvert=raid6 tank");
+    assert!(refused.code == 1 && refused.err.contains("raid6"), "{}", refused.err);
+}

@@ -45,11 +45,11 @@ pub(super) fn run(context: &Context, command: BalanceCommand) -> Outcome {
     match session {
         session if action != BalanceAction::Resume => session.close(),
         Session::Local(local) => {
-            stay(*local)?;
+            stay(context, *local)?;
             outcome_of(context, &pool)
         }
         Session::Remote(client) => {
-            look_on(client)?;
+            look_on(context, client)?;
             outcome_of(context, &pool)
         }
     }
@@ -82,7 +82,7 @@ fn start(context: &Context, args: args::BalanceStart) -> Outcome {
     let session = loop {
         let mut session = session::open(&context.state, &pool, Mode::Change, &context.command_line)?;
         if args.enqueue && is_going_on(&mut session, context)? {
-            wait_a_while(session, &interrupt)?;
+            wait_a_while(context, session, &interrupt)?;
             continue;
         }
         session.call(&request, &context.command_line)?;
@@ -91,18 +91,15 @@ fn start(context: &Context, args: args::BalanceStart) -> Outcome {
     match session {
         session if args.background => {
             session.close()?;
-            eprintln!(
-                "coffer {}: note: it goes on as long as the pool is held, as by 'coffer wait {pool}'",
-                context.command
-            );
+            context.note(&format!("it goes on as long as the pool is held, as by 'coffer wait {pool}'"));
             Ok(())
         }
         Session::Local(local) => {
-            stay(*local)?;
+            stay(context, *local)?;
             outcome_of(context, &pool)
         }
         Session::Remote(client) => {
-            look_on(client)?;
+            look_on(context, client)?;
             outcome_of(context, &pool)
         }
     }
@@ -119,12 +116,12 @@ fn is_going_on(session: &mut Session, context: &Context) -> Outcome<bool> {
 }
 
 /// Lets a balance go on for a moment: here, if nobody else holds the pool.
-fn wait_a_while(session: Session, interrupt: &Interrupt) -> Outcome {
+fn wait_a_while(context: &Context, session: Session, interrupt: &Interrupt) -> Outcome {
     if interrupt.is_set() {
         return Err(Failure::Interrupted("interrupted; nothing was begun".to_owned()));
     }
     match session {
-        Session::Local(local) => stay(*local).map(|_| ()),
+        Session::Local(local) => stay(context, *local).map(|_| ()),
         Session::Remote(_) => {
             thread::sleep(LOOK);
             Ok(())
@@ -135,10 +132,9 @@ fn wait_a_while(session: Session, interrupt: &Interrupt) -> Outcome {
 /// What a user should think of first.
 fn warn(context: &Context, spec: &BalanceSpec, everything: bool, interrupt: &Interrupt) -> Outcome {
     if spec.metadata.as_ref().is_some_and(|filters| filters.convert.is_none()) {
-        eprintln!(
-            "coffer {}: note: balancing metadata regularly does no good and takes the room that it grows into; it is for \
-             conversions, and after devices were added or removed",
-            context.command
+        context.note(
+            "balancing metadata regularly does no good and takes the room that it grows into; it is for conversions, and \
+             after devices were added or removed",
         );
     }
     if !everything {
@@ -170,7 +166,7 @@ fn ask(context: &Context, pool: &str) -> Outcome<Option<Box<BalanceReport>>> {
 /// Tells what came of a balance; one that could not go on, or left something behind, is a failure.
 fn outcome_of(context: &Context, pool: &str) -> Outcome {
     let Some(report) = ask(context, pool)? else { return Ok(()) };
-    context.print(&report, |report| render::balance_result(report))?;
+    context.report(&report, |report| render::balance_result(report))?;
     failure_of(&report)
 }
 

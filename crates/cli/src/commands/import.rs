@@ -141,13 +141,13 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
             return context.planned(&plan);
         }
         for line in plan.steps.iter().chain(&plan.notices) {
-            eprintln!("coffer import: note: {line}");
+            context.note(line);
         }
         back_to = Some(seen.last_txg());
     }
     let (mut pool, plan) = Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices, &options)?;
     if let Some(txg) = back_to {
-        eprintln!("coffer import: note: pool '{}' was imported as of transaction group {txg}", pool.name());
+        context.note(&format!("pool '{}' was imported as of transaction group {txg}", pool.name()));
     }
     for setting in settings {
         pool.set("", &setting.property, &setting.value)?;
@@ -192,9 +192,7 @@ pub(super) fn export(context: &Context, args: &args::OnePool) -> Outcome {
         Ok(session) => Some(session),
         // What is gone for good must not keep its name for ever; nothing is to be written to it.
         Err(Failure::Pool(error)) => {
-            eprintln!(
-                "coffer export: note: pool '{pool}' is given up as it is, not marked as exported: {error}"
-            );
+            context.note(&format!("pool '{pool}' is given up as it is, not marked as exported: {error}"));
             None
         }
         Err(other) => return Err(other),

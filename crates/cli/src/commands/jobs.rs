@@ -40,8 +40,8 @@ pub(super) fn administer(context: &Context, pool: &str, request: &Request, wait:
     // What a destroy frees is freed in steps; a scan that happens to go on is not its business.
     let wanted = !matches!(request, Request::DatasetDestroy { .. }) || !before.busy;
     let after = match session {
-        Session::Local(local) if wanted => stay(*local)?,
-        Session::Remote(client) if wait => look_on(client)?,
+        Session::Local(local) if wanted => stay(context, *local)?,
+        Session::Remote(client) if wait => look_on(context, client)?,
         other => {
             other.close()?;
             None
@@ -78,8 +78,10 @@ pub(super) fn scrub(context: &Context, args: &args::Scrub) -> Outcome {
     let mut session = session::open(&context.state, &pool, Mode::Change, &context.command_line)?;
     session.call(&Request::Scrub { action }, &context.command_line)?;
     match session {
-        Session::Local(local) if action == request::Scrub::Start => report(context, stay(*local)?.as_ref()),
-        Session::Remote(client) if args.wait => report(context, look_on(client)?.as_ref()),
+        Session::Local(local) if action == request::Scrub::Start => {
+            report(context, stay(context, *local)?.as_ref())
+        }
+        Session::Remote(client) if args.wait => report(context, look_on(context, client)?.as_ref()),
         other => other.close(),
     }
 }
@@ -93,8 +95,8 @@ pub(super) fn wait(context: &Context, args: &args::Wait) -> Outcome {
     let mut tries = 0..HOLDERS_MAX;
     let scan = loop {
         match session::open(&context.state, &pool, Mode::Change, &context.command_line)? {
-            Session::Local(local) => break stay(*local)?,
-            Session::Remote(client) => match look_on(client) {
+            Session::Local(local) => break stay(context, *local)?,
+            Session::Remote(client) => match look_on(context, client) {
                 Err(Failure::HolderEnded(_)) if tries.next().is_some() => {}
                 scan => break scan?,
             },
@@ -120,21 +122,21 @@ fn progress_of(reply: Reply) -> Outcome<Progress> {
 }
 
 /// Holds a pool until nothing is left to do.
-pub(super) fn stay(local: LocalPool) -> Outcome<Option<ScanReport>> {
+pub(super) fn stay(context: &Context, local: LocalPool) -> Outcome<Option<ScanReport>> {
     let interrupt = Interrupt::catch()?;
     let holder = Holder::start(local, false)?;
     let shared = Arc::clone(holder.shared());
-    let outcome = progress::wait(|| shared.progress(), || interrupt.is_set());
+    let outcome = progress::wait(context.quiet, || shared.progress(), || interrupt.is_set());
     let stopped = holder.stop();
     let scan = outcome?;
     stopped.map(|()| scan)
 }
 
 /// Waits until the holder has nothing left to do.
-pub(super) fn look_on(mut client: Client) -> Outcome<Option<ScanReport>> {
+pub(super) fn look_on(context: &Context, mut client: Client) -> Outcome<Option<ScanReport>> {
     let interrupt = Interrupt::catch()?;
     let look = || client.call(&Request::Scan, &[]).and_then(|(reply, _)| progress_of(reply));
-    match progress::wait(look, || interrupt.is_set()) {
+    match progress::wait(context.quiet, look, || interrupt.is_set()) {
         Err(Failure::Interrupted(_)) => Err(Failure::Interrupted("interrupted; the work goes on".to_owned())),
         other => other,
     }
@@ -143,7 +145,7 @@ pub(super) fn look_on(mut client: Client) -> Outcome<Option<ScanReport>> {
 /// Tells what came of a scan; one that left errors is a failure.
 fn report(context: &Context, scan: Option<&ScanReport>) -> Outcome {
     let Some(scan) = scan else { return context.print(&scan, |_| String::new()) };
-    context.print(&scan, |scan| render::scan_line(scan))?;
+    context.report(&scan, |scan| render::scan_line(scan))?;
     if scan.kind == ScanKind::Scrub && scan.state == ScanState::Finished && scan.errors > 0 {
         return Err(Failure::refused(format!(
             "{} errors could not be repaired; 'coffer status -v' shows where",

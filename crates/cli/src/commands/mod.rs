@@ -30,6 +30,8 @@ const HOLDERS_MAX: u32 = 20;
 pub(crate) struct Context {
     /// Print JSON.
     pub(crate) json: bool,
+    /// Tell errors only, besides what was asked for.
+    pub(crate) quiet: bool,
     /// The command's name, for JSON and errors.
     pub(crate) command: String,
     /// The whole command line, for the history.
@@ -68,10 +70,23 @@ impl Context {
         if self.json {
             return self.print(plan, |_| String::new());
         }
-        for notice in &plan.notices {
-            eprintln!("coffer {}: note: {notice}", self.command);
-        }
+        plan.notices.iter().for_each(|notice| self.note(notice));
         Ok(())
+    }
+
+    /// Tells something that is no error.
+    pub(crate) fn note(&self, what: &str) {
+        if !self.quiet {
+            eprintln!("coffer {}: note: {what}", self.command);
+        }
+    }
+
+    /// Prints what came of a command that was not asked for that.
+    ///
+    /// # Errors
+    /// As [`print_bytes`].
+    pub(crate) fn report<T: Serialize>(&self, data: &T, text: impl FnOnce(&T) -> String) -> Outcome {
+        if self.quiet && !self.json { Ok(()) } else { self.print(data, text) }
     }
 
     /// Tells what would be done.

@@ -301,7 +301,7 @@ fn wounds(pool: &Pool, disk: &Disk, rng: &mut Rng) -> Vec<std::ops::Range<u64>> 
 
 /// Does background work until there is none, with a progress bar; returns the last scan.
 fn work(pool: &mut Pool, show: &Show<'_>) -> Outcome<Option<ScanReport>> {
-    let bar = Bar::new();
+    let bar = Bar::new(false);
     loop {
         show.may_go_on()?;
         let more = pool.tick(STEP)?;
