@@ -4,7 +4,6 @@
 //! Their superblocks agree with each other and parity fits, but nothing that is known lies on them. A rebuild of RAID 4 and 5
 //! changes no byte, since the sum of all members stays the same; of RAID 6 it overwrites two members of each row.
 
-use formats::md::Superblock;
 use geometry::md::Shape;
 
 use crate::infer::{self, TIED};
@@ -38,10 +37,9 @@ pub(crate) fn holds_nothing(candidate: &Candidate, images: &[&Image]) -> bool {
 pub(crate) fn older(
     candidates: &mut [Candidate],
     number: usize,
-    group: &[&(usize, Superblock)],
+    members: &[&Image],
     images: &[&Image],
 ) -> Vec<Candidate> {
-    let members: Vec<&Image> = group.iter().map(|(image, _)| images[*image]).collect();
     let newer = &mut candidates[number];
     newer.score = newer.score.saturating_sub(DOUBT).min(TIED);
     newer.reasons.push(
@@ -56,10 +54,10 @@ pub(crate) fn older(
     };
     let mut found = Vec::new();
     if newer.level != 6 || !has_parity(newer, images) {
-        found = sure(infer::infer(&members, true));
+        found = sure(infer::infer(members, true));
     }
     if found.is_empty() {
-        found = sure(below(newer, &members));
+        found = sure(below(newer, members));
     }
     if let Some(best) = found.first_mut() {
         let newer = &mut candidates[number];
