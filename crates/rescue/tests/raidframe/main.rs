@@ -10,7 +10,7 @@ mod places;
 use std::process::Command;
 use std::sync::Arc;
 
-use device::BlockDevice;
+use device::{BlockDevice, Rng};
 use made::{Component, RESERVED, bytes, configure, ext4, files, holds, make, open, set_in};
 use raidset::label::ByteOrder;
 use raidset::layout::Level;
@@ -358,4 +358,29 @@ fn made_anew_in_another_order() {
     let best = is_right(&found, &contents);
     assert_ne!(best.array, "raid1");
     none_is_wrong_and_sure(&found, &contents);
+}
+
+/// Where something speaks against the older set it is told nevertheless, beside the newer one, and neither is sure.
+#[test]
+fn what_may_have_been_there_before_is_told() {
+    let Some(contents) = ext4(16, LENGTH) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let used = made::component_size(&Level::Raid5, 4, contents.len());
+    let components = files(folder.path(), "old", 4, 2 * used);
+    make(1, &Level::Raid5, 32, &components, &contents);
+    let other: Vec<Component> = [2, 0, 3, 1].map(|column| components[column].clone()).into();
+    make(1, &Level::Raid0, 64, &other, &[]);
+    // Behind the file system is what no parity fits.
+    for (seed, component) in (0..).zip(&components) {
+        let mut noise = vec![0; used as usize];
+        Rng::new(seed).fill(&mut noise);
+        component.overwrite(used, &noise);
+    }
+    let found = planned(&components);
+    assert!(found.candidates.iter().all(|candidate| candidate.score <= SURE), "{}", render_plan(&found));
+    let older = found.candidates.iter().find(|candidate| holds(candidate, &contents));
+    let older = older.unwrap_or_else(|| panic!("{}", render_plan(&found)));
+    assert!(older.reasons.iter().any(|reason| reason.contains("this may be it")), "{older:?}");
+    let newer = found.candidates.iter().find(|candidate| candidate.array == "raid1").unwrap();
+    assert!(newer.reasons.iter().any(|reason| reason.contains("may have been is among")), "{newer:?}");
 }
