@@ -1,10 +1,13 @@
 //! Sets that the code of `raidset` makes, in files or partitions of files.
 
+use std::fmt::Debug;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
 use device::{Access, BlockDevice, FileDevice, Inline, Rng, SliceDevice};
 use raidset::label::Label;
@@ -17,6 +20,17 @@ use crate::content;
 /// What lies in front of the data of a component with sectors of 512 bytes.
 pub const RESERVED: u64 = 32768;
 
+/// Opens something: a tool that another test has just started may hold the locks of files that are closed here, until it runs.
+pub fn patiently<T, E: Debug>(open: impl Fn() -> Result<T, E>) -> T {
+    for _ in 0..500 {
+        if let Ok(opened) = open() {
+            return opened;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    open().unwrap()
+}
+
 /// Where a component is.
 #[derive(Clone, Debug)]
 pub struct Component {
@@ -28,7 +42,7 @@ pub struct Component {
 impl Component {
     /// It, for writing.
     pub fn open(&self) -> Arc<dyn BlockDevice> {
-        let file = Arc::new(FileDevice::open(&self.path, Access::ReadWrite).unwrap());
+        let file = Arc::new(patiently(|| FileDevice::open(&self.path, Access::ReadWrite)));
         let name = format!("{}@{}", self.path.display(), self.start);
         Arc::new(SliceDevice::new(name, file, self.start, self.size).unwrap())
     }
@@ -122,7 +136,7 @@ pub fn open(components: &[Component]) -> Vec<Image> {
     let mut paths: Vec<&PathBuf> = components.iter().map(|component| &component.path).collect();
     paths.sort();
     paths.dedup();
-    paths.into_iter().map(|path| Image::open(path).unwrap()).collect()
+    paths.into_iter().map(|path| patiently(|| Image::open(path))).collect()
 }
 
 pub fn read(device: &dyn BlockDevice, length: usize) -> Vec<u8> {
