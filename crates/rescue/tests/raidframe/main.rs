@@ -169,6 +169,26 @@ fn a_stale_component_is_left_out() {
     }
 }
 
+/// Two failed one after the other, and nothing was written since the second did: three mod counters, which autoconfiguration refuses. The first is
+/// left out.
+#[test]
+fn of_two_that_failed_the_first_is_left_out() {
+    let (Some(old), Some(contents)) = (ext4(18, LENGTH), ext4(19, LENGTH)) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let components = set_in(folder.path(), 1, &Level::Raid5, 4, &old);
+    let set = configure(1, &Level::Raid5, 32, &components, false);
+    set.fail_column(0).unwrap();
+    set.write(0, &contents).unwrap();
+    set.unconfigure().unwrap();
+    drop(set);
+    components[2..].iter().for_each(|component| component.relabel(|label| label.mod_counter += 1));
+    let best = is_right(&planned(&components), &contents);
+    assert!(best.slots[0].is_none() && best.slots[1].is_some(), "{best:?}");
+    assert!(
+        best.reasons.iter().any(|reason| reason.contains("is used although its mod counter is 1 behind"))
+    );
+}
+
 /// A component with a greater counter than all others, which hold everything, was used elsewhere.
 #[test]
 fn one_that_is_ahead_by_itself_is_left_out() {
