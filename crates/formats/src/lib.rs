@@ -15,6 +15,7 @@
 //! - `container`: what controllers and mainboards say about their sets, decoded
 //! - `tables`: partition tables; `partitions`: what is in them
 //! - [`md`]: all that the superblocks of Linux md say, decoded
+//! - [`raidframe`]: the component label of NetBSD's RAIDframe, decoded and encoded
 //! - [`lvm`]: LVM2 from label to the map of a logical volume, thin pools and snapshots
 //! - `reader`, `fields`, `crc`: what all of these are built of
 
@@ -28,6 +29,7 @@ pub mod md;
 mod media;
 mod partitions;
 mod raid;
+pub mod raidframe;
 mod reader;
 mod tables;
 mod unix;
@@ -43,7 +45,7 @@ pub use container::{Container, FirmwareMember, FirmwareVolume, container};
 pub use found::{Found, Kind, MdVersion};
 pub use input::ReadError;
 pub use md::FieldError;
-pub use partitions::{Partition, PartitionTable, partitions};
+pub use partitions::{Partition, PartitionTable, disklabel, partitions};
 use reader::Reader;
 pub use unix::{BTRFS_MAGIC, BTRFS_SUPERBLOCKS};
 pub use windows::NtfsBoot;

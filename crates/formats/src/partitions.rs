@@ -72,6 +72,14 @@ pub fn partitions(device: &dyn BlockDevice) -> Result<Option<PartitionTable>, De
     Ok(best.or_else(|| disk.mbr()).or_else(|| disk.disklabel()))
 }
 
+/// The BSD disklabel of the device, if it has one, whatever else it may be taken for: the boot code in front of one looks like an MBR.
+///
+/// # Errors
+/// As [`partitions`].
+pub fn disklabel(device: &dyn BlockDevice) -> Result<Option<PartitionTable>, DeviceError> {
+    Ok(Disk { device, size: device.size()? }.disklabel())
+}
+
 struct Disk<'a> {
     device: &'a dyn BlockDevice,
     size: u64,

@@ -2,6 +2,7 @@
 
 use crate::crc::crc32_raw;
 use crate::fields::{Fields, hex};
+use crate::raidframe::{LABEL_LENGTH, LABEL_OFFSET, Label};
 use crate::reader::Reader;
 use crate::{Found, Kind, MdVersion};
 
@@ -88,32 +89,10 @@ fn md_1(reader: &Reader<'_>, at: u64, version: MdVersion) -> Option<Found> {
 /// RAIDframe's component label, of either byte order. It has neither a magic number nor a checksum, so all
 /// that its driver asks of it is asked, and that what is reserved is zero.
 pub(crate) fn raidframe(reader: &Reader<'_>) -> Option<Found> {
-    const AT: u64 = 16 << 10;
-    const LENGTH: usize = 392;
-    const LEVELS: &[u8] = b"01456RCITDQeELN";
-
-    let label = reader.at(AT, LENGTH)?;
-    let little = (1..=2).contains(&label.le32(0)?);
-    let word = |at| if little { label.le32(at) } else { label.be32(at) };
-    let level = u8::try_from(word(48)?).ok()?;
-    let reasonable = (1..=2).contains(&word(0)?)
-        && word(12)? == 0
-        && word(16)? < word(24)?
-        && word(20)? == 1
-        && word(24)? < 40
-        && word(28)? <= 1
-        && LEVELS.contains(&level)
-        && word(56)?.is_power_of_two()
-        && (word(60)? > 0 || word(216)? > 0)
-        && label.range(88, 112)? == [0; 112]
-        && word(200)? <= 1
-        && label.range(224, 168)? == [0; 168];
-    if !reasonable {
-        return None;
-    }
-    let mut found = Found::new(Kind::Raidframe, AT, AT, LENGTH as u64);
-    found.label = Some(format!("raid{}", word(208)?));
-    found.uuid = Some(word(4)?.to_string());
+    let label = Label::recognise(&reader.at(LABEL_OFFSET, LABEL_LENGTH)?)?.ok()?;
+    let mut found = Found::new(Kind::Raidframe, LABEL_OFFSET, LABEL_OFFSET, LABEL_LENGTH as u64);
+    found.label = Some(format!("raid{}", label.last_unit));
+    found.uuid = Some(label.serial_number.cast_unsigned().to_string());
     Some(found)
 }
 

@@ -10,9 +10,12 @@ pub fn run(data: &[u8]) {
     if let Ok(mut label) = Label::decode(data) {
         let bytes = label.encode();
         assert_eq!(Label::decode(&bytes).as_ref(), Ok(&label));
-        let _ = (label.letter(), label.level(), Parameters::of_label(&label), format!("{label:?}"));
+        let _ = (label.letter(), label.root(), Parameters::of_label(&label), format!("{label:?}"));
         let _ = label.fix_sizes(u64::MAX);
         let _ = label.fix_sizes(1000);
+    }
+    if let Some(Ok(label)) = Label::recognise(data) {
+        assert_eq!(Label::decode(data), Ok(label));
     }
     let mut map = [0; raidset::paritymap::MAP_LENGTH];
     let length = map.len().min(data.len());

@@ -132,7 +132,8 @@ fn found_set(candidates: &[Candidate], members: Vec<usize>) -> Option<FoundSet> 
         .collect();
     // Letters that we cannot run are "enough" to RAIDframe, but not to us. With a block design, which is not known here, it turns out later.
     let layout = first
-        .level()
+        .letter()
+        .and_then(Level::from_letter)
         .and_then(|level| Layout::over(level, num_columns, first.sectors_per_unit, first.num_blocks).ok());
     let newest = columns.iter().filter_map(|member| match member {
         Member::Current(at) => Some(candidates[*at].in_free_units),

@@ -4,14 +4,16 @@
 //! Their superblocks agree with each other and parity fits, but nothing that is known lies on them. A rebuild of RAID 4 and 5
 //! changes no byte, since the sum of all members stays the same; of RAID 6 it overwrites two members of each row.
 
-use formats::md::Superblock;
 use geometry::md::Shape;
 
 use crate::infer::{self, TIED};
-use crate::{Candidate, Image, Newer, content};
+use crate::{Candidate, Image, Newer, content, score};
 
 /// Rows of one sector whose parity is looked at.
 const ROWS: u64 = 512;
+
+/// Most older arrays that are told without one of them being sure.
+const UNSURE_MAX: usize = 4;
 
 /// What it costs an array that nothing known is on it: however well its superblocks agree, it is not sure.
 const DOUBT: u8 = 10;
@@ -33,15 +35,14 @@ pub(crate) fn holds_nothing(candidate: &Candidate, images: &[&Image]) -> bool {
     nothing || checks.wrong * 20 > checks.right
 }
 
-/// What contents tell of the members of an array that holds nothing: the older array, if there is one. The newer one, which is
-/// `candidates[number]`, is not sure then.
+/// What contents tell of the members of an array that holds nothing: the older array, if there is one, or what it may have been. The newer one,
+/// which is `candidates[number]`, is not sure then.
 pub(crate) fn older(
     candidates: &mut [Candidate],
     number: usize,
-    group: &[&(usize, Superblock)],
+    members: &[&Image],
     images: &[&Image],
 ) -> Vec<Candidate> {
-    let members: Vec<&Image> = group.iter().map(|(image, _)| images[*image]).collect();
     let newer = &mut candidates[number];
     newer.score = newer.score.saturating_sub(DOUBT).min(TIED);
     newer.reasons.push(
@@ -50,27 +51,51 @@ pub(crate) fn older(
             .to_owned(),
     );
     let newer = &candidates[number];
-    let sure = |mut found: Vec<Candidate>| {
-        found.retain(|other| other.score > TIED && !infer::same_map(other, newer));
-        found
+    let mut unsure: Vec<Candidate> = Vec::new();
+    let mut sure = |found: Vec<Candidate>| {
+        let others = found.into_iter().filter(|other| !infer::same_map(other, newer));
+        let (sure, open): (Vec<_>, Vec<_>) = others.partition(|other| other.score > TIED);
+        unsure.extend(open);
+        sure
     };
     let mut found = Vec::new();
     if newer.level != 6 || !has_parity(newer, images) {
-        found = sure(infer::infer(&members, true));
+        found = sure(infer::infer(members, true));
     }
     if found.is_empty() {
-        found = sure(below(newer, &members));
+        found = sure(below(newer, members));
     }
+    let newer = &mut candidates[number];
     if let Some(best) = found.first_mut() {
-        let newer = &mut candidates[number];
         best.reasons
             .push(format!("the array {} was created over it, and nothing known is on that", newer.array));
         newer
             .reasons
             .push("an older array is found on the same members: this one was created over it".to_owned());
         newer.score = newer.score.min(TIED);
+        return found;
     }
-    found
+    unsure.sort_by_key(|other| std::cmp::Reverse(other.score));
+    score::keep_best(&mut unsure);
+    let mut told: Vec<Candidate> = Vec::new();
+    for other in unsure {
+        if told.len() < UNSURE_MAX && !told.iter().any(|known| infer::same_map(known, &other)) {
+            told.push(other);
+        }
+    }
+    for other in &mut told {
+        other.reasons.push(format!(
+            "if {} was created over an older array, this may be it; what is found of it is not enough to be sure",
+            newer.array
+        ));
+    }
+    if !told.is_empty() {
+        newer.reasons.push(
+            "what an older array on the same members may have been is among the candidates, but not sure either"
+                .to_owned(),
+        );
+    }
+    told
 }
 
 /// Whether the parity of an array fits nearly everywhere, as after a rebuild.

@@ -12,6 +12,10 @@ use crate::{RescueError, Slot};
 
 /// Partitions shorter than this are no members of anything, bytes.
 const PARTITION_LEAST: u64 = 1 << 20;
+/// Types of an MBR's partitions that have a disklabel in them: FreeBSD's, OpenBSD's and NetBSD's.
+const BSD_SLICES: [&str; 3] = ["0xa5", "0xa6", "0xa9"];
+/// The number of the first partition that an MBR itself has no room for.
+const LOGICAL_FIRST: u32 = 5;
 
 /// A disk or image under rescue, or a partition of one.
 #[derive(Clone, Debug)]
@@ -94,24 +98,44 @@ impl Image {
         self.partition.map_or_else(|| path.to_string(), |number| format!("{path} (partition {number})"))
     }
 
-    /// Its partitions. Whether all of them lie on it, as they ought to.
-    pub(crate) fn partitions(&self) -> (Vec<Self>, bool) {
+    /// Its partitions, and whether each has others in it. Whether all of them lie on it, as they ought to.
+    ///
+    /// What a BSD disklabel has in a partition of an MBR is counted on behind the MBR's own, as Linux does.
+    pub(crate) fn partitions(&self) -> (Vec<(Self, bool)>, bool) {
         let table = formats::partitions(&*self.device).ok().flatten();
         let Some(table) = table else { return (Vec::new(), true) };
-        let inside = table.partitions.iter().all(|partition| partition.missing == 0);
-        let of = |partition: &formats::Partition| {
-            let name = format!("{} (partition {})", self.path.display(), partition.number);
-            let slice =
-                SliceDevice::new(name, Arc::clone(&self.device), partition.start, partition.size).ok()?;
-            Some(Self {
-                partition: Some(partition.number),
-                start: self.start + partition.start,
-                device: Arc::new(slice),
-                ..self.clone()
-            })
-        };
-        let large = table.partitions.iter().filter(|partition| partition.size >= PARTITION_LEAST);
-        (large.filter_map(of).collect(), inside)
+        let mut inside = table.partitions.iter().all(|partition| partition.missing == 0);
+        let mut next = table.partitions.iter().map(|partition| partition.number + 1).max().unwrap_or(0);
+        next = next.max(LOGICAL_FIRST);
+        let mut found = Vec::new();
+        for partition in &table.partitions {
+            let Some(own) = self.part(partition, partition.number) else { continue };
+            let is_slice = table.kind == "mbr" && BSD_SLICES.contains(&&*partition.kind);
+            let label = formats::disklabel(&*own.device).ok().flatten().filter(|_| is_slice);
+            let before = found.len();
+            for nested in label.iter().flat_map(|label| &label.partitions) {
+                inside &= nested.missing == 0;
+                found.extend(own.part(nested, next).map(|part| (part, false)));
+                next += 1;
+            }
+            found.insert(before, (own, found.len() > before));
+        }
+        (found, inside)
+    }
+
+    /// A partition of it, unless it is too short.
+    fn part(&self, partition: &formats::Partition, number: u32) -> Option<Self> {
+        if partition.size < PARTITION_LEAST {
+            return None;
+        }
+        let name = format!("{} (partition {number})", self.path.display());
+        let slice = SliceDevice::new(name, Arc::clone(&self.device), partition.start, partition.size).ok()?;
+        Some(Self {
+            partition: Some(number),
+            start: self.start + partition.start,
+            device: Arc::new(slice),
+            ..self.clone()
+        })
     }
 
     /// What a reshape set aside, if it is a file that begins with that.

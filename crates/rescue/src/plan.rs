@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::array::SetAside;
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
 use crate::{
-    ArrayDevice, Image, Logs, Newer, RescueError, Scan, Section, Source, bitmaps, created_over, infer, raid6,
-    replay, score,
+    ArrayDevice, ComponentSet, Image, Logs, Newer, RescueError, Scan, Section, Source, bitmaps, created_over,
+    infer, raid6, replay, score,
 };
 
 /// Candidates, best first. As a file it is JSON that people can edit.
@@ -188,13 +188,21 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
         candidates.push(base);
         if strange {
             let newer = candidates.len() - 1;
-            let older = created_over::older(&mut candidates, newer, &group, &units);
+            let members: Vec<&Image> = group.iter().map(|(image, _)| units[*image]).collect();
+            let older = created_over::older(&mut candidates, newer, &members, &units);
             candidates.extend(older);
         }
     }
     candidates.extend(scan.sets.iter().flat_map(|set| set.candidates(&scan.units)));
+    candidates.extend(scan.component_sets.iter().flat_map(|set| set.candidates_and_older(&units)));
     // Whatever no superblock speaks for that has been in use may be an array without them.
-    let of_sets: Vec<usize> = scan.sets.iter().flat_map(crate::FirmwareSet::units).collect();
+    let whole = scan.component_sets.iter().filter(|set| set.is_enough());
+    let of_sets: Vec<usize> = scan
+        .sets
+        .iter()
+        .flat_map(crate::FirmwareSet::units)
+        .chain(whole.flat_map(ComponentSet::units))
+        .collect();
     let spoken_for = |number: usize| {
         let told =
             |(of, superblock): &(usize, Superblock)| *of == number && superblock.events > EVENTS_OF_CREATION;
@@ -264,7 +272,8 @@ fn alone(left: &[&Image], candidates: &[Candidate]) -> Vec<Candidate> {
         }
         let (found, _) = formats::probe_damaged(&*image.device).ok()?;
         let fits = |found: &formats::Found| {
-            !matches!(found.kind, formats::Kind::Md(_)) && found.size.is_none_or(|said| said <= size)
+            !matches!(found.kind, formats::Kind::Md(_) | formats::Kind::Raidframe)
+                && found.size.is_none_or(|said| said <= size)
         };
         if found.is_empty() || !found.iter().all(fits) {
             return None;
@@ -321,7 +330,14 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
     let fresh = |superblock: &Superblock| superblock.events.saturating_add(EVENTS_BEHIND) >= newest.events;
     let bitmap = bitmaps::freshest(images, group, newest);
     let shape = Shape::from_codes(newest.level, newest.layout);
-    let tolerated = shape.map_or(0, |shape| shape.tolerates(disks.min(usize::from(u16::MAX)) as u16));
+    // What more is lost without a member in this slot.
+    let needed = |slots: &[Option<Slot>], role: usize| {
+        let mut there: Vec<bool> = slots.iter().map(Option::is_some).collect();
+        let Ok(shape) = shape else { return there.contains(&false) };
+        let lost = score::lost_parts(shape, newest.chunk, &there);
+        there[role] = true;
+        score::lost_parts(shape, newest.chunk, &there) < lost
+    };
     for stale in [false, true] {
         for (image, superblock) in ordered.iter().filter(|(_, superblock)| fresh(superblock) != stale) {
             let (path, name) = (&images[*image].path, images[*image].name());
@@ -347,8 +363,7 @@ pub(crate) fn candidate(images: &[&Image], group: &[&(usize, Superblock)], newes
                 .filter(|(_, since)| stale && superblock.events >= *since)
                 .map(|(at, _)| at.clone());
             if stale {
-                let empty = slots.iter().filter(|slot| slot.is_none()).count();
-                if clean_by.is_none() && empty <= usize::from(tolerated) || superblock.recovered.is_some() {
+                if clean_by.is_none() && !needed(&slots, role) || superblock.recovered.is_some() {
                     leave(format!("it is stale: {behind} events behind"));
                     continue;
                 }

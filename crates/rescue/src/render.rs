@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::{Candidate, MemberState, Plan, Scan};
+use crate::{Candidate, ComponentSet, ComponentState, MemberState, Plan, Scan};
 
 /// What a scan found: images, then arrays with their members, then what to do next.
 pub fn render_scan(scan: &Scan) -> String {
@@ -90,13 +90,63 @@ pub fn render_scan(scan: &Scan) -> String {
             line(&mut text, format_args!("    {path}, {state}"));
         }
     }
-    let next = if scan.arrays.is_empty() && scan.sets.is_empty() {
+    for set in &scan.component_sets {
+        component_set_lines(&mut text, set);
+    }
+    let next = if scan.arrays.is_empty() && scan.sets.is_empty() && scan.component_sets.is_empty() {
         "No array says what it was. A plan may still be found from the contents."
     } else {
         "Next: 'coffer rescue plan --save FILE' with the same disks; 'coffer rescue volumes --plan FILE' shows what it gives."
     };
     line(&mut text, format_args!("\n{next}"));
     text
+}
+
+/// A set of RAIDframe, in the words that users of raidctl know.
+fn component_set_lines(text: &mut String, set: &ComponentSet) {
+    line(text, format_args!("\nRAIDframe set raid{}, serial number {}", set.unit, set.serial_number));
+    let clean = |clean: bool| if clean { "Yes" } else { "No" };
+    line(
+        text,
+        format_args!(
+            "    {}, {} columns, sectPerSU {}, blocksize {}, mod counter {}, clean: {}",
+            set.shape,
+            set.num_columns,
+            set.sectors_per_unit,
+            set.block_size,
+            set.mod_counter,
+            clean(set.clean)
+        ),
+    );
+    for component in &set.components {
+        let difference = set.mod_counter.abs_diff(component.mod_counter);
+        let state = match component.state {
+            ComponentState::Current => "up to date".to_owned(),
+            ComponentState::Stale => format!("stale, mod counter {difference} behind"),
+            ComponentState::Ahead => {
+                format!("mod counter {difference} ahead of the others, which do without it")
+            }
+            ComponentState::Duplicate => "another component of the same column".to_owned(),
+        };
+        let partition =
+            component.partition.map_or_else(String::new, |number| format!(" (partition {number})"));
+        line(
+            text,
+            format_args!(
+                "    column {}: {}{partition}, mod counter {}, clean: {}, {state}",
+                component.column,
+                component.path,
+                component.mod_counter,
+                clean(component.clean)
+            ),
+        );
+    }
+    for column in &set.missing {
+        line(text, format_args!("    column {column}: missing"));
+    }
+    for problem in &set.problems {
+        line(text, format_args!("    problem: {problem}"));
+    }
 }
 
 /// The candidates of a plan, best first, with the reasons.

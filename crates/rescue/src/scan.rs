@@ -7,7 +7,7 @@ use formats::MdVersion;
 use formats::md::{RawSuperblock, Role, SUPERBLOCK_LENGTH, Superblock};
 use serde::Serialize;
 
-use crate::{FirmwareSet, Image, firmware};
+use crate::{ComponentSet, FirmwareSet, Image, firmware, raidframe};
 
 /// All that was found in a pile of images.
 #[derive(Clone, Debug, Serialize)]
@@ -18,6 +18,8 @@ pub struct Scan {
     pub arrays: Vec<ArraySummary>,
     /// Sets of controllers and mainboards.
     pub sets: Vec<FirmwareSet>,
+    /// Sets of RAIDframe.
+    pub component_sets: Vec<ComponentSet>,
     /// The images and their partitions.
     #[serde(skip)]
     pub(crate) units: Vec<Unit>,
@@ -142,6 +144,7 @@ pub fn scan(images: &[Image]) -> Scan {
         images: Vec::new(),
         arrays: Vec::new(),
         sets: Vec::new(),
+        component_sets: Vec::new(),
         units: Vec::new(),
         superblocks: Vec::new(),
     };
@@ -167,6 +170,7 @@ pub fn scan(images: &[Image]) -> Scan {
     arrays.sort_by_key(|array| std::cmp::Reverse((array.created, array.updated)));
     scan.arrays = arrays;
     scan.sets = firmware::sets(&scan.units);
+    scan.component_sets = raidframe::sets(&scan.units);
     scan
 }
 
@@ -220,13 +224,14 @@ fn look(
     }
     let (own, problems) = superblocks_of(&*image.device, size);
     summary.problems.extend(problems);
+    summary.problems.extend(raidframe::problem_of(&*image.device, size));
     let mut superblocks: Vec<(usize, Superblock)> =
         own.into_iter().map(|superblock| (0, superblock)).collect();
     let (partitions, inside) = image.partitions();
     // The superblock at a disk's end may be that of its last partition.
     let within = |superblock: &Superblock| {
         let end = |partition: &Image| partition.start + partition.device.size().unwrap_or(0);
-        partitions.iter().any(|partition| (partition.start..end(partition)).contains(&superblock.offset))
+        partitions.iter().any(|(partition, _)| (partition.start..end(partition)).contains(&superblock.offset))
     };
     superblocks.retain(|(_, superblock)| superblock.version != MdVersion::V0_90 || !within(superblock));
     // Where an array begins with its member, so does its partition table.
@@ -234,11 +239,12 @@ fn look(
         return (summary, units, superblocks);
     }
     units[0].bare = partitions.is_empty() || !inside;
-    for partition in partitions {
+    for (partition, divided) in partitions {
         let size = partition.device.size().unwrap_or(0);
         let (holds, mut problems) = recognise(&*partition.device, summary.bad == 0);
         let (own, told) = superblocks_of(&*partition.device, size);
         problems.extend(told);
+        problems.extend(raidframe::problem_of(&*partition.device, size));
         superblocks.extend(own.into_iter().map(|superblock| (units.len(), superblock)));
         summary.partitions.push(PartitionSummary {
             number: partition.partition.unwrap_or(0),
@@ -247,7 +253,7 @@ fn look(
             holds,
             problems,
         });
-        units.push(Unit { image: partition, of: number, bare: inside, first: true });
+        units.push(Unit { image: partition, of: number, bare: inside && !divided, first: true });
     }
     (summary, units, superblocks)
 }

@@ -1,7 +1,7 @@
 //! How well a candidate fits with what is on its members.
 
 use device::BlockDevice;
-use geometry::md::Shape;
+use geometry::md::{Geometry, Place, Shape};
 
 use crate::{ArrayDevice, Candidate, Image, content};
 
@@ -24,6 +24,26 @@ fn cut_short(candidate: &Candidate, images: &[&Image]) -> Vec<(String, u64)> {
     candidate.slots.iter().flatten().filter_map(cut).collect()
 }
 
+/// How much is lost with these members alone, in parts of no matter which size: nothing, if it is 0. Of RAID 10 it counts which are
+/// missing, not only how many.
+pub(crate) fn lost_parts(shape: Shape, chunk: u64, there: &[bool]) -> usize {
+    let empty = there.iter().filter(|there| !**there).count();
+    let members = there.len().min(usize::from(u16::MAX)) as u16;
+    let beyond = empty.saturating_sub(usize::from(shape.tolerates(members)));
+    let Shape::Raid10(copies) = shape else { return beyond };
+    if beyond == 0 {
+        return 0;
+    }
+    // All patterns of chunks and their copies occur within as many chunks as there are members.
+    let size = chunk.saturating_mul(2 * u64::from(members) * u64::from(copies.far));
+    let Ok(geometry) = Geometry::new(shape, chunk, &vec![size; there.len()]) else { return beyond };
+    let is_lost = |number: &u64| match geometry.locate(number * chunk) {
+        Some((Place::Copies(spots), _)) => !spots.iter().any(|spot| there[usize::from(spot.member)]),
+        _ => true,
+    };
+    (0..2 * u64::from(members)).filter(is_lost).count()
+}
+
 /// Leaves the best candidates and those nearly as good; gives the best score and how many share it.
 pub(crate) fn keep_best(candidates: &mut Vec<Candidate>) -> (u8, usize) {
     let best = candidates.iter().map(|candidate| candidate.score).max().unwrap_or(0);
@@ -34,20 +54,25 @@ pub(crate) fn keep_best(candidates: &mut Vec<Candidate>) -> (u8, usize) {
 /// The candidate, whose members are among `images`, with its score and the reasons for it. `unproven` says that its
 /// superblocks were never used.
 pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]) -> Candidate {
-    let empty = candidate
+    let there: Vec<bool> = candidate
         .slots
         .iter()
-        .filter(|slot| slot.as_ref().is_none_or(|slot| slot.clean_by.is_some()))
-        .count();
+        .map(|slot| slot.as_ref().is_some_and(|slot| slot.clean_by.is_none()))
+        .collect();
+    let empty = there.iter().filter(|there| !**there).count();
     let shape = Shape::from_codes(candidate.level, candidate.layout);
     let members = candidate.slots.len().min(usize::from(u16::MAX)) as u16;
     let tolerated = shape.as_ref().map_or(0, |shape| usize::from(shape.tolerates(members)));
+    let beyond = match shape {
+        Ok(shape) => lost_parts(shape, candidate.chunk, &there) > 0,
+        Err(_) => empty > tolerated,
+    };
     let mirrored = matches!(shape, Ok(Shape::Raid1 | Shape::Raid10(_)));
     candidate.shape = shape.map_or_else(|error| error.to_string(), |shape| shape.to_string());
     let mut score: i32 = if unproven { 20 } else { 60 };
     let are =
         |count: usize| if count == 1 { "1 member is".to_owned() } else { format!("{count} members are") };
-    if empty > tolerated {
+    if beyond {
         score -= 40;
         let missing = are(empty);
         candidate.reasons.push(format!("{missing} missing, more than {tolerated}: parts are lost"));

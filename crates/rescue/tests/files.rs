@@ -288,3 +288,38 @@ fn what_has_no_reader_is_told_how_to_mount() {
     assert!(error.contains("ReiserFS") && error.contains("mount -o ro,loop"), "{error}");
     assert!(!to.exists());
 }
+
+/// The last byte of a file may be what stands for a lost sector: it is not lost for that, and is if it can't be read.
+#[test]
+fn the_ends_of_files_are_not_taken_for_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, image) = (folder.path().join("files"), folder.path().join("image"));
+    fs::create_dir(&files).unwrap();
+    let mut rng = Rng::new(21);
+    // Whatever byte the mark begins with, one of them ends with it.
+    for last in 0xf0..=0xff {
+        let mut bytes = vec![last; 513];
+        rng.fill(&mut bytes[..512]);
+        fs::write(files.join(format!("{last:02x}")), bytes).unwrap();
+    }
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    if !ran(tool("mke2fs").args(["-q", "-F", "-t", "ext4", "-d"]).arg(&files).arg(&image)) {
+        return;
+    }
+    let device = Image::open(&image).unwrap().device;
+    let told = copy_files(&device, &folder.path().join("whole"), false, |_| true).unwrap();
+    assert_eq!((told.files, told.lost), (16, Vec::new()));
+    // The last sector of one of them is bad, and no other is lost with it.
+    let bytes = fs::read(&image).unwrap();
+    let first = &fs::read(files.join("f7")).unwrap()[..512];
+    let at = bytes.chunks(512).position(|sector| sector == first).unwrap() * 512 + 512;
+    let rest = bytes.len() - at - 512;
+    fs::write(
+        folder.path().join("image.map"),
+        format!("0 + 1\n0 {at:#x} +\n{at:#x} 0x200 -\n{:#x} {rest:#x} +\n", at + 512),
+    )
+    .unwrap();
+    let device = Image::open(&image).unwrap().device;
+    let told = copy_files(&device, &folder.path().join("around"), false, |_| true).unwrap();
+    assert_eq!(told.lost.iter().map(|lost| &*lost.path).collect::<Vec<_>>(), ["/f7"]);
+}

@@ -26,6 +26,26 @@ impl Ext4Read for Marked {
 pub(super) struct Ext {
     system: Ext4,
     mark: Mark,
+    bytes: Bytes,
+}
+
+fn load(bytes: &Bytes, mark: Mark) -> Result<Ext4, String> {
+    Ext4::load(Box::new(Marked(bytes.clone(), mark))).map_err(|error| error.to_string())
+}
+
+/// Reads a part of a file through a reader for whom another mark stands for what can't be read.
+fn read_again(bytes: &Bytes, mark: &Mark, file: &PathBuf, at: u64, length: usize) -> Result<Vec<u8>, String> {
+    let mut file = load(bytes, *mark)?.open(file).map_err(|error| error.to_string())?;
+    file.seek_to(at).map_err(|error| error.to_string())?;
+    let mut again = vec![0; length];
+    let mut got = 0;
+    while got < length {
+        match file.read_bytes(&mut again[got..]).map_err(|error| error.to_string())? {
+            0 => return Err("it ends before its end".to_owned()),
+            more => got += more,
+        }
+    }
+    Ok(again)
 }
 
 impl Ext {
@@ -34,8 +54,7 @@ impl Ext {
         // Nobody can have written it into a file.
         Rng::new(RandomState::new().hash_one(0)).fill(&mut mark);
         mark.iter_mut().for_each(|byte| *byte |= 0xf0);
-        let system = Ext4::load(Box::new(Marked(bytes.clone(), mark)));
-        system.map(|system| Self { system, mark }).map_err(|error| error.to_string())
+        Ok(Self { system: load(bytes, mark)?, mark, bytes: bytes.clone() })
     }
 }
 
@@ -86,16 +105,26 @@ impl FileSystem for Ext {
         self.system.read_link(node).map(|target| target.as_ref().to_vec()).map_err(|error| error.to_string())
     }
 
-    fn open(&mut self, file: &PathBuf, copy: &mut dyn FnMut(&mut ReadAt<'_>)) -> Result<(), String> {
-        let mut file = self.system.open(file).map_err(|error| error.to_string())?;
+    fn open(&mut self, path: &PathBuf, copy: &mut dyn FnMut(&mut ReadAt<'_>)) -> Result<(), String> {
+        let mut file = self.system.open(path).map_err(|error| error.to_string())?;
         copy(&mut |at, buffer| {
             if file.position() != at {
                 file.seek_to(at).map_err(|error| error.to_string())?;
             }
             let got = file.read_bytes(buffer).map_err(|error| error.to_string())?;
             // Sectors of the disk are sectors of the file.
-            let whole = buffer[..got].chunks(SECTOR).all(|sector| sector != &self.mark[..sector.len()]);
-            if whole { Ok(got) } else { Err("a part of it can't be read".to_owned()) }
+            let is_marked = |sector: &&[u8]| **sector == self.mark[..sector.len()];
+            let Some(marked) = buffer[..got].chunks(SECTOR).find(is_marked) else { return Ok(got) };
+            // The few bytes of a file's last sector may be those of the mark by chance. Then they are the same under another one.
+            if marked.len() < SECTOR {
+                let other = self.mark.map(|byte| byte ^ 0x0f);
+                let from = got - marked.len();
+                let again = read_again(&self.bytes, &other, path, at + from as u64, marked.len())?;
+                if again == marked {
+                    return Ok(got);
+                }
+            }
+            Err("a part of it can't be read".to_owned())
         });
         Ok(())
     }

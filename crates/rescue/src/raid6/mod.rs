@@ -35,9 +35,12 @@ const TRIED_MAX: usize = 2048;
 const ROWS_LEAST: usize = 12;
 /// Most candidates that are proposed if nothing on them is recognised.
 const BLIND_MAX: usize = 8;
-/// Where data begins by default, sectors: metadata at the end, then the versions of mdadm.
-const OFFSETS: [u64; 16] =
-    [2048, 0, 264_192, 262_144, 133_120, 131_072, 67_584, 65_536, 34_816, 4096, 272, 264, 144, 24, 16, 1024];
+/// Where data begins by default, sectors: metadata at the end, the versions of mdadm, RAIDframe with sectors
+/// of 512 and of 4096 bytes.
+const OFFSETS: [u64; 18] = [
+    2048, 0, 264_192, 262_144, 133_120, 131_072, 67_584, 65_536, 34_816, 4096, 272, 264, 144, 64, 512, 24,
+    16, 1024,
+];
 
 /// A row: where it is, and what it may be.
 type Row = (u64, Vec<Roles>);

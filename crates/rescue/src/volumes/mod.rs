@@ -112,7 +112,7 @@ pub fn discover(arrays: &[(String, Arc<dyn BlockDevice>)]) -> Vec<Volume> {
     for depth in 1..=DEPTH_MAX {
         let before = (finding.physical.scans.len(), finding.members.count());
         for array in finding.members.arrays() {
-            if known.insert((array.uuid.to_vec(), array.found)) {
+            if known.insert((array.id.clone(), array.found)) {
                 finding.array(array, depth);
             }
         }
@@ -232,6 +232,9 @@ impl Finding {
                 }
                 if found.iter().any(|found| matches!(found.kind, Kind::Md(_))) {
                     self.members.look(name, device);
+                }
+                if found.iter().any(|found| found.kind == Kind::Raidframe) {
+                    self.members.look_for_label(name, device);
                 }
                 if found.iter().any(|found| matches!(found.kind, Kind::Luks1 | Kind::Luks2)) {
                     good.push("its header is whole; open it with cryptsetup".to_owned());

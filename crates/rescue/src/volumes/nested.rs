@@ -8,7 +8,7 @@ use formats::md::Superblock;
 
 use crate::plan::{by_array, candidate};
 use crate::scan::{freshest, superblocks_of};
-use crate::{Image, Slot};
+use crate::{Candidate, Image, Slot, raidframe};
 
 /// Volumes that say that they are members of an array.
 #[derive(Debug, Default)]
@@ -16,11 +16,13 @@ pub(super) struct Members {
     images: Vec<Image>,
     /// Number of the image, and what it says.
     superblocks: Vec<(usize, Superblock)>,
+    /// Numbers of the images that have a component label of RAIDframe.
+    labelled: Vec<usize>,
 }
 
 /// An array of volumes.
 pub(super) struct Nested {
-    pub(super) uuid: [u8; 16],
+    pub(super) id: Vec<u8>,
     /// How many of its members were found.
     pub(super) found: usize,
     pub(super) name: String,
@@ -33,7 +35,7 @@ pub(super) struct Nested {
 impl Members {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.superblocks.len()
+        self.superblocks.len() + self.labelled.len()
     }
 
     /// Adds a volume, if it has a superblock.
@@ -47,18 +49,35 @@ impl Members {
         }
     }
 
+    /// Adds a volume that has a component label.
+    pub(super) fn look_for_label(&mut self, name: &str, device: &Arc<dyn BlockDevice>) {
+        self.labelled.push(self.images.len());
+        self.images.push(Image::of_device(PathBuf::from(name), Arc::clone(device)));
+    }
+
     /// The arrays that they make.
     pub(super) fn arrays(&self) -> Vec<Nested> {
         let images: Vec<&Image> = self.images.iter().collect();
         let members: Vec<&(usize, Superblock)> = self.superblocks.iter().collect();
         let groups = by_array(&members);
-        groups.iter().filter_map(|group| Some(array(&images, group, freshest(group)?))).collect()
+        let of_md = groups.iter().filter_map(|group| {
+            let newest = freshest(group)?;
+            let plan = candidate(&images, group, newest);
+            Some(array(&images, plan, newest.array_uuid.to_vec(), group.len()))
+        });
+        let labelled: Vec<(usize, &Image)> =
+            self.labelled.iter().map(|number| (*number, images[*number])).collect();
+        let sets = raidframe::sets_among(&labelled);
+        let of_raidframe = sets.iter().filter_map(|set| {
+            let plan = set.candidates(&images).into_iter().next()?;
+            Some(array(&images, plan, set.id(), set.count()))
+        });
+        of_md.chain(of_raidframe).collect()
     }
 }
 
-/// What a group's newest superblock makes of it.
-fn array(images: &[&Image], group: &[&(usize, Superblock)], newest: &Superblock) -> Nested {
-    let plan = candidate(images, group, newest);
+/// What a candidate makes of them.
+fn array(images: &[&Image], plan: Candidate, id: Vec<u8>, found: usize) -> Nested {
     let open = |slot: &Slot| {
         images.iter().find(|image| image.path == slot.path).map(|image| Arc::clone(&image.device))
     };
@@ -73,11 +92,5 @@ fn array(images: &[&Image], group: &[&(usize, Superblock)], newest: &Superblock)
         .and_then(|()| plan.assemble(&devices))
         .map(|array| Arc::new(array) as Arc<dyn BlockDevice>)
         .map_err(|error| error.to_string());
-    Nested {
-        uuid: newest.array_uuid,
-        found: group.len(),
-        name: plan.array,
-        problems: gap.into_iter().chain(plan.reasons).collect(),
-        device,
-    }
+    Nested { id, found, name: plan.array, problems: gap.into_iter().chain(plan.reasons).collect(), device }
 }

@@ -168,6 +168,23 @@ fn a_stale_member_is_used_only_where_nothing_else_is_left() {
     assert!(best.reasons.iter().any(|reason| reason.contains("8 events behind")), "{:?}", best.reasons);
 }
 
+/// Of RAID 10 it counts which members are missing: one of each pair may be, and a stale one is not asked where its fresh copy is there.
+#[test]
+fn of_pairs_a_stale_member_is_used_only_where_both_are_not_fresh() {
+    let planned = |events: &[Option<u64>]| {
+        let images = pile(10, 0x102, 16384, events);
+        let images = images.images();
+        plan(&images, &scan(&images)).candidates.remove(0)
+    };
+    let whole = planned(&[Some(12), Some(20), Some(20), None]);
+    assert!(whole.slots[0].is_none(), "{whole:?}");
+    assert!(whole.reasons.iter().any(|reason| reason.contains("redundancy makes up for")), "{whole:?}");
+    let lacking = planned(&[Some(12), None, Some(20), None]);
+    assert!(lacking.slots[0].is_some(), "{lacking:?}");
+    let lost = planned(&[None, None, Some(20), Some(20)]);
+    assert!(lost.reasons.iter().any(|reason| reason.contains("parts are lost")), "{lost:?}");
+}
+
 #[test]
 fn a_new_array_over_an_old_one_is_not_believed_at_once() {
     let used = pile(5, 2, 16384, &[Some(20); 4]);

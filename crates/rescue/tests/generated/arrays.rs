@@ -1,4 +1,4 @@
-//! Arrays of md around given contents, as image files.
+//! Arrays of md and sets of RAIDframe around given contents, as image files.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use device::Rng;
+use formats::raidframe::{ByteOrder, LABEL_OFFSET, Label, Version};
 use geometry::md::{Geometry, Place, Shape};
 use rescue::{Candidate, Slot};
 
@@ -20,6 +21,8 @@ pub struct Made {
     pub uuid: [u8; 16],
     /// The members by slot.
     pub paths: Vec<PathBuf>,
+    /// Members have component labels of RAIDframe, not superblocks.
+    pub raidframe: bool,
 }
 
 /// Member sizes that hold `contents` bytes.
@@ -82,8 +85,59 @@ impl Made {
         }
     }
 
-    /// Writes a 1.2 superblock on the member in this slot; `roles` says who the member believes is there.
+    /// Writes a component label on the member in this slot.
+    fn label(&self, slot: usize, counter: u64) {
+        let letter = match self.shape {
+            Shape::Raid1 if self.paths.len() != 2 => 'N',
+            Shape::Raid1 | Shape::Raid10(_) => '1',
+            shape => char::from_digit(shape.codes().0.cast_unsigned(), 10).unwrap(),
+        };
+        let file = File::options().write(true).open(&self.paths[slot]).unwrap();
+        let label = Label {
+            version: Version::V2,
+            byte_order: if self.uuid[5].is_multiple_of(4) { ByteOrder::Big } else { ByteOrder::Little },
+            serial_number: i32::from_le_bytes([self.uuid[0], self.uuid[1], self.uuid[2], 1]),
+            mod_counter: i32::try_from(counter).unwrap(),
+            row: 0,
+            column: slot as u32,
+            num_rows: 1,
+            num_columns: self.paths.len() as u32,
+            clean: self.uuid[3].is_multiple_of(2),
+            status: 0,
+            sectors_per_unit: (self.chunk / 512) as u32,
+            units_per_parity_unit: 1,
+            units_per_recon_unit: 1,
+            parity_config: letter.into(),
+            max_outstanding: 100,
+            block_size: 512,
+            num_blocks: self.size / 512,
+            partition_size: file.metadata().unwrap().len() / 512,
+            map_mod_counter: 0,
+            map_flags: 0,
+            map_tick_ms: 0,
+            map_cooldown: 0,
+            map_regions: 0,
+            future_use: [0; 28],
+            autoconfigure: 1,
+            root_partition: 0,
+            last_unit: u32::from(self.uuid[4] % 4),
+            config_order: 0,
+            future_use2: [0; 42],
+        };
+        file.write_all_at(&label.encode(), LABEL_OFFSET).unwrap();
+    }
+
+    /// Zeros what says how the member in this slot belongs to the others.
+    pub fn forget(&self, slot: usize) {
+        let file = File::options().write(true).open(&self.paths[slot]).unwrap();
+        file.write_all_at(&[0; 4096], if self.raidframe { LABEL_OFFSET } else { 4096 }).unwrap();
+    }
+
+    /// Writes a 1.2 superblock on the member in this slot, or a component label; `roles` says who the member believes is there.
     pub fn superblock(&self, slot: usize, events: u64, roles: &[u16]) {
+        if self.raidframe {
+            return self.label(slot, events);
+        }
         let (level, layout) = self.shape.codes();
         let mut block = vec![0; 512];
         let mut put = |at: usize, field: &[u8]| block[at..at + field.len()].copy_from_slice(field);

@@ -25,6 +25,9 @@ const SURE: u8 = 50;
 /// Where members' data begins.
 const OFFSETS: [u64; 4] = [1 << 20, 2 << 20, 8192 + 131_072, 264 * 512];
 
+/// Where it begins on RAIDframe's components.
+const RAIDFRAME_DATA: u64 = 64 * 512;
+
 /// What is done to an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Damage {
@@ -106,9 +109,23 @@ fn shape(rng: &mut Rng, redundant: bool) -> (Shape, usize) {
     }
 }
 
-/// Makes an array in `folder`; `None` without `mke2fs`.
+/// The shape that RAIDframe has in place of one of md's, and for how many members.
+fn of_raidframe(shape: Shape, members: usize) -> (Shape, usize) {
+    let near = Copies { near: 2, far: 1, offset: false, sets: FarSets::All };
+    match shape {
+        Shape::Raid5(_) => (Shape::Raid5(Rotation5::LeftSymmetric), members),
+        Shape::Raid6(_) => (Shape::Raid6(Rotation6::Md(Rotation5::LeftSymmetric)), members),
+        Shape::Raid10(_) => (Shape::Raid10(near), members / 2 * 2),
+        shape => (shape, members),
+    }
+}
+
+/// Makes an array in `folder`, one of four as RAIDframe does; `None` without `mke2fs`.
 fn make(folder: &Path, rng: &mut Rng, tag: &str, redundant: bool) -> Option<Made> {
     let (shape, members) = shape(rng, redundant);
+    // The draws of the others stay what they are.
+    let raidframe = Rng::new(rng.clone().next_u64() ^ 64).chance(1, 4);
+    let (shape, members) = if raidframe { of_raidframe(shape, members) } else { (shape, members) };
     let contents: u64 = rng.within(16..40) << 20;
     let data = match shape {
         Shape::Raid10(_) => members / 2,
@@ -124,10 +141,11 @@ fn make(folder: &Path, rng: &mut Rng, tag: &str, redundant: bool) -> Option<Made
     let made = Made {
         shape,
         chunk,
-        data_offset: *rng.choose(&OFFSETS).unwrap(),
+        data_offset: Some(*rng.choose(&OFFSETS).unwrap()).filter(|_| !raidframe).unwrap_or(RAIDFRAME_DATA),
         size: member_size(shape, chunk, members, image.len() as u64)?,
         uuid,
         paths: names(folder, rng, members, tag),
+        raidframe,
     };
     made.write(&image);
     Some(made)
@@ -197,7 +215,7 @@ fn same_files(plan: &Plan, truth: ArrayDevice, scratch: &Path) {
 }
 
 /// One case: what it was, and what came of it; `None` if it can't be made.
-fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
+fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = Rng::new(seed);
     let redundant =
@@ -253,10 +271,7 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
         }
         Damage::FewSuperblocks => {
             // Only one is left of those that say who is who; the others must be found.
-            for slot in &order[..tolerated] {
-                let file = fs::File::options().write(true).open(&made.paths[*slot]).unwrap();
-                std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096], 4096).unwrap();
-            }
+            order[..tolerated].iter().for_each(|slot| made.forget(*slot));
         }
         Damage::BadSectors | Damage::BadBeyond => {
             let many = if damage == Damage::BadSectors { tolerated } else { members };
@@ -274,7 +289,10 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
             wrong.uuid = [9; 16];
             wrong.chunk = 1 << rng.within(12..20);
             let roles: Vec<u16> = (0..members as u16).collect();
-            (0..members).for_each(|slot| wrong.superblock(slot, rng.below(2), &roles));
+            (0..members).for_each(|slot| {
+                let events = rng.below(2);
+                wrong.superblock(slot, if wrong.raidframe { 1 } else { events }, &roles);
+            });
         }
         Damage::Rebuilt => {
             // The sum of all members stays as it is, so that a rebuild finds its parity right.
@@ -283,6 +301,7 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
             wrong.uuid = [9; 16];
             wrong.chunk = 1 << rng.within(12..20);
             wrong.shape = Shape::Raid5(*rng.choose(&Rotation5::ALL).unwrap());
+            wrong.shape = if wrong.raidframe { made.shape } else { wrong.shape };
             let roles: Vec<u16> = (0..members as u16).collect();
             (0..members).for_each(|slot| wrong.superblock(slot, events, &roles));
         }
@@ -297,8 +316,9 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
             wrong.uuid = [9; 16];
             wrong.chunk = 1 << rng.within(12..20);
             wrong.shape = Shape::Raid6(*rng.choose(&Rotation6::all().collect::<Vec<_>>()).unwrap());
+            wrong.shape = if wrong.raidframe { made.shape } else { wrong.shape };
             // Other versions of mdadm begin elsewhere.
-            if rng.chance(1, 3) {
+            if rng.chance(1, 3) && !wrong.raidframe {
                 wrong.data_offset = *rng.choose(&OFFSETS).unwrap();
                 wrong.size = made.data_offset + made.size + (1 << 20) - wrong.data_offset;
             }
@@ -329,12 +349,13 @@ fn run(seed: u64, damage: Damage) -> Option<(String, Verdict)> {
     if std::env::var_os("COFFER_RESCUE_CASE").is_some() {
         println!("{made:?}\n{second:?}\nkept in {}\n{}", folder.keep().display(), rescue::render_plan(&plan));
     }
-    let what = format!("{} of {members}, chunk {} KiB", made.shape, made.chunk >> 10);
+    let kind = if made.raidframe { "RAIDframe" } else { "md" };
+    let what = format!("{kind}, {} of {members}, chunk {} KiB", made.shape, made.chunk >> 10);
     let best = plan
         .candidates
         .first()
         .map_or_else(String::new, |best| format!("{} {} KiB, {}", best.shape, best.chunk >> 10, best.score));
-    Some((format!("{what}; first: {best}"), found))
+    Some((kind, format!("{what}; first: {best}"), found))
 }
 
 #[test]
@@ -344,7 +365,7 @@ fn broken_at_random() {
     let base = setting("COFFER_RESCUE_SEED").unwrap_or(1);
     let only = std::env::var("COFFER_RESCUE_DAMAGE").unwrap_or_default();
     let single = setting("COFFER_RESCUE_CASE");
-    let mut table: BTreeMap<Damage, BTreeMap<Verdict, u64>> = BTreeMap::new();
+    let mut table: BTreeMap<(Damage, &str), BTreeMap<Verdict, u64>> = BTreeMap::new();
     for index in 0..count {
         let mut damage = Damage::ALL[(index % Damage::ALL.len() as u64) as usize];
         if let (true, Some(named)) =
@@ -356,31 +377,31 @@ fn broken_at_random() {
             continue;
         }
         let seed = base * 1_000_000 + index;
-        let Some((what, verdict)) = run(seed, damage) else {
+        let Some((kind, what, verdict)) = run(seed, damage) else {
             println!("without mke2fs there is nothing to break");
             return;
         };
         if verdict != Verdict::Right {
             println!("case {index} (seed {base}): {damage:?}, {verdict:?}: {what}");
         }
-        *table.entry(damage).or_default().entry(verdict).or_default() += 1;
+        *table.entry((damage, kind)).or_default().entry(verdict).or_default() += 1;
     }
-    println!("| damage | cases | right | first, but tied | open | wrong and sure |");
-    println!("|---|---|---|---|---|---|");
+    println!("| damage | made as by | cases | right | first, but tied | open | wrong and sure |");
+    println!("|---|---|---|---|---|---|---|");
     let of = |row: &BTreeMap<Verdict, u64>, verdict| row.get(&verdict).copied().unwrap_or(0);
-    for (damage, row) in &table {
+    for ((damage, kind), row) in &table {
         let all: u64 = row.values().sum();
         let [right, tied, open, wrong] =
             [Verdict::Right, Verdict::Tied, Verdict::Open, Verdict::Wrong].map(|verdict| of(row, verdict));
-        println!("| {damage:?} | {all} | {right} | {tied} | {open} | {wrong} |");
+        println!("| {damage:?} | {kind} | {all} | {right} | {tied} | {open} | {wrong} |");
     }
-    for (damage, row) in &table {
-        assert_eq!(of(row, Verdict::Wrong), 0, "{damage:?}: a wrong answer calls itself right");
+    for ((damage, kind), row) in &table {
+        assert_eq!(of(row, Verdict::Wrong), 0, "{damage:?} of {kind}: a wrong answer calls itself right");
         if damage.told() {
             assert_eq!(
                 of(row, Verdict::Open) + of(row, Verdict::Tied),
                 0,
-                "{damage:?}: a superblock told it all"
+                "{damage:?} of {kind}: a superblock told it all"
             );
         }
     }
