@@ -74,10 +74,14 @@ pub enum Kind {
     Balance,
     BalanceControl,
     Convert,
+    // What keeps a state of all.
+    Checkpoint,
+    CheckpointDiscard,
+    RewindToCheckpoint,
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 57] = [
+pub const WEIGHTS: [(Kind, u64); 60] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -135,6 +139,9 @@ pub const WEIGHTS: [(Kind, u64); 57] = [
     (Kind::Balance, 24),
     (Kind::BalanceControl, 8),
     (Kind::Convert, 12),
+    (Kind::Checkpoint, 16),
+    (Kind::CheckpointDiscard, 6),
+    (Kind::RewindToCheckpoint, 12),
 ];
 
 /// The weights of the first kinds as they were when the seeds in `tests/regressions.rs` up to 500,000 were found: never

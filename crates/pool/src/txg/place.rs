@@ -316,12 +316,16 @@ impl Pool {
     pub(crate) fn free_extent(&mut self, home: Logical) -> Result<()> {
         let address = self.core.remaps.place_of(home);
         let key = extent_key(address);
-        let Some(value) = self.extents.remove(&mut self.core, key)? else {
+        let Some(found) = self.extents.get_with(&mut self.core, key, Extent::decode)? else {
             return Err(PoolError::Corrupt(format!(
                 "the extent at logical address {address} is freed twice"
             )));
         };
-        let mut extent = Extent::decode(&value)?;
+        let mut extent = found?;
+        if extent.references <= 1 && self.hold_extent(home, &extent)? {
+            return Ok(());
+        }
+        self.extents.remove(&mut self.core, key)?;
         if extent.references > 1 {
             extent.references -= 1;
             self.extents.insert(&mut self.core, key, &extent.encode())?;
