@@ -29,8 +29,10 @@ impl Run {
             return Err("the checkpoint is gone".to_owned());
         }
         let kept = Kept { state: State { checkpoint: None, ..now.clone() }, comments: self.comments.clone() };
-        let state = State { checkpoint: Some(Arc::new(kept)), ..now };
-        let done = self.lead_to("checkpoint", vec![state], true, !may_take, |pool| pool.checkpoint())?;
+        // One over another is refused: both could not be told apart.
+        let state = now.checkpoint.is_none().then(|| State { checkpoint: Some(Arc::new(kept)), ..now });
+        let states = state.into_iter().collect();
+        let done = self.lead_to("checkpoint", states, true, !may_take, pool::Pool::checkpoint)?;
         if done && !may_take {
             return Err("a checkpoint was taken over another".to_owned());
         }
@@ -41,7 +43,7 @@ impl Run {
         let now = self.model.now().clone();
         let is_kept = now.checkpoint.is_some();
         let state = State { checkpoint: None, ..now };
-        let discard = |pool: &mut pool::Pool| pool.checkpoint_discard();
+        let discard = pool::Pool::checkpoint_discard;
         let done = self.lead_to("checkpoint_discard", vec![state], true, !is_kept, discard)?;
         if done && !is_kept {
             return Err("a checkpoint was discarded that is none".to_owned());
