@@ -13,6 +13,7 @@ use super::Context;
 use crate::args;
 use crate::control::{Connected, connect};
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::host;
 use crate::names;
 use crate::open::{self, Member};
@@ -170,6 +171,7 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
         context.state.note_session(pool.guid(), pool.session());
         pool.log_history(&context.command_line)?;
         pool.flush()?;
+        eventlog::keep(&mut pool, &context.state);
     }
     if rewinds && !context.json { Ok(()) } else { context.done(&plan) }
 }
