@@ -509,3 +509,44 @@ fn an_older_root_still_has_its_checkpoint() {
     settle(&mut pool);
     assert_sound(&mut pool);
 }
+
+/// The read-only compatible features in the newest uberblock of a disk.
+fn features(disk: &device::MemoryDevice) -> u64 {
+    let mut newest = (0, 0);
+    for label in [0, 256 * KIB] {
+        for slot in 0..16 {
+            let mut bytes = [0; 48];
+            device::BlockDevice::read(disk, (label + 128 * KIB + slot * 8 * KIB) as u64, &mut bytes).unwrap();
+            let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+            newest = newest.max((number(40), number(24)));
+        }
+    }
+    newest.1
+}
+
+/// An engine that does not know checkpoints would free what one holds back: such a pool is marked as long as it has one,
+/// or something that one left.
+#[test]
+fn who_does_not_know_checkpoints_may_only_read() {
+    let disks = Disks::new(&[64]);
+    let mut pool = create(&spec(vec![disks.group(GroupKind::Plain, 0..1)]));
+    let guid = pool.guid();
+    let (a, b) = fill(&mut pool);
+    assert_eq!(features(&disks.0[0]), 0);
+    pool.checkpoint().unwrap();
+    wreck(&mut pool, a, b);
+    assert_eq!(features(&disks.0[0]), 1);
+    pool.export().unwrap();
+    assert_eq!(features(&disks.0[0]), 1);
+    let mut pool = rewind(guid, disks.all());
+    assert_eq!(features(&disks.0[0]), 1, "there are extents to be freed by births");
+    settle(&mut pool);
+    assert_eq!(features(&disks.0[0]), 0);
+    pool.checkpoint().unwrap();
+    let a = pool.open("a").unwrap();
+    pool.write(a, 0, &noise(31, MIB as usize)).unwrap();
+    pool.checkpoint_discard().unwrap();
+    assert_eq!(features(&disks.0[0]), 1);
+    settle(&mut pool);
+    assert_eq!(features(&disks.0[0]), 0);
+}
