@@ -9,10 +9,12 @@ use geometry::Profile;
 use crate::sizes;
 
 pub(crate) use balance::{Balance, BalanceCommand, BalanceStart, Convert, Resize};
+pub(crate) use checkpoint::Checkpoint;
 pub(crate) use plan::{Plan, PlanCommand};
 pub(crate) use whatif::Whatif;
 
 mod balance;
+mod checkpoint;
 mod plan;
 mod whatif;
 
@@ -145,6 +147,8 @@ pub(crate) enum Command {
     Online(Online),
     /// Clear error counters, and take faulted devices back
     Clear(Clear),
+    /// Keep the state of a pool as it is now, to go back to with 'import --rewind-to-checkpoint'
+    Checkpoint(Checkpoint),
     /// Verify everything in pools and repair what is damaged
     Scrub(Scrub),
     /// Move what is in chunks elsewhere: to compact them, or to give them another profile
@@ -281,7 +285,10 @@ pub(crate) struct Import {
     /// Go back to this transaction group; says first what is lost
     #[arg(short = 'T', value_name = "TXG")]
     pub(crate) txg: Option<u64>,
-    /// With -F or -T: say what would be lost, and do nothing
+    /// Go back to the checkpoint, which is gone with that; says first what is lost. With -o readonly=on only look at it
+    #[arg(long, conflicts_with_all = ["rewind", "txg"])]
+    pub(crate) rewind_to_checkpoint: bool,
+    /// With -F, -T or --rewind-to-checkpoint: say what would be lost, and do nothing
     #[arg(short = 'n')]
     pub(crate) dry_run: bool,
     /// Name or number of the pool; without it, pools that can be imported are shown

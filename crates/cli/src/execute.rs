@@ -141,6 +141,8 @@ fn execute_plain(pool: &mut Pool, request: &Request, payload: &[u8], state: &Sta
             Reply::Balance(pool.balance().map(Box::new))
         }
         Request::BalanceControl { action } => pool.balance_control(*action).map(done)?,
+        Request::Checkpoint => pool.checkpoint().map(done)?,
+        Request::CheckpointDiscard => pool.checkpoint_discard().map(done)?,
         Request::Scrub { action } => pool.scrub(scrub_action(*action)).map(done)?,
         Request::Read { .. }
         | Request::Export

@@ -69,9 +69,10 @@ impl LocalPool {
         let here = record.boot == host::boot();
         let offline = if here { record.offline.clone() } else { Vec::new() };
         // A read-only import leaves no trace on the devices: each command does as it did.
-        let (txg, force) = (record.root.map(Txg), record.forced);
+        let (txg, checkpoint, force) = (record.root.map(Txg), record.checkpoint, record.forced);
         let host = host::host();
-        let options = ImportOptions { read_only, host, offline, txg, force, ..ImportOptions::default() };
+        let options =
+            ImportOptions { read_only, host, offline, txg, checkpoint, force, ..ImportOptions::default() };
         let engine = |devices: Vec<NewDevice>, options: &ImportOptions| {
             Pool::import(&host::env(cache_bytes), record.guid, devices, options)
         };

@@ -48,6 +48,9 @@ pub(crate) struct Record {
     /// If read-only: at this older root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<u64>,
+    /// If read-only: as of the checkpoint.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) checkpoint: bool,
     /// If read-only: by force, whatever other histories there are.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) forced: bool,
@@ -76,6 +79,7 @@ impl Record {
             exported: false,
             read_only: false,
             root: None,
+            checkpoint: false,
             forced: false,
             destroyed: false,
             offline: Vec::new(),

@@ -43,6 +43,7 @@ fn every_command_has_help() {
         "offline",
         "online",
         "clear",
+        "checkpoint",
         "scrub",
         "wait",
         "get",

@@ -21,7 +21,7 @@ use crate::types::{Logical, Txg};
 const PROBLEMS_MAX: usize = 100;
 
 /// Items of a tree: keys and values.
-type Items = Vec<(Key, Vec<u8>)>;
+pub(crate) type Items = Vec<(Key, Vec<u8>)>;
 
 /// What one walk of a tree found.
 #[derive(Default)]
@@ -65,6 +65,7 @@ impl Pool {
         }
         let extents = self.gather(self.extents.root(), &mut nodes, &mut report)?;
         self.gather_references(&mut nodes, &mut references, &mut report)?;
+        self.gather_checkpoint(&extents, &mut nodes, &mut references, &mut report)?;
         self.compare_extents(&extents, references, &mut report)?;
         self.compare_nodes(&nodes, &mut report);
         self.compare_remaps(&extents, &nodes, &mut report)?;
@@ -72,7 +73,7 @@ impl Pool {
         Ok(report)
     }
 
-    fn gather(
+    pub(crate) fn gather(
         &mut self,
         root: Option<NodePtr>,
         nodes: &mut HashMap<u64, u64>,
@@ -96,7 +97,7 @@ impl Pool {
     }
 
     /// References from volumes, zombies and deadlists. Snapshots do not count: what only they hold is on a deadlist.
-    fn gather_references(
+    pub(crate) fn gather_references(
         &mut self,
         nodes: &mut HashMap<u64, u64>,
         references: &mut HashMap<Logical, (u32, Txg)>,

@@ -68,6 +68,8 @@ impl Core {
             charged: Vec::new(),
             new_marks: Vec::new(),
             looking_back: false,
+            held_to: Txg(0),
+            held_nodes: Vec::new(),
             relocating: false,
             relocating_in: None,
             #[cfg(feature = "sabotage")]
@@ -88,6 +90,8 @@ impl Pool {
             core,
             datasets: BTreeMap::new(),
             zombies: Vec::new(),
+            checkpoint: None,
+            rewound: None,
             properties: BTreeMap::new(),
             created: Millis(0),
             next_id: FIRST_ID,

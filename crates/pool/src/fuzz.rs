@@ -9,6 +9,7 @@
 use device::{BlockDevice, MemoryDevice};
 use twox_hash::XxHash3_128;
 
+use crate::checkpoint::{Checkpoint, Rewind};
 use crate::checksum::ChecksumKind;
 use crate::chunk::Chunk;
 use crate::codec::{Reader, Writer};
@@ -125,7 +126,7 @@ pub fn chunk(data: &[u8]) {
 /// Devices, groups, datasets, trees being destroyed, scans: the first byte says which.
 pub fn items(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else { return };
-    match kind % 5 {
+    match kind % 7 {
         0 => {
             let Ok(device) = Device::decode(DeviceId(7), data) else { return };
             let _ = (device.capacity(), device.name(), device.is_called("x"));
@@ -146,12 +147,20 @@ pub fn items(data: &[u8]) {
             let Ok(zombie) = Zombie::decode(7, data) else { return };
             assert_eq!(zombie.encode(), data);
         }
-        _ => {
+        4 => {
             let Ok(progress) = Progress::decode(&mut Reader::new("scan item", data)) else { return };
             let _ = (progress.report(ScanKind::Scrub, 0), progress.report(ScanKind::Resilver, 1));
             let mut w = Writer::default();
             progress.encode(&mut w);
             assert!(data.starts_with(&w.finish()));
+        }
+        5 => {
+            let Ok(checkpoint) = Checkpoint::decode(Guid(7), data) else { return };
+            assert_eq!(checkpoint.encode(), data);
+        }
+        _ => {
+            let Ok(rewind) = Rewind::decode(data) else { return };
+            assert_eq!(rewind.encode(), data);
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use geometry::{Kind, Layout, Profile};
 use tree::{Key, NodePtr};
 
+use crate::checkpoint::{Checkpoint, Rewind};
 use crate::checksum::ChecksumKind;
 use crate::chunk::{BitmapAnchor, Chunk, Class, Column, Moved, Placement, Stale};
 use crate::compress::Compression;
@@ -258,6 +259,38 @@ fn zombie_item_and_deadlist_value() {
     let known = golden("zombie", &zombie.encode());
     assert_eq!(Zombie::decode(21, &known).unwrap().encode(), known);
     golden("deadlist-value", &dead_value(8192));
+}
+
+#[test]
+fn checkpoint_and_rewind_items() {
+    let mut w = crate::codec::Writer::default();
+    w.u8(1);
+    w.u64(0x2a);
+    w.u64(1_700_000_000_789);
+    w.raw(&pointer(0x24_0000, 1).encode());
+    w.u64(23);
+    w.raw(&pointer(0x24_4000, 0).encode());
+    w.u64(7 << 14);
+    w.u64(5);
+    let known = golden("checkpoint", &w.finish());
+    let back = Checkpoint::decode(POOL, &known).unwrap();
+    assert_eq!(back.encode(), known);
+    assert_eq!((back.txg, back.taken, back.is_kept()), (Txg(0x2a), Millis(1_700_000_000_789), true));
+    assert_eq!(
+        (back.meta_root, back.held.root()),
+        (Some(pointer(0x24_0000, 1)), Some(pointer(0x24_4000, 0)))
+    );
+    assert_eq!((back.held.identity().tree, back.held_numbers()), (23, (7 << 14, 5)));
+    // A root without the state that goes with it, and the other way round.
+    for state in [0, 2, 3] {
+        let mut wrong = known.clone();
+        wrong[0] = state;
+        assert!(Checkpoint::decode(POOL, &wrong).is_err());
+    }
+    assert!((0..known.len()).all(|cut| Checkpoint::decode(POOL, &known[..cut]).is_err()));
+    let rewind = Rewind { after: Txg(0x2a), before: Txg(0x33), cursor: Logical(0x4000_5000) };
+    let known = golden("rewind", &rewind.encode());
+    assert_eq!(Rewind::decode(&known), Ok(rewind));
 }
 
 #[test]

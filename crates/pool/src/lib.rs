@@ -17,12 +17,13 @@
 //! [`Held`] is a pool behind a lock for servers, with commits beside reads and writes.
 //!
 //! `core` is the state that all of these share; `import`, `create`, `admin`, `scan` and `check` are what people ask
-//! for; `whatif` tells what failures would cost, `forecast` what changes come to; `report` is what they are told. On-disk structures are described in `docs/on-disk-format.md`.
+//! for; `checkpoint` keeps a state to go back to; `whatif` tells what failures would cost, `forecast` what changes come to; `report` is what they are told. On-disk structures are described in `docs/on-disk-format.md`.
 
 mod admin;
 mod alloc;
 mod balance;
 mod check;
+mod checkpoint;
 mod checksum;
 mod chunk;
 mod codec;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tree::Tree;
 
 use crate::balance::{Balance, Reclaim};
+use crate::checkpoint::{Checkpoint, Rewind};
 use crate::core::Core;
 use crate::dataset::{Dataset, Zombie};
 use crate::error::Result;
@@ -25,6 +26,9 @@ pub struct Pool {
     pub(crate) extents: Tree,
     pub(crate) datasets: BTreeMap<DatasetId, Dataset>,
     pub(crate) zombies: Vec<Zombie>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+    /// What a rewind to a checkpoint left to be freed.
+    pub(crate) rewound: Option<Rewind>,
     pub(crate) properties: BTreeMap<String, String>,
     pub(crate) created: Millis,
     /// The next number for a dataset, tree or zombie.

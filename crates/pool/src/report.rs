@@ -233,10 +233,25 @@ pub struct StatusReport {
     pub spares: Vec<SpareReport>,
     /// Other jobs that are running (destroy and the like), one sentence each.
     pub jobs: Vec<String>,
+    /// The checkpoint, if there is one.
+    pub checkpoint: Option<CheckpointReport>,
     /// Number of places with permanent errors.
     pub data_errors: u64,
     /// Those places, as `pool/volume@snapshot:<offset>` (at most some hundreds are kept).
     pub data_error_places: Vec<String>,
+}
+
+/// A checkpoint in `coffer status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointReport {
+    /// When it was taken.
+    pub taken: Millis,
+    /// The last transaction group that is in it.
+    pub txg: Txg,
+    /// Bytes that only it knows, nodes of volumes included: about what discarding it frees.
+    pub held: u64,
+    /// It is being discarded, and can't be gone back to.
+    pub discarding: bool,
 }
 
 /// One combination of class and profile in `coffer usage`.
@@ -319,6 +334,8 @@ pub struct PoolRow {
     pub alloc: u64,
     /// Raw bytes free.
     pub free: u64,
+    /// Bytes that the checkpoint holds back; none without one.
+    pub checkpoint: Option<u64>,
     /// Per cent of the free space inside chunks that is fragmented.
     pub fragmentation: u8,
     /// Per cent in use.

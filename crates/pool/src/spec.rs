@@ -211,6 +211,8 @@ pub struct ImportOptions {
     pub rewind: bool,
     /// Go back to exactly this transaction group.
     pub txg: Option<crate::types::Txg>,
+    /// Go back to the pool's checkpoint; read-only, only look at it.
+    pub checkpoint: bool,
     /// Devices that stay out of use as long as this import lasts, as after `offline` with `temporary`.
     pub offline: Vec<crate::types::Guid>,
     /// Another name for the pool.

@@ -166,8 +166,16 @@ impl Pool {
             .collect();
         let (status, action) = self.advice();
         let mut jobs = Vec::new();
-        if self.destroys() {
-            jobs.push("space of destroyed volumes and snapshots is being freed".to_owned());
+        if self.rewound.is_some() {
+            jobs.push("space of what came after the checkpoint is being freed".to_owned());
+        }
+        if !self.zombies.is_empty() || self.datasets.values().any(|dataset| dataset.destroying) {
+            jobs.push(if self.is_stuck() {
+                "space of destroyed volumes and snapshots is not freed: for what the checkpoint keeps of them there is no room"
+                    .to_owned()
+            } else {
+                "space of destroyed volumes and snapshots is being freed".to_owned()
+            });
         }
         let data_error_places = self.places_of_lost();
         StatusReport {
@@ -180,6 +188,7 @@ impl Pool {
             vdevs,
             spares,
             jobs,
+            checkpoint: self.checkpoint_report(),
             data_errors: self.core.lost.len() as u64,
             data_error_places,
         }
@@ -348,6 +357,7 @@ impl Pool {
             size,
             alloc,
             free: size.saturating_sub(alloc),
+            checkpoint: self.checkpoint_report().map(|checkpoint| checkpoint.held),
             fragmentation,
             capacity: (alloc * 100).checked_div(size).unwrap_or(0) as u8,
             health: self.state(),

@@ -126,6 +126,10 @@ pub enum Request {
     Online { devices: Vec<String>, expand: bool },
     /// Clear counters.
     Clear { device: Option<String> },
+    /// Keep the pool's state as it is now.
+    Checkpoint,
+    /// Give the checkpoint up.
+    CheckpointDiscard,
     /// Start, pause or stop a scrub.
     Scrub { action: Scrub },
     /// Progress of the current or last balance.

@@ -9,6 +9,7 @@ mod admin;
 mod behind;
 mod blocks;
 mod bytes;
+mod checkpoint;
 pub mod erasure;
 mod faults;
 pub mod model;

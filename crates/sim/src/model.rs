@@ -31,7 +31,21 @@ pub struct State {
     pub datasets: BTreeMap<String, Arc<Volume>>,
     /// These blocks of a volume are being discarded, in order, in one or several commits.
     pub discarding: Option<(String, Range<u64>)>,
+    /// The checkpoint, if there is one.
+    pub checkpoint: Option<Arc<Kept>>,
 }
+
+/// What a checkpoint keeps.
+#[derive(Debug)]
+pub struct Kept {
+    /// All datasets.
+    pub state: State,
+    /// Comments that the pool may have had.
+    pub comments: Vec<String>,
+}
+
+/// What stands for a checkpoint among the datasets that were seen.
+pub const CHECKPOINT: &str = "(checkpoint)";
 
 /// What was read of a dataset: a digest of every block that is not all zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +184,10 @@ impl State {
 
     /// The first difference to what was read, as a sentence; `None` when there is none.
     pub fn difference(&self, seen: &BTreeMap<String, Seen>) -> Option<String> {
-        let (have, want): (Vec<_>, Vec<_>) = (seen.keys().collect(), self.datasets.keys().collect());
+        let have: Vec<_> = seen.keys().map(String::as_str).collect();
+        let kept = self.checkpoint.iter().map(|_| CHECKPOINT);
+        // Its name is less than those of volumes.
+        let want: Vec<_> = kept.chain(self.datasets.keys().map(String::as_str)).collect();
         if have != want {
             return Some(format!("datasets are {have:?}, should be {want:?}"));
         }
@@ -252,7 +269,9 @@ impl Model {
         // Volumes that states share need not be compared twice. They are kept, so that addresses stay theirs.
         let mut judged: BTreeMap<(String, usize), (Arc<Volume>, bool)> = BTreeMap::new();
         let mut is_seen = |state: &State| {
-            state.datasets.len() == seen.len()
+            let kept = state.checkpoint.is_some();
+            state.datasets.len() + usize::from(kept) == seen.len()
+                && kept == seen.contains_key(CHECKPOINT)
                 && state.datasets.iter().all(|(name, dataset)| {
                     let Some(seen) = seen.get(name) else { return false };
                     judged

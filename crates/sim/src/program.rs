@@ -75,10 +75,14 @@ pub enum Kind {
     BalanceControl,
     Convert,
     DeviceResize,
+    // What keeps a state of all.
+    Checkpoint,
+    CheckpointDiscard,
+    RewindToCheckpoint,
 }
 
 /// How often each kind is chosen.
-pub const WEIGHTS: [(Kind, u64); 58] = [
+pub const WEIGHTS: [(Kind, u64); 61] = [
     (Kind::Write, 260),
     (Kind::Read, 60),
     (Kind::Discard, 50),
@@ -137,6 +141,9 @@ pub const WEIGHTS: [(Kind, u64); 58] = [
     (Kind::BalanceControl, 8),
     (Kind::Convert, 12),
     (Kind::DeviceResize, 12),
+    (Kind::Checkpoint, 16),
+    (Kind::CheckpointDiscard, 6),
+    (Kind::RewindToCheckpoint, 12),
 ];
 
 /// The weights of the first kinds as they were when the seeds in `tests/regressions.rs` up to 500,000 were found: never

@@ -277,6 +277,9 @@ impl Run {
             Kind::BalanceControl => self.balance_control(rng),
             Kind::Convert => self.convert(rng),
             Kind::DeviceResize => self.resize_device(rng),
+            Kind::Checkpoint => self.checkpoint(),
+            Kind::CheckpointDiscard => self.checkpoint_discard(),
+            Kind::RewindToCheckpoint => self.rewind_to_checkpoint(rng),
         }
     }
 
@@ -304,7 +307,8 @@ impl Run {
             }
             // What frees, and what makes durable, always finds room.
             Err(PoolError::NoSpace)
-                if ["write", "trim", "resize", "create", "snapshot"].contains(&name.as_str())
+                if ["write", "trim", "resize", "create", "snapshot", "checkpoint"]
+                    .contains(&name.as_str())
                     && self.is_nearly_full() =>
             {
                 Ok(None)

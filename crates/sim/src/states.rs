@@ -65,6 +65,10 @@ pub enum Letter {
     Add,
     /// A group of another kind.
     Convert,
+    /// A checkpoint taken, or given up.
+    Checkpoint,
+    /// Down without order, and back to the checkpoint.
+    Back,
     /// A larger volume.
     Grow,
     /// A property of a volume.
@@ -88,7 +92,7 @@ pub enum Letter {
 }
 
 /// All letters.
-pub const LETTERS: [Letter; 19] = [
+pub const LETTERS: [Letter; 21] = [
     Letter::Write,
     Letter::Patch,
     Letter::Discard,
@@ -108,6 +112,8 @@ pub const LETTERS: [Letter; 19] = [
     Letter::Offline,
     Letter::Add,
     Letter::Convert,
+    Letter::Checkpoint,
+    Letter::Back,
 ];
 
 /// Commands beside the alphabet: each is a program by itself.
@@ -295,6 +301,9 @@ impl Run {
                 let convert = |pool: &mut pool::Pool| pool.convert(vdev, kind, true);
                 self.lead_to("convert", Vec::new(), false, true, convert).map(|_| ())
             }
+            (Letter::Checkpoint, _) if state.checkpoint.is_some() => self.checkpoint_discard(),
+            (Letter::Checkpoint, _) => self.checkpoint(),
+            (Letter::Back, _) => self.back_in_states(),
             _ => self.command(letter, volume),
         }
     }

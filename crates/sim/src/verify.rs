@@ -8,7 +8,7 @@ use pool::Pool;
 use pool::report::{Counters, VdevReport};
 use pool::spec::ImportOptions;
 
-use crate::model::{Seen, digest};
+use crate::model::{CHECKPOINT, Seen, digest};
 use crate::run::{Failure, Run};
 use crate::world::options;
 
@@ -21,6 +21,9 @@ const READ_BYTES: u64 = 256 << 10;
 /// Something can't be read.
 pub fn observe(pool: &mut Pool) -> Result<BTreeMap<String, Seen>, Failure> {
     let mut all = BTreeMap::new();
+    if pool.status().checkpoint.is_some_and(|checkpoint| !checkpoint.discarding) {
+        all.insert(CHECKPOINT.to_owned(), Seen { size: 0, blocks: BTreeMap::new() });
+    }
     let mut buffer = Vec::new();
     let prefix = format!("{}/", pool.name());
     for row in pool.list().map_err(|error| format!("list: {error}"))? {
@@ -237,6 +240,7 @@ impl Run {
         }
         self.heal()?;
         self.verify_sound()?;
+        self.look_at_checkpoint()?;
         // Everything was flushed: what volatile caches still show must be on the medium.
         self.flush()?;
         for disk in &self.world.disks {

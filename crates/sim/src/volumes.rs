@@ -204,7 +204,9 @@ impl Run {
         }
         let mut state = self.model.now().clone();
         state.datasets.remove(&name);
-        self.lead_to(&format!("destroy {name}"), vec![state], true, false, |pool| {
+        // What only a checkpoint knows needs room to be told.
+        let refusals = state.checkpoint.is_some();
+        self.lead_to(&format!("destroy {name}"), vec![state], true, refusals, |pool| {
             pool.volume_destroy(&name)
         })?;
         Ok(())

@@ -130,7 +130,15 @@ fn a_sample_of_faults_is_borne() {
 /// One defect of each kind; `sim --sabotage-all` tries all of them.
 #[test]
 fn sabotage_is_seen() {
-    for name in ["uberblock-first", "lose-deadlist-entry", "forget-snapshot", "swap-columns", "no-repair"] {
+    let names = [
+        "uberblock-first",
+        "lose-deadlist-entry",
+        "forget-snapshot",
+        "forget-checkpoint",
+        "swap-columns",
+        "no-repair",
+    ];
+    for name in names {
         assert!(sim::sabotage::caught_by(name, 1, 20, 150).is_some(), "{name}");
     }
 }

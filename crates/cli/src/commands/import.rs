@@ -13,6 +13,7 @@ use super::Context;
 use crate::args;
 use crate::control::{Connected, connect};
 use crate::error::{Failure, Outcome};
+use crate::eventlog;
 use crate::host;
 use crate::names;
 use crate::open::{self, Member};
@@ -25,12 +26,12 @@ use crate::state::Record;
 /// # Errors
 /// There is no such pool, its name is taken, devices are missing beyond redundancy, or another host may use it.
 pub(super) fn import(context: &Context, args: &args::Import) -> Outcome {
-    let rewinds = args.rewind || args.txg.is_some();
+    let rewinds = args.rewind || args.txg.is_some() || args.rewind_to_checkpoint;
     if args.pool.is_none() && (rewinds || args.dry_run) {
-        return Err(Failure::usage("-F, -T and -n speak of one pool: name it"));
+        return Err(Failure::usage("-F, -T, --rewind-to-checkpoint and -n speak of one pool: name it"));
     }
     if args.dry_run && !rewinds {
-        return Err(Failure::usage("-n goes with -F or -T"));
+        return Err(Failure::usage("-n goes with -F, -T or --rewind-to-checkpoint"));
     }
     let places = if args.dir.is_empty() { open::usual_places(&context.state)? } else { args.dir.clone() };
     let in_use = context.state.in_use()?;
@@ -94,6 +95,7 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
         force: args.force,
         rewind: args.rewind,
         txg: args.txg.map(Txg),
+        checkpoint: args.rewind_to_checkpoint,
         rename: args.new_name.as_deref().map(names::pool).transpose()?,
         host: host::host(),
         ..ImportOptions::default()
@@ -116,7 +118,7 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
     if options.read_only && !settings.is_empty() {
         return Err(Failure::usage("properties cannot be set on a pool that is imported read-only"));
     }
-    let rewinds = options.rewind || options.txg.is_some();
+    let rewinds = options.rewind || options.txg.is_some() || options.checkpoint;
     let name = options.rename.as_ref().unwrap_or(&found.name);
     context.state.name_is_free(name, Some(found.guid))?;
     if let Connected::Holder(_) = connect(&context.state.socket(found.guid), "")? {
@@ -143,11 +145,15 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
         for line in plan.steps.iter().chain(&plan.notices) {
             context.note(line);
         }
-        back_to = Some(seen.last_txg());
+        back_to = Some(if options.checkpoint {
+            "its checkpoint".to_owned()
+        } else {
+            format!("transaction group {}", seen.last_txg())
+        });
     }
     let (mut pool, plan) = Pool::import(&host::env(host::CACHE_BYTES), found.guid, devices, &options)?;
-    if let Some(txg) = back_to {
-        context.note(&format!("pool '{}' was imported as of transaction group {txg}", pool.name()));
+    if let Some(root) = back_to {
+        context.note(&format!("pool '{}' was imported as of {root}", pool.name()));
     }
     for setting in settings {
         pool.set("", &setting.property, &setting.value)?;
@@ -156,7 +162,8 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
     record.folders = args.dir.iter().filter(|dir| dir.is_dir()).map(absolute).collect::<Outcome<_>>()?;
     record.read_only = options.read_only;
     if options.read_only {
-        record.root = rewinds.then(|| pool.last_txg().0);
+        record.root = (options.rewind || options.txg.is_some()).then(|| pool.last_txg().0);
+        record.checkpoint = options.checkpoint;
         record.forced = options.force;
     }
     context.state.save(&record)?;
@@ -164,6 +171,7 @@ fn take(context: &Context, args: &args::Import, found: &FoundPool, members: Vec<
         context.state.note_session(pool.guid(), pool.session());
         pool.log_history(&context.command_line)?;
         pool.flush()?;
+        eventlog::keep(&mut pool, &context.state);
     }
     if rewinds && !context.json { Ok(()) } else { context.done(&plan) }
 }
@@ -207,7 +215,7 @@ pub(super) fn export(context: &Context, args: &args::OnePool) -> Outcome {
     record.exported = true;
     record.offline.clear();
     record.read_only = false;
-    (record.root, record.forced) = (None, false);
+    (record.root, record.checkpoint, record.forced) = (None, false, false);
     context.state.save(&record)
 }
 

@@ -64,6 +64,18 @@ struct Answer {
     scan: Option<ScanReport>,
 }
 
+/// `coffer checkpoint`.
+///
+/// # Errors
+/// The engine's.
+pub(super) fn checkpoint(context: &Context, args: &args::Checkpoint) -> Outcome {
+    let pool = names::pool(&args.pool)?;
+    if args.discard {
+        return administer(context, &pool, &Request::CheckpointDiscard, args.wait);
+    }
+    context.ask(&pool, Mode::Change, &Request::Checkpoint).map(drop)
+}
+
 /// `coffer scrub`.
 ///
 /// # Errors

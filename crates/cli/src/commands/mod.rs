@@ -166,6 +166,7 @@ pub(crate) fn run(context: &Context, command: Command) -> Outcome {
         Command::Offline(args) => devices::offline(context, args),
         Command::Online(args) => devices::online(context, args),
         Command::Clear(args) => devices::clear(context, args),
+        Command::Checkpoint(args) => jobs::checkpoint(context, &args),
         Command::Scrub(args) => jobs::scrub(context, &args),
         Command::Balance(args) => balance::run(context, args.command),
         Command::Wait(args) => jobs::wait(context, &args),

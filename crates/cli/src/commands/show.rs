@@ -121,7 +121,8 @@ fn rows(context: &Context, pool: &str, with_datasets: bool) -> Outcome<(PoolRow,
 fn unlisted(context: &Context, pool: &str) -> Outcome<PoolRow> {
     let Record { name, guid, .. } = context.state.find(pool)?;
     let (size, alloc, free, fragmentation, capacity) = (0, 0, 0, 0, 0);
-    Ok(PoolRow { name, guid, size, alloc, free, fragmentation, capacity, health: Health::Unavail })
+    let (checkpoint, health) = (None, Health::Unavail);
+    Ok(PoolRow { name, guid, size, alloc, free, checkpoint, fragmentation, capacity, health })
 }
 
 /// The pools named, or all in use.
@@ -183,6 +184,7 @@ fn unavailable(context: &Context, name: &str, error: &Failure) -> Outcome<Status
         vdevs,
         spares,
         jobs: Vec::new(),
+        checkpoint: None,
         data_errors: 0,
         data_error_places: Vec::new(),
     })

@@ -48,6 +48,7 @@ pub(crate) fn pools(rows: &[PoolRow], style: Style) -> String {
         ("SIZE", Right),
         ("ALLOC", Right),
         ("FREE", Right),
+        ("CKPOINT", Right),
         ("FRAG", Right),
         ("CAP", Right),
         ("HEALTH", Left),
@@ -62,6 +63,7 @@ pub(crate) fn pools(rows: &[PoolRow], style: Style) -> String {
             style.size(row.size),
             style.size(row.alloc),
             style.size(row.free),
+            row.checkpoint.map_or_else(|| "-".to_owned(), |bytes| style.size(bytes)),
             style.percent(row.fragmentation),
             style.percent(row.capacity),
             row.health.to_string(),
@@ -164,6 +166,7 @@ mod tests {
             size: 10 << 30,
             alloc: 3 << 29,
             free: 17 << 29,
+            checkpoint: None,
             fragmentation: 3,
             capacity: 15,
             health: State::Online,
@@ -184,13 +187,18 @@ mod tests {
 
     #[test]
     fn pools_are_listed() {
-        let wanted =
-            "NAME  SIZE  ALLOC   FREE  FRAG  CAP  HEALTH\ntank   10G  1.50G  8.50G    3%  15%  ONLINE\n";
+        let wanted = "NAME  SIZE  ALLOC   FREE  CKPOINT  FRAG  CAP  HEALTH\ntank   10G  1.50G  8.50G        -    3%  15%  ONLINE\n";
         assert_eq!(pools(&[pool()], Style::default()), wanted);
+        let kept = PoolRow { checkpoint: Some(3 << 19), ..pool() };
+        let wanted = "NAME  SIZE  ALLOC   FREE  CKPOINT  FRAG  CAP  HEALTH\ntank   10G  1.50G  8.50G    1.50M    3%  15%  ONLINE\n";
+        assert_eq!(pools(&[kept], Style::default()), wanted);
         let scripted = Style { scripted: true, exact: true };
-        assert_eq!(pools(&[pool()], scripted), "tank\t10737418240\t1610612736\t9126805504\t3\t15\tONLINE\n");
+        assert_eq!(
+            pools(&[pool()], scripted),
+            "tank\t10737418240\t1610612736\t9126805504\t-\t3\t15\tONLINE\n"
+        );
         let gone = PoolRow { health: State::Unavail, ..pool() };
-        assert_eq!(pools(&[gone], scripted), "tank\t-\t-\t-\t-\t-\tUNAVAIL\n");
+        assert_eq!(pools(&[gone], scripted), "tank\t-\t-\t-\t-\t-\t-\tUNAVAIL\n");
         assert_eq!(pools(&[], Style::default()), "no pools available\n");
         assert_eq!(pools(&[], scripted), "");
     }

@@ -26,6 +26,14 @@ fn status_with(report: &StatusReport, verbose: bool, date: fn(Millis) -> String)
         text.push_str(&labelled("action", action));
     }
     text.push_str(&scan(report.scan.as_ref(), date));
+    if let Some(checkpoint) = &report.checkpoint {
+        let held = short_bytes(checkpoint.held);
+        text.push_str(&if checkpoint.discarding {
+            format!("checkpoint: being discarded, {held} are still to be freed\n")
+        } else {
+            format!("checkpoint: taken on {}, holds {held} back\n", date(checkpoint.taken))
+        });
+    }
     for job in &report.jobs {
         text.push_str(&labelled("  job", job));
     }
@@ -211,7 +219,7 @@ fn errors(report: &StatusReport, verbose: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pool::report::{Counters, SpareReport};
+    use pool::report::{CheckpointReport, Counters, SpareReport};
     use pool::types::Guid;
 
     use super::*;
@@ -239,6 +247,7 @@ mod tests {
             ],
             spares: Vec::new(),
             jobs: Vec::new(),
+            checkpoint: None,
             data_errors: 0,
             data_error_places: Vec::new(),
         }
@@ -283,6 +292,16 @@ mod tests {
             "errors: No known data errors\n",
         );
         assert_eq!(status_with(&healthy(), false, day), wanted);
+        let mut report = healthy();
+        for (discarding, line) in [
+            (false, "checkpoint: taken on Sun Jul 25 16:07:49 2021, holds 3M back\n"),
+            (true, "checkpoint: being discarded, 3M are still to be freed\n"),
+        ] {
+            let (taken, txg) = (Millis(5), pool::types::Txg(9));
+            report.checkpoint = Some(CheckpointReport { taken, txg, held: 3 << 20, discarding });
+            let wanted = wanted.replace("config:\n", &format!("{line}config:\n"));
+            assert_eq!(status_with(&report, false, day), wanted);
+        }
     }
 
     #[test]

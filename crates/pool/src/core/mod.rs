@@ -137,6 +137,10 @@ pub(crate) struct Core {
     pub(crate) relocating: bool,
     /// The group that what is relocated stays in as long as it has room.
     pub(crate) relocating_in: Option<GroupId>,
+    /// What was born up to here is the checkpoint's, too, and not freed; 0 without one.
+    pub(crate) held_to: Txg,
+    /// Nodes of the checkpoint (home and birth) that were dropped, and are not entered as held back yet.
+    pub(crate) held_nodes: Vec<(u64, Txg)>,
     /// A defect to be shown to the simulator.
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: Option<String>,

@@ -15,6 +15,9 @@ use crate::pointer::BlockPtr;
 use crate::pool::Pool;
 use crate::types::{DatasetId, Logical, Txg};
 
+/// Entries of what a checkpoint holds back that are in a node at least, where many are made at once.
+const HELD_IN_NODE: u64 = 64;
+
 /// Entries that one step of a destroy frees.
 const STEP_ENTRIES: u64 = 4096;
 
@@ -172,6 +175,7 @@ impl Pool {
         let (root, referenced, size) = (snapshot.tree.root(), snapshot.referenced, snapshot.size);
         let min_birth = snapshot.created_txg;
         self.commit()?;
+        self.refuse_to_hold(head)?;
         let zombie_id = self.next_id;
         let fresh_deadlist = self.next_id + 1;
         self.next_id += 2;
@@ -211,11 +215,27 @@ impl Pool {
 
     /// Frees every node of a tree that nothing shares.
     fn free_whole_tree(&mut self, tree: &Tree) -> Result<()> {
-        self.free_nodes_of(tree.root(), Txg(0))
+        for pointer in self.nodes_of(tree.root(), Txg(0))? {
+            self.core.drop_node(pointer.address, Txg(pointer.birth));
+        }
+        Ok(())
     }
 
-    /// Frees the nodes of a tree that were born after `min_birth`.
-    fn free_nodes_of(&mut self, root: Option<NodePtr>, min_birth: Txg) -> Result<()> {
+    /// Fails where what a checkpoint would hold back of a volume's deadlist finds no room.
+    fn refuse_to_hold(&mut self, id: DatasetId) -> Result<()> {
+        let deadlist = self.dataset(id)?.deadlist.root();
+        let nodes = if self.kept_checkpoint().is_some() { self.nodes_of(deadlist, Txg(0))?.len() } else { 0 };
+        if self.may_hold(nodes as u64 / HELD_IN_NODE + self.nodes_for(1)) {
+            return Ok(());
+        }
+        Err(PoolError::refused(format!(
+            "there is no room to keep what the checkpoint of pool '{}' has of it; discard the checkpoint first",
+            self.core.name
+        )))
+    }
+
+    /// The nodes of a tree that were born after `min_birth`.
+    fn nodes_of(&mut self, root: Option<NodePtr>, min_birth: Txg) -> Result<Vec<NodePtr>> {
         struct Nodes(Vec<NodePtr>);
         impl Visitor<PoolError> for Nodes {
             fn node(&mut self, pointer: &NodePtr, _: Bounds) -> Result<Visit> {
@@ -230,10 +250,7 @@ impl Pool {
         }
         let mut nodes = Nodes(Vec::new());
         let _ = walk_from(root, min_birth.0, Key::MIN, &mut self.core, &mut nodes)?;
-        for pointer in nodes.0 {
-            self.core.free_node(pointer.address, Txg(pointer.birth));
-        }
-        Ok(())
+        Ok(nodes.0)
     }
 
     /// Destroys a volume that has no snapshots.
@@ -256,9 +273,16 @@ impl Pool {
         }
         if self.dataset(id)?.previous.is_some() {
             // The last snapshots are still being destroyed: let that end, in as many steps as it takes.
-            while self.dataset(id)?.previous.is_some() && self.destroy_step()? {}
+            while self.dataset(id)?.previous.is_some() && !self.is_stuck() && self.destroy_step()? {}
+            if self.dataset(id)?.previous.is_some() {
+                return Err(PoolError::refused(format!(
+                    "cannot destroy '{name}' while its snapshots are still being destroyed, for which the checkpoint leaves no \
+                     room; discard the checkpoint first"
+                )));
+            }
         }
         self.commit()?;
+        self.refuse_to_hold(id)?;
         let zombie_id = self.next_id;
         self.next_id += 1;
         let Some(dataset) = self.datasets.remove(&id) else { return Ok(()) };
@@ -292,9 +316,12 @@ impl Pool {
         self.commit()
     }
 
-    /// Whether something is being destroyed.
+    /// Whether something is being destroyed: volumes, snapshots, a checkpoint, or what a rewind gave up.
     pub(crate) fn destroys(&self) -> bool {
-        !self.zombies.is_empty() || self.datasets.values().any(|dataset| dataset.destroying)
+        self.rewound.is_some()
+            || self.checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.is_kept())
+            || !self.zombies.is_empty()
+            || self.datasets.values().any(|dataset| dataset.destroying)
     }
 
     /// One bounded step of whatever is being destroyed; true when there is more to do.
@@ -303,7 +330,17 @@ impl Pool {
             return Ok(false);
         }
         // Few while the pool is nearly full, so that the step itself finds room.
-        let limit = self.freed_at_once(STEP_ENTRIES)? as usize;
+        let limit = self.freed_at_once(STEP_ENTRIES)?;
+        if !self.may_hold(self.nodes_for(limit)) {
+            return Ok(false);
+        }
+        let limit = limit as usize;
+        // Before anything is relocated, which could carry what is to be freed behind the cursor.
+        if self.rewind_step(limit)? || self.discard_step(limit)? {
+            self.changed = true;
+            self.commit()?;
+            return Ok(self.destroys());
+        }
         let snapshot = self.datasets.values().find(|dataset| dataset.destroying).map(|dataset| dataset.id);
         match snapshot {
             Some(id) => self.destroy_snapshot_step(id, limit)?,
@@ -385,11 +422,11 @@ impl Pool {
     }
 
     /// Frees what a deadlist entry names.
-    fn free_dead(&mut self, key: Key) -> Result<()> {
+    pub(crate) fn free_dead(&mut self, key: Key) -> Result<()> {
         match key.kind {
             DEAD_EXTENT => self.free_extent(Logical(key.offset)),
             DEAD_NODE => {
-                self.core.free_node(key.offset, Txg(key.object));
+                self.core.drop_node(key.offset, Txg(key.object));
                 Ok(())
             }
             other => Err(PoolError::Corrupt(format!("a deadlist has an entry of kind {other}"))),
@@ -437,7 +474,13 @@ impl Pool {
             }
             return Ok(());
         }
-        self.free_nodes_of(Some(root), min_birth)?;
+        let nodes = self.nodes_of(Some(root), min_birth)?;
+        if !self.may_hold(nodes.len() as u64 / HELD_IN_NODE + self.nodes_for(1)) {
+            return Ok(());
+        }
+        for pointer in nodes {
+            self.core.drop_node(pointer.address, Txg(pointer.birth));
+        }
         self.meta.remove(&mut self.core, key)?;
         self.zombies.remove(0);
         Ok(())

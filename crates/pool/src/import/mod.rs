@@ -18,6 +18,7 @@ use std::ops::ControlFlow;
 
 use tree::{Key, NodePtr, Tree, TreeId};
 
+use crate::checkpoint::{Checkpoint, Rewind};
 use crate::chunk::{COLUMN_HEADER, Chunk, Moved, Remaps, Stale};
 use crate::codec::Reader;
 use crate::config::Config;
@@ -345,7 +346,17 @@ impl Pool {
             }
         }
         pool.core.read_only = options.read_only;
+        if options.checkpoint {
+            let taken = pool.kept_checkpoint().map_or(0, |checkpoint| checkpoint.taken.0);
+            let lost = uberblock.time.0.saturating_sub(taken) / 1000;
+            plan.notices.push(format!(
+                "going back to the checkpoint: what was done in the {lost} seconds from then to the newest root is lost"
+            ));
+        }
         if options.read_only {
+            if options.checkpoint {
+                pool.rewind_to_checkpoint()?;
+            }
             return Ok((pool, plan));
         }
         // Numbers that any device has seen are used up, and so is the one that a crash may have left unseen.
@@ -356,6 +367,9 @@ impl Pool {
         pool.core.session = Session(pool.core.rng.next_u64().max(1));
         if is_back && members.iter().any(|member| member.knows_later(uberblock)) {
             pool.go_back(uberblock, &strangers)?;
+        }
+        if options.checkpoint {
+            pool.rewind_to_checkpoint()?;
         }
         pool.start_session()?;
         pool.write_config()?;
@@ -617,11 +631,12 @@ impl Pool {
     }
 
     /// Reads datasets, properties and what is going on.
-    fn load_meta(&mut self) -> Result<()> {
+    pub(crate) fn load_meta(&mut self) -> Result<()> {
         let mut datasets: BTreeMap<DatasetId, Dataset> = BTreeMap::new();
         let mut zombies = Vec::new();
         let mut lost = std::collections::BTreeSet::new();
         let mut jobs = Vec::new();
+        let (mut checkpoint, mut rewound) = (None, None);
         let mut pool_item = None;
         let mut history = 0;
         let guid = self.core.guid;
@@ -631,6 +646,7 @@ impl Pool {
             txg::zombie_key(0).kind,
             txg::job_key(0).kind,
             txg::lost_key(Logical(0)).kind,
+            txg::checkpoint_key(0).kind,
         ];
         for kind in kinds {
             let (from, to) = range_of(Key { object: 0, kind, offset: 0 });
@@ -644,8 +660,12 @@ impl Pool {
                     zombies.push(Zombie::decode(key.offset, value)?);
                 } else if kind == kinds[3] {
                     jobs.push((key, value.to_vec()));
-                } else {
+                } else if kind == kinds[4] {
                     lost.insert(Logical(key.offset));
+                } else if key == txg::checkpoint_key(0) {
+                    checkpoint = Some(Checkpoint::decode(guid, value)?);
+                } else if key == txg::checkpoint_key(1) {
+                    rewound = Some(Rewind::decode(value)?);
                 }
                 Ok::<_, PoolError>(ControlFlow::Continue(()))
             })?;
@@ -669,6 +689,9 @@ impl Pool {
         self.datasets = datasets;
         self.zombies = zombies;
         self.core.lost = lost;
+        self.checkpoint = checkpoint;
+        self.core.held_to = self.kept_checkpoint().map_or(Txg(0), |checkpoint| checkpoint.txg);
+        self.rewound = rewound;
         for (key, item) in jobs {
             if key == txg::job_key(0) {
                 self.decode_scan(&item)?;

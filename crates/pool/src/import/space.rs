@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use tree::{Bounds, Key, NODE_SIZE, NodePtr, Visit, Visitor, dropped, walk};
 
+use crate::checkpoint::Checkpoint;
 use crate::checksum::Checksum;
 use crate::chunk::{COLUMN_HEADER, Chunk, Class, Moved, Remaps};
 use crate::core::Core;
@@ -98,6 +99,9 @@ impl Pool {
             roots.push(dataset.deadlist.root());
         }
         roots.extend(self.zombies.iter().map(|zombie| Some(zombie.root)));
+        // Other nodes of a checkpoint are in these trees, too, or named by what it holds back.
+        let checkpoint = self.checkpoint.iter();
+        roots.extend(checkpoint.flat_map(|checkpoint| [checkpoint.meta_root, checkpoint.held.root()]));
         // What a deadlist names is alive for the snapshots, whose trees are walked too.
         roots
     }
@@ -110,9 +114,10 @@ impl Pool {
             let _ = walk(root, 0, &mut self.core, &mut collect)?;
         }
         // A snapshot that is being destroyed has no tree any more: what only it had is named by deadlists.
-        let Self { core, datasets, .. } = self;
-        for dataset in datasets.values() {
-            dataset.deadlist.scan(core, Key::MIN, Key::MAX, |key, _| {
+        let Self { core, datasets, checkpoint, .. } = self;
+        let held = checkpoint.iter().map(|checkpoint| &checkpoint.held);
+        for entries in datasets.values().map(|dataset| &dataset.deadlist).chain(held) {
+            entries.scan(core, Key::MIN, Key::MAX, |key, _| {
                 if key.kind == DEAD_NODE {
                     seen.insert((key.offset, key.object));
                 }
@@ -206,8 +211,9 @@ impl Pool {
                 nodes.append(&mut collect.nodes);
             }
         }
-        for pointer in nodes {
-            let address = remaps.place_of(Logical(pointer.address)).0;
+        let nodes = nodes.into_iter().map(|pointer| pointer.address).chain(self.dropped_by_checkpoint(older));
+        for home in nodes {
+            let address = remaps.place_of(Logical(home)).0;
             let Some(chunk) = self.core.map.at(Logical(address)).map(|chunk| chunk.address) else {
                 continue;
             };
@@ -249,6 +255,28 @@ impl Pool {
             roots.push((old.deadlist.root(), same.and_then(|dataset| dataset.deadlist.root())));
         }
         roots
+    }
+
+    /// Homes of nodes that an older root has through its checkpoint alone, and the current one has not.
+    fn dropped_by_checkpoint(&mut self, older: &Uberblock) -> Vec<u64> {
+        let meta = tree::Tree::new(self.meta.identity(), older.meta_root);
+        let Ok(Some(item)) = meta.get(&mut self.core, txg::checkpoint_key(0)) else { return Vec::new() };
+        let Ok(then) = Checkpoint::decode(self.core.guid, &item) else { return Vec::new() };
+        let now = self.checkpoint.as_ref().filter(|now| now.held.identity() == then.held.identity());
+        let held = now.and_then(|now| now.held.root());
+        let is_kept = now.is_some_and(Checkpoint::is_kept);
+        let mut homes = Vec::new();
+        let mut collect = Collect { items: Some(Vec::new()), ..Collect::default() };
+        if dropped(then.held.root(), held, &mut self.core, &mut collect).is_ok() {
+            homes.extend(collect.nodes.iter().map(|pointer| pointer.address));
+            let items = collect.items.unwrap_or_default();
+            homes.extend(items.iter().filter(|(key, _)| key.kind == DEAD_NODE).map(|(key, _)| key.offset));
+        }
+        let mut collect = Collect::default();
+        if !is_kept && dropped(then.meta_root, self.meta.root(), &mut self.core, &mut collect).is_ok() {
+            homes.extend(collect.nodes.iter().map(|pointer| pointer.address));
+        }
+        homes
     }
 
     fn pin_extent(&mut self, key: Key, value: &[u8], txg: Txg) -> Result<()> {

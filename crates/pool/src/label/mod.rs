@@ -9,7 +9,7 @@
 
 mod uberblock;
 
-pub(crate) use uberblock::{SYSTEM_CHUNKS_MAX, Uberblock};
+pub(crate) use uberblock::{FEATURE_CHECKPOINT, SYSTEM_CHUNKS_MAX, Uberblock};
 
 use device::{BlockDevice, DeviceError};
 use twox_hash::XxHash3_128;

@@ -16,8 +16,11 @@ pub(crate) const SYSTEM_CHUNKS_MAX: usize = 12;
 
 /// Features without which the pool may not even be read: none so far.
 const INCOMPATIBLE_KNOWN: u64 = 0;
-/// Features without which it may only be read: none so far.
-const READ_ONLY_COMPATIBLE_KNOWN: u64 = 0;
+/// Features without which it may only be read.
+const READ_ONLY_COMPATIBLE_KNOWN: u64 = FEATURE_CHECKPOINT;
+
+/// There is a checkpoint, or what one left: who does not know it would free what it holds back.
+pub(crate) const FEATURE_CHECKPOINT: u64 = 1;
 
 /// The pool was left in order by `export`.
 const FLAG_EXPORTED: u32 = 1;

@@ -223,7 +223,7 @@ impl Pool {
                 || self.scan.resilver.is_some_and(|resilver| resilver.state == ScanState::Running)
                 || self.stand_ins_done()
                 || self.spare_wanted()
-                || self.destroys()
+                || (self.destroys() && !self.is_stuck())
                 || self.scrubs()
                 || self.balances())
     }
@@ -257,7 +257,7 @@ impl Pool {
         } else {
             self.end_resilver()?;
             self.end_stand_ins()?;
-            if self.destroys() {
+            if self.destroys() && !self.is_stuck() {
                 self.destroy_step()?;
             } else if self.scrubs() && self.may_go_on(now, self.scan.scrub) {
                 self.scrub_step(budget)?;

@@ -11,7 +11,7 @@ use crate::pool::Pool;
 use crate::types::{DatasetId, GroupId, Logical};
 
 /// Nodes that writers leave free, so that a full pool can still delete: several small commits in a row.
-pub(super) const NODES_RESERVED: u64 = 96;
+pub(crate) const NODES_RESERVED: u64 = 96;
 
 /// What is left free for a reservation beyond its bytes: this part of them, and so many bytes.
 const RESERVED_MARGIN: u64 = 16;
@@ -55,7 +55,7 @@ impl Pool {
             if others || self.dirty_entries() > 0 {
                 self.commit()?;
                 self.claims.homeless = false;
-            } else if self.destroys() && steps < STEPS_MAX {
+            } else if self.destroys() && !self.is_stuck() && steps < STEPS_MAX {
                 steps += 1;
                 self.destroy_step()?;
             } else if drains <= ROOTS_KEPT && self.anything_waits() {
@@ -67,6 +67,12 @@ impl Pool {
                 return Err(PoolError::NoSpace);
             }
         }
+    }
+
+    /// Nodes that writers leave free. With a checkpoint what is deleted takes room before any comes back: that much is for
+    /// deletion, and as much again for discarding the checkpoint.
+    pub(super) fn nodes_kept(&self) -> u64 {
+        NODES_RESERVED * if self.kept_checkpoint().is_some() { 2 } else { 1 }
     }
 
     /// Whether there is room for a block, and for all that is dirty, however the commit goes about it.
@@ -101,7 +107,7 @@ impl Pool {
 
     /// Whether a commit of so many blocks, with so many bytes and none longer than `piece`, finds room twice over.
     fn has_room(&mut self, id: DatasetId, entries: u64, bytes: u64, piece: u64) -> Result<bool> {
-        let nodes = self.nodes_for(entries) + NODES_RESERVED;
+        let nodes = self.nodes_for(entries) + self.nodes_kept();
         let groups: Vec<GroupId> = self.core.groups.keys().copied().collect();
         // Every turn, and every chunk that takes part in it, may leave a row with a rest.
         let widest = self.core.groups.values().map(|group| group.devices.len() as u64).max().unwrap_or(0);
@@ -165,7 +171,7 @@ impl Pool {
     }
 
     /// Nodes that could be allocated, chunks to be made included.
-    fn node_room(&self) -> u64 {
+    pub(crate) fn node_room(&self) -> u64 {
         let groups = self.core.groups.keys();
         let outside = groups.map(|&group| self.core.potential(group, Purpose::Metadata)).sum::<u64>();
         self.core.free_nodes(Class::Metadata) + outside / tree::NODE_SIZE as u64
@@ -204,7 +210,7 @@ impl Pool {
     /// [`PoolError::NoSpace`] when it would take what is kept for deletion.
     pub(crate) fn admit_change(&mut self) -> Result<()> {
         for _ in 0..=ROOTS_KEPT + 1 {
-            if self.claims.is_empty() && self.node_room() >= NODES_RESERVED + NODES_PER_COMMIT {
+            if self.claims.is_empty() && self.node_room() >= self.nodes_kept() + NODES_PER_COMMIT {
                 return Ok(());
             }
             self.changed = true;
@@ -260,7 +266,7 @@ impl Pool {
             })
             .sum();
         // The last block is accepted while these are still free.
-        let kept = NODES_RESERVED + self.nodes_for(1) + self.core.node_capacity_of(|chunk| !counts(chunk));
+        let kept = self.nodes_kept() + self.nodes_for(1) + self.core.node_capacity_of(|chunk| !counts(chunk));
         let room = inside + self.core.room_outside(inside, kept);
         room.saturating_sub(self.unused_reservations(to)).saturating_sub(self.dirty_bytes)
     }

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use tree::Tree;
 
-use super::admit::NODES_RESERVED;
 use super::place::{PIECE_ROWS_MAX, Placed, count_for_rows};
 use crate::chunk::{Chunk, Class};
 use crate::core::Group;
@@ -68,7 +67,7 @@ impl Pool {
     /// A block touches the leaf of its volume, of its old and its new extent, and of the deadlist where there is a snapshot
     /// (which also remembers the nodes of the volume that are replaced). Nothing can be touched that does not
     /// exist, each leaf touched may split, and the new items fill leaves at least to a third.
-    pub(super) fn nodes_for(&self, entries: u64) -> u64 {
+    pub(crate) fn nodes_for(&self, entries: u64) -> u64 {
         let height = |tree: &Tree| tree.root().map_or(0, |root| u64::from(root.level)) + 1;
         let (mut trees, mut highest, mut snapshots) = (3, height(&self.extents), false);
         for dataset in self.datasets.values() {
@@ -76,8 +75,15 @@ impl Pool {
             snapshots |= dataset.previous.is_some();
             trees += 2 * u64::from(!dataset.dirty.is_empty());
         }
+        let mut leaves = if snapshots { 4 + highest } else { 3 };
+        if let Some(checkpoint) = &self.checkpoint {
+            // What is held back: the old extent, and the nodes of the volume and of the deadlist that are replaced.
+            highest = highest.max(height(&checkpoint.held));
+            trees += 1;
+            leaves += 1 + highest * if snapshots { 2 } else { 1 };
+        }
         let live = self.core.live_nodes(Class::Metadata);
-        let leaves = entries * if snapshots { 4 + highest } else { 3 };
+        let leaves = entries * leaves;
         let branches = (leaves * (highest - 1)).min(live / 8 + highest * trees);
         let touched = (leaves + branches).min(live + trees);
         touched + leaves.min(live + trees) + entries / 20 + trees + NODES_PER_COMMIT
@@ -86,7 +92,7 @@ impl Pool {
     /// Takes room for a block for good; false where there is none now.
     pub(super) fn claim(&mut self, id: DatasetId, block: u64, block_size: u64) -> Result<bool> {
         self.claims.tight = true;
-        if !self.claim_nodes(1, NODES_RESERVED, false) {
+        if !self.claim_nodes(1, self.nodes_kept(), false) {
             return Ok(false);
         }
         if self.claims.has(id, block) {

@@ -58,9 +58,11 @@ use crate::io::Piece;
 use crate::pool::Pool;
 use crate::types::{DatasetId, DeviceId, GroupId, Logical};
 
+pub(crate) use admit::NODES_RESERVED;
 pub(crate) use claim::Claims;
 pub(crate) use pace::Pace;
 pub(crate) use place::extent_key;
+pub(crate) use prepare::commit_tree;
 pub use work::CommitWork;
 use work::Slot;
 
@@ -76,6 +78,7 @@ const META_ZOMBIE: u8 = 3;
 const META_HISTORY: u8 = 4;
 const META_JOB: u8 = 5;
 const META_LOST: u8 = 6;
+const META_CHECKPOINT: u8 = 7;
 const CHUNK_POOL: u8 = 1;
 const CHUNK_GROUP: u8 = 2;
 const CHUNK_DEVICE: u8 = 3;
@@ -113,6 +116,11 @@ pub(crate) fn job_key(kind: u64) -> Key {
 /// Meta tree: an extent that can't be read any more.
 pub(crate) fn lost_key(address: Logical) -> Key {
     key(META_LOST, address.0)
+}
+
+/// Meta tree: the checkpoint (0), and what a rewind to one left (1).
+pub(crate) fn checkpoint_key(number: u64) -> Key {
+    key(META_CHECKPOINT, number)
 }
 
 /// Chunk tree: the configuration's own numbers.

@@ -316,6 +316,13 @@ impl Pool {
     pub(crate) fn free_extent(&mut self, home: Logical) -> Result<()> {
         let address = self.core.remaps.place_of(home);
         let key = extent_key(address);
+        if self.kept_checkpoint().is_some()
+            && let Some(extent) = self.extents.get_with(&mut self.core, key, Extent::decode)?.transpose()?
+            && extent.references <= 1
+            && self.hold_extent(home, &extent)?
+        {
+            return Ok(());
+        }
         let Some(value) = self.extents.remove(&mut self.core, key)? else {
             return Err(PoolError::Corrupt(format!(
                 "the extent at logical address {address} is freed twice"

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tree::{Key, NodePtr, Tree};
 
 use super::place::{Placed, extent_key};
+use crate::checkpoint::{Checkpoint, Rewind};
 use crate::checksum::{Checksum, ChecksumKind};
 use crate::chunk::Class;
 use crate::codec::Writer;
@@ -32,6 +33,7 @@ impl Pool {
     pub(crate) fn prepare(&mut self) -> Result<()> {
         self.write_blocks()?;
         self.commit_datasets()?;
+        self.commit_held()?;
         self.commit_extents()?;
         self.commit_meta()?;
         self.changed = false;
@@ -171,6 +173,12 @@ impl Pool {
             if old.birth <= self.last_snapshot_txg(dataset) {
                 dataset.deadlist.get_with(&mut self.core, dead_key(&old), |_| ())?;
             }
+            if let Some(checkpoint) =
+                self.checkpoint.as_ref().filter(|_| old.extent_birth <= self.core.held_to)
+            {
+                let key = crate::checkpoint::held_key(&old);
+                checkpoint.held.get_with(&mut self.core, key, |_| ())?;
+            }
         }
         let pointer = BlockPtr {
             address,
@@ -250,14 +258,16 @@ impl Pool {
             commit_tree(&mut dataset.tree, &mut self.core, Class::Metadata)?;
             for pointer in dataset.tree.take_freed() {
                 if Txg(pointer.birth) > kept {
-                    self.core.free_node(pointer.address, Txg(pointer.birth));
+                    self.core.drop_node(pointer.address, Txg(pointer.birth));
                 } else {
                     let key = Key { object: pointer.birth, kind: DEAD_NODE, offset: pointer.address };
                     dataset.deadlist.insert(&mut self.core, key, &dead_value(0))?;
                 }
             }
             commit_tree(&mut dataset.deadlist, &mut self.core, Class::Metadata)?;
-            free_all(&mut self.core, dataset.deadlist.take_freed());
+            for pointer in dataset.deadlist.take_freed() {
+                self.core.drop_node(pointer.address, Txg(pointer.birth));
+            }
             dataset.changed = false;
             let item = dataset.encode();
             self.meta.insert(&mut self.core, super::dataset_key(id), &item)?;
@@ -284,6 +294,16 @@ impl Pool {
                 self.meta.insert(&mut self.core, key, &item)?;
             }
         }
+        let kept = [self.checkpoint.as_ref().map(Checkpoint::encode), self.rewound.map(Rewind::encode)];
+        for (item, number) in kept.into_iter().zip(0..) {
+            let key = super::checkpoint_key(number);
+            if self.meta.get(&mut self.core, key)?.as_deref() != item.as_deref() {
+                match item {
+                    Some(item) => self.meta.insert(&mut self.core, key, &item)?,
+                    None => self.meta.remove(&mut self.core, key)?,
+                };
+            }
+        }
         for address in self.core.lost.clone() {
             let key = super::lost_key(address);
             if self.meta.get(&mut self.core, key)?.is_none() {
@@ -291,7 +311,9 @@ impl Pool {
             }
         }
         commit_tree(&mut self.meta, &mut self.core, Class::Metadata)?;
-        let freed = self.meta.take_freed();
+        let mut freed = self.meta.take_freed();
+        // The others are the checkpoint's, and found by its root when it is discarded.
+        freed.retain(|pointer| Txg(pointer.birth) > self.core.held_to);
         free_all(&mut self.core, freed);
         Ok(())
     }

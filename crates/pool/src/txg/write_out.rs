@@ -21,7 +21,7 @@ use crate::codec::Writer;
 use crate::core::{Core, Relation};
 use crate::error::{PoolError, Result};
 use crate::io::{Part, Piece, WriteLog, WriteOutcome};
-use crate::label::{self, SYSTEM_CHUNKS_MAX, Uberblock};
+use crate::label::{self, FEATURE_CHECKPOINT, SYSTEM_CHUNKS_MAX, Uberblock};
 use crate::pool::Pool;
 use crate::report::State;
 use crate::types::{DeviceId, Logical, Txg};
@@ -231,7 +231,11 @@ impl Pool {
             exported,
             oldest,
             incompatible: 0,
-            read_only_compatible: 0,
+            read_only_compatible: if self.checkpoint.is_some() || self.rewound.is_some() {
+                FEATURE_CHECKPOINT
+            } else {
+                0
+            },
             chunk_root: self.chunks.root(),
             meta_root: self.meta.root(),
             extent_root: self.extents.root(),

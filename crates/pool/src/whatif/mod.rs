@@ -15,6 +15,7 @@ use tree::Key;
 
 use crate::chunk::{Chunk, Class, Stale};
 use crate::core::Device;
+use crate::dataset::DEAD_EXTENT;
 use crate::error::{PoolError, Result};
 use crate::pointer::BlockPtr;
 use crate::pool::Pool;
@@ -160,6 +161,9 @@ impl Pool {
         if report.metadata > 0 {
             // What can't be found any more is as good as lost.
             report.datasets = named.into_iter().map(|(_, name)| name).collect();
+            if self.kept_checkpoint().is_some() {
+                report.datasets.push(format!("{} (checkpoint)", self.core.name));
+            }
             return;
         }
         let (map, remaps) = (self.core.map.clone(), self.core.remaps.clone());
@@ -179,6 +183,23 @@ impl Pool {
             } else if looked > BLOCKS_MAX || outcome.is_err() {
                 report.unknown.push(name);
             }
+        }
+        // What it shares with volumes and snapshots is named by those.
+        let Some(checkpoint) = self.checkpoint.as_ref().filter(|checkpoint| checkpoint.is_kept()) else {
+            return;
+        };
+        let (mut hit, name) = (false, format!("{} (checkpoint)", self.core.name));
+        let outcome = checkpoint.held.scan(&mut self.core, Key::MIN, Key::MAX, |key, _| {
+            looked += 1;
+            let at = map.at(remaps.place_of(Logical(key.offset)));
+            hit = key.kind == DEAD_EXTENT && at.is_some_and(|chunk| lost.contains(&chunk.address));
+            let enough = hit || looked > BLOCKS_MAX;
+            Ok::<_, PoolError>(if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
+        if hit {
+            report.datasets.push(name);
+        } else if looked > BLOCKS_MAX || outcome.is_err() {
+            report.unknown.push(name);
         }
     }
 }
