@@ -29,13 +29,13 @@ pub(super) struct Ext {
     bytes: Bytes,
 }
 
-fn load(bytes: &Bytes, mark: Mark) -> Result<Ext4, String> {
-    Ext4::load(Box::new(Marked(bytes.clone(), mark))).map_err(|error| error.to_string())
+fn load(bytes: &Bytes, mark: &Mark) -> Result<Ext4, String> {
+    Ext4::load(Box::new(Marked(bytes.clone(), *mark))).map_err(|error| error.to_string())
 }
 
 /// Reads a part of a file through a reader for whom another mark stands for what can't be read.
 fn read_again(bytes: &Bytes, mark: &Mark, file: &PathBuf, at: u64, length: usize) -> Result<Vec<u8>, String> {
-    let mut file = load(bytes, *mark)?.open(file).map_err(|error| error.to_string())?;
+    let mut file = load(bytes, mark)?.open(file).map_err(|error| error.to_string())?;
     file.seek_to(at).map_err(|error| error.to_string())?;
     let mut again = vec![0; length];
     let mut got = 0;
@@ -54,7 +54,7 @@ impl Ext {
         // Nobody can have written it into a file.
         Rng::new(RandomState::new().hash_one(0)).fill(&mut mark);
         mark.iter_mut().for_each(|byte| *byte |= 0xf0);
-        Ok(Self { system: load(bytes, mark)?, mark, bytes: bytes.clone() })
+        Ok(Self { system: load(bytes, &mark)?, mark, bytes: bytes.clone() })
     }
 }
 
