@@ -184,7 +184,9 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
             base.score = infer::TIED;
             base.reasons.push("P and Q fit, which they would do in no other order of the members".to_owned());
         }
-        let strange = !unproven && created_over::holds_nothing(&base, &units);
+        // Of stale members much is in the wrong place anyway.
+        let stale = base.reasons.iter().any(|reason| reason.contains("is used although it is"));
+        let strange = !unproven && !stale && created_over::holds_nothing(&base, &units);
         candidates.push(base);
         if strange {
             let newer = candidates.len() - 1;

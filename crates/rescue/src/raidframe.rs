@@ -358,10 +358,10 @@ impl ComponentSet {
         self.members.iter().map(|component| component.number)
     }
 
-    /// Whether what is there holds everything.
+    /// Whether what is there holds everything, stale or not.
     pub(crate) fn is_enough(&self) -> bool {
-        shape(self.level, self.num_columns).is_none()
-            || hold_all(self.level, self.num_columns, &self.columns_at(self.mod_counter))
+        let there = self.members.iter().map(|component| component.label.column).collect();
+        shape(self.level, self.num_columns).is_none() || hold_all(self.level, self.num_columns, &there)
     }
 
     /// What identifies it.
@@ -400,7 +400,9 @@ impl ComponentSet {
     /// As [`ComponentSet::candidates`], and if nothing known is on it, what may have been there before.
     pub(crate) fn candidates_and_older(&self, images: &[&Image]) -> Vec<Candidate> {
         let mut found = self.candidates(images);
-        if found.first().is_some_and(|best| self.is_enough() && created_over::holds_nothing(best, images)) {
+        // Of stale components much is in the wrong place anyway.
+        let current = hold_all(self.level, self.num_columns, &self.columns_at(self.mod_counter));
+        if found.first().is_some_and(|best| current && created_over::holds_nothing(best, images)) {
             let members: Vec<&Image> = self.members.iter().map(|component| &component.image).collect();
             let older = created_over::older(&mut found, 0, &members, images);
             found.extend(older);

@@ -1,6 +1,7 @@
 //! How well a candidate fits with what is on its members.
 
-use device::BlockDevice;
+use device::{BlockDevice, DeviceError};
+use formats::{Found, Kind};
 use geometry::md::{Geometry, Place, Shape};
 
 use crate::{ArrayDevice, Candidate, Image, content};
@@ -105,7 +106,7 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]
         }
         Ok(array) => {
             candidate.reasons.extend_from_slice(array.notes());
-            let (gain, reason) = held(&array);
+            let (gain, reason) = held(&candidate, &array, images);
             score += gain;
             candidate.reasons.push(reason);
             let checks = content::check(&array);
@@ -146,9 +147,25 @@ pub(crate) fn scored(mut candidate: Candidate, unproven: bool, images: &[&Image]
     candidate
 }
 
+/// What is recognised on an array of these members. If its data begins where they do, their own component label is not something that
+/// it holds.
+pub(crate) fn recognised(
+    candidate: &Candidate,
+    array: &ArrayDevice,
+    images: &[&Image],
+) -> Result<Vec<Found>, DeviceError> {
+    let (mut found, _) = formats::probe_damaged(array as &dyn BlockDevice)?;
+    let begins =
+        |slot: &crate::Slot| images.iter().any(|image| slot.is_on(image) && slot.data_offset == image.start);
+    if candidate.slots.iter().flatten().any(begins) {
+        found.retain(|found| found.kind != Kind::Raidframe);
+    }
+    Ok(found)
+}
+
 /// What the array holds: worth how much, and in words.
-fn held(array: &ArrayDevice) -> (i32, String) {
-    match formats::probe_damaged(array as &dyn BlockDevice).map(|(found, _)| found) {
+fn held(candidate: &Candidate, array: &ArrayDevice, images: &[&Image]) -> (i32, String) {
+    match recognised(candidate, array, images) {
         Ok(found) if found.iter().any(|found| !found.damaged) => {
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
             (25, format!("it holds {}", found.join(" and ")))

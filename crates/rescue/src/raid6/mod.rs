@@ -102,7 +102,8 @@ fn propose(images: &[&Image], size: u64, fits: &[Fit], rows: usize) -> Vec<Candi
     // Only where something begins the array is worth a closer look.
     let begins = |candidate: &Candidate| {
         let Ok(array) = candidate.open_among(images) else { return false };
-        formats::probe_damaged(&array).is_ok_and(|(found, _)| found.iter().any(|found| !found.damaged))
+        score::recognised(candidate, &array, images)
+            .is_ok_and(|found| found.iter().any(|found| !found.damaged))
     };
     let known: Vec<bool> = candidates.iter().map(begins).collect();
     let blind = known.iter().all(|known| !known);

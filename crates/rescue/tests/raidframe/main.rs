@@ -165,6 +165,8 @@ fn a_stale_component_is_left_out() {
             let best = &found.candidates[0];
             assert!(best.slots[1].is_some(), "{}", render_plan(&found));
             assert!(best.reasons.iter().any(|reason| reason.contains("is used although")), "{best:?}");
+            // Nothing else is made up of the same components.
+            assert_eq!(found.candidates.len(), 1, "{}", render_plan(&found));
         }
     }
 }
@@ -336,6 +338,20 @@ fn hostile_labels_are_refused() {
     std::fs::File::options().write(true).open(&components[1].path).unwrap().set_len(4 << 20).unwrap();
     assert!(scanned(&components).contains("it is cut short"));
     is_right(&planned(&components), &contents);
+}
+
+/// Where only some have a label left, contents are asked, and none of what parity alone may be is taken for right because a label
+/// stands at its beginning.
+#[test]
+fn a_few_labels_are_no_hindrance() {
+    let Some(contents) = ext4(25, LENGTH) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let components = set_in(folder.path(), 1, &Level::Raid5, 5, &contents);
+    components[2..].iter().for_each(|component| component.overwrite(0, &vec![0; RESERVED as usize]));
+    let found = planned(&components);
+    is_right(&found, &contents);
+    none_is_wrong_and_sure(&found, &contents);
+    assert!(found.candidates.len() < 10, "{}", found.candidates.len());
 }
 
 /// Levels whose layout md does not have are told, and not guessed at.
