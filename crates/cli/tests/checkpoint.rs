@@ -88,10 +88,10 @@ fn a_checkpoint_is_discarded() {
     for served in [false, true] {
         let server = served.then(|| bench.start("serve"));
         bench.ok("checkpoint tank");
-        if !served {
-            wreck(&bench);
-        } else {
+        if served {
             bench.ok("destroy tank/other");
+        } else {
+            wreck(&bench);
         }
         let held = |bench: &Bench| bench.run("list --json tank").data()["pools"][0]["checkpoint"].as_u64();
         common::eventually("held back", || held(&bench).unwrap() > 2 << 20);

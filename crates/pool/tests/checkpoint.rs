@@ -550,3 +550,42 @@ fn who_does_not_know_checkpoints_may_only_read() {
     settle(&mut pool);
     assert_eq!(features(&disks.0[0]), 0);
 }
+
+/// Without any bitmap that can be believed, all of them are made anew, with what a checkpoint has and what one left.
+#[test]
+fn lost_bitmaps_are_made_anew_with_what_is_held_back() {
+    for discarding in [false, true] {
+        let disks = Disks::new(&[64, 64]);
+        let mut pool = create(&spec(vec![disks.group(GroupKind::Mirror, 0..2)]));
+        let guid = pool.guid();
+        let (a, b) = fill(&mut pool);
+        pool.checkpoint().unwrap();
+        let before = contents(&mut pool);
+        wreck(&mut pool, a, b);
+        if discarding {
+            pool.checkpoint_discard().unwrap();
+        }
+        let map = pool.map();
+        drop(pool);
+        for chunk in map.iter().filter(|chunk| chunk.class != "Data") {
+            for (disk, placement) in disks.0.iter().zip(&chunk.placements) {
+                // Behind the header of the column are the two slots.
+                device::BlockDevice::write(&**disk, placement.offset + 4096, &[0; 32 * KIB]).unwrap();
+            }
+        }
+        let mut pool = import(guid, disks.all());
+        assert!(pool.events(0).iter().any(|event| event.class == "bitmap"));
+        assert_sound(&mut pool);
+        let d = pool.open("d").unwrap();
+        pool.write(d, 0, &noise(41, 2 * MIB as usize)).unwrap();
+        pool.flush().unwrap();
+        assert_sound(&mut pool);
+        drop(pool);
+        let mut pool = if discarding { import(guid, disks.all()) } else { rewind(guid, disks.all()) };
+        if !discarding {
+            assert_eq!(contents(&mut pool), before);
+        }
+        settle(&mut pool);
+        assert_sound(&mut pool);
+    }
+}

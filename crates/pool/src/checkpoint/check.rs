@@ -69,11 +69,15 @@ impl Pool {
         report.problems.extend(problems);
         for (place, birth) in &then_nodes {
             if nodes.get(place) != Some(birth) {
-                report.problems.push(format!("the checkpoint's node at {place} was freed"));
+                report
+                    .problems
+                    .push(format!("the checkpoint's node at {place} is neither in use nor held back"));
             }
         }
         for place in then_references.keys().filter(|place| !references.contains_key(place)) {
-            report.problems.push(format!("the checkpoint's extent at {place} was freed"));
+            report
+                .problems
+                .push(format!("the checkpoint's extent at {place} is neither in use nor held back"));
         }
         let unknown = held_nodes.iter().filter(|place| !then_nodes.contains_key(place));
         let unknown: HashSet<u64> = unknown

@@ -15,6 +15,8 @@
 
 mod check;
 mod rewind;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
 
