@@ -4,10 +4,12 @@
 //! - `resilver`: stale regions become fresh
 //! - `scrub`: everything is read and checked
 //! - `spares`: who stands in for whom, and when that ends
+//! - `distributed`: spares that are room on all children of a draid
 //! - `places`: where everything live is, for a tester
 //!
 //! A step is bounded, and the cursor is part of the pool: work goes on where it was after a restart.
 
+mod distributed;
 #[cfg(feature = "sabotage")]
 mod places;
 mod resilver;
