@@ -4,7 +4,7 @@ use crate::program::Program;
 use crate::run::run;
 
 /// Every defect and what it is.
-pub const ALL: [(&str, &str); 21] = [
+pub const ALL: [(&str, &str); 22] = [
     ("skip-flush", "data and trees are not flushed before the uberblock"),
     ("uberblock-first", "the uberblock is written before what it names"),
     ("skip-last-flush", "a commit is acknowledged before its uberblock is durable"),
@@ -25,6 +25,7 @@ pub const ALL: [(&str, &str); 21] = [
     ("no-repair", "wrong copies are found and not rewritten"),
     ("remap-off-by-one", "what was relocated is looked for a sector behind its place"),
     ("forget-remap", "entries of the remap table are not written"),
+    ("spare-unfilled", "a place on a distributed spare counts as filled when it is made"),
     ("empty-early", "a chunk is dropped before what was relocated from it is durable elsewhere"),
 ];
 

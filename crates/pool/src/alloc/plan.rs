@@ -234,7 +234,7 @@ impl Core {
             return None;
         }
         if let GroupKind::Draid(_) = group.kind {
-            candidates = self.spread(group, purpose, candidates, count, free);
+            candidates = self.spread(group, purpose, &candidates, count, free);
         }
         candidates.truncate(count);
         let smallest = candidates

@@ -47,7 +47,7 @@ impl Core {
         &self,
         group: &Group,
         purpose: Purpose,
-        candidates: Vec<Candidate>,
+        candidates: &[Candidate],
         width: usize,
         free: Option<&FreeMap>,
     ) -> Vec<Candidate> {

@@ -63,7 +63,7 @@ impl Core {
     }
 
     /// Columns of a chunk whose home is a member.
-    fn columns_at_home<'a>(chunk: &'a Chunk, member: DeviceId) -> impl Iterator<Item = (usize, &'a Column)> {
+    fn columns_at_home(chunk: &Chunk, member: DeviceId) -> impl Iterator<Item = (usize, &Column)> {
         let at_home = move |column: &Column| column.placements.first().is_some_and(|p| p.device == member);
         chunk.columns.iter().enumerate().filter(move |(_, column)| at_home(column))
     }

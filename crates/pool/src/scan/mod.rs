@@ -2,6 +2,7 @@
 //!
 //! - this file: what is going on, how far, how fast; one step at a time ([`Pool::tick`])
 //! - `resilver`: stale regions become fresh
+//! - `rebuild`: what a resilver's step takes, and how the bulk of it is made
 //! - `scrub`: everything is read and checked
 //! - `spares`: who stands in for whom, and when that ends
 //! - `distributed`: spares that are room on all children of a draid
@@ -12,6 +13,7 @@
 mod distributed;
 #[cfg(feature = "sabotage")]
 mod places;
+mod rebuild;
 mod resilver;
 mod scrub;
 mod spares;

@@ -10,7 +10,7 @@ use geometry::{ColumnSet, Kind};
 use parity::Location;
 use tree::{Expected, NODE_SIZE, Node};
 
-use super::resilver::live_runs;
+use super::rebuild::live_runs;
 use crate::chunk::{Chunk, Class};
 use crate::core::{Core, Workers};
 use crate::error::Result;
