@@ -129,7 +129,7 @@ pub(crate) enum Command {
     Labelclear(Labelclear),
     /// Add vdevs or spares to a pool
     Add(Add),
-    /// Attach a device to a disk or mirror, which then holds one more copy, or to a raidz, which gets wider
+    /// Attach a device to a disk or mirror, which then holds one more copy, or to a raidz or draid, which gets wider
     Attach(Attach),
     /// Detach a device from a mirror, a replacement or a spare in use
     Detach(Detach),
@@ -206,7 +206,7 @@ pub(crate) struct Create {
     pub(crate) metadata: Option<Profile>,
     /// Name of the pool
     pub(crate) pool: String,
-    /// Devices, in groups that begin with mirror, raidz1, raidz2, raidz3 or spare
+    /// Devices, in groups that begin with mirror, raidz1, raidz2, raidz3, draid or spare
     #[arg(required = true, value_parser = device_word)]
     pub(crate) vdev: Vec<String>,
 }
@@ -331,7 +331,7 @@ pub(crate) struct Add {
     pub(crate) dry_run: bool,
     /// Pool
     pub(crate) pool: String,
-    /// Devices, in groups that begin with mirror, raidz1, raidz2, raidz3 or spare
+    /// Devices, in groups that begin with mirror, raidz1, raidz2, raidz3, draid or spare
     #[arg(required = true, value_parser = device_word)]
     pub(crate) vdev: Vec<String>,
 }
@@ -347,7 +347,7 @@ pub(crate) struct Attach {
     pub(crate) wait: bool,
     /// Pool
     pub(crate) pool: String,
-    /// Device that is in the pool, or a raidz vdev such as raidz1-0
+    /// Device that is in the pool, or a raidz or draid vdev such as raidz1-0
     #[arg(value_parser = device_word)]
     pub(crate) device: String,
     /// Device to attach to it

@@ -262,8 +262,12 @@ fn path_of(pool: &Pool, word: &str) -> Option<String> {
 
 /// The spare of the pool that a word means.
 fn spare_named(pool: &mut Pool, word: &str) -> Option<String> {
-    let known = known(pool, word)?;
     let spares = pool.status().spares;
+    // A distributed spare has no path and no guid.
+    if spares.iter().any(|spare| spare.guid.0 == 0 && spare.name == word) {
+        return Some(word.to_owned());
+    }
+    let known = known(pool, word)?;
     spares.iter().any(|spare| spare.guid == known.guid).then_some(known.path)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Pure text: nothing is opened here, and devices are whatever words are no keywords.
 
-use pool::spec::{GroupKind, GroupSpec};
+use pool::spec::{DraidError, DraidWord, GroupKind, GroupSpec};
 
 /// Why words are no vdevs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,16 +33,27 @@ pub(crate) enum VdevError {
     },
     /// A kind that zpool knows and this version doesn't make.
     #[error(
-        "{keyword} vdevs cannot be made yet: this version makes plain disks, mirror, raidz1, raidz2, raidz3 and spare"
+        "{keyword} vdevs cannot be made yet: this version makes plain disks, mirror, raidz1 to raidz3, draid1 to draid3 and spare"
     )]
     NotYet {
         /// The keyword as given.
         keyword: String,
     },
     /// Something like a keyword that is none.
-    #[error("unknown vdev type '{keyword}': it is one of mirror, raidz, raidz1, raidz2, raidz3 and spare")]
+    #[error(
+        "unknown vdev type '{keyword}': it is one of mirror, raidz, raidz1, raidz2, raidz3, draid, draid1, draid2, draid3 and spare"
+    )]
     Unknown {
         /// The word as given.
+        keyword: String,
+    },
+    /// A draid whose numbers are none, or disagree.
+    #[error("invalid vdev specification: {0}")]
+    Draid(#[from] DraidError),
+    /// A draid where a kind is asked for that a vdev can become.
+    #[error("a vdev cannot become a {keyword}: add a draid of other devices and remove the vdev")]
+    NoConversion {
+        /// The keyword as given.
         keyword: String,
     },
     /// `spare` twice.
@@ -75,41 +86,50 @@ pub(crate) enum VdevError {
 /// # Errors
 /// See [`VdevError`].
 pub(crate) fn parse(words: &[String]) -> Result<Vec<GroupSpec<String>>, VdevError> {
-    let mut groups: Vec<(String, GroupSpec<String>)> = Vec::new();
+    let mut groups: Vec<(Keyword, String, GroupSpec<String>)> = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for word in words {
-        if let Some(kind) = keyword(word)? {
-            if let Some((outer, group)) = groups.last()
+        if let Some(keyword) = keyword(word)? {
+            if let Some((_, outer, group)) = groups.last()
                 && group.devices.is_empty()
             {
                 return Err(VdevError::Nested { outer: outer.clone(), inner: word.clone() });
             }
-            if kind == GroupKind::Spare && groups.iter().any(|(_, group)| group.kind == kind) {
+            let kind = match keyword {
+                Keyword::Kind(kind) => kind,
+                // Its kind is known once its devices are counted.
+                Keyword::Draid(_) => GroupKind::Plain,
+            };
+            if kind == GroupKind::Spare && groups.iter().any(|(.., group)| group.kind == kind) {
                 return Err(VdevError::Twice { keyword: word.clone() });
             }
-            groups.push((word.clone(), GroupSpec { kind, devices: Vec::new() }));
+            groups.push((keyword, word.clone(), GroupSpec { kind, devices: Vec::new() }));
             continue;
         }
         if !seen.insert(word) {
             return Err(VdevError::SameDevice { device: word.clone() });
         }
         if groups.is_empty() {
-            groups.push(("plain".to_owned(), GroupSpec { kind: GroupKind::Plain, devices: Vec::new() }));
+            let kind = GroupKind::Plain;
+            groups.push((Keyword::Kind(kind), "plain".to_owned(), GroupSpec { kind, devices: Vec::new() }));
         }
-        if let Some((_, group)) = groups.last_mut() {
+        if let Some((.., group)) = groups.last_mut() {
             group.devices.push(word.clone());
         }
     }
     if groups.is_empty() {
         return Err(VdevError::Empty);
     }
-    for (keyword, group) in &groups {
+    for (keyword, word, group) in &mut groups {
+        if let Keyword::Draid(draid) = keyword {
+            group.kind = GroupKind::Draid(draid.of(group.devices.len())?);
+        }
         let needed = group.kind.min_devices();
         if group.devices.len() < needed {
-            return Err(VdevError::TooFew { keyword: keyword.clone(), needed, given: group.devices.len() });
+            return Err(VdevError::TooFew { keyword: word.clone(), needed, given: group.devices.len() });
         }
     }
-    Ok(groups.into_iter().map(|(_, group)| group).collect())
+    Ok(groups.into_iter().map(|(.., group)| group).collect())
 }
 
 /// That there is something to hold data beside the spares, and, unless `force`, that all groups survive the
@@ -138,29 +158,38 @@ fn describe<D>(group: &GroupSpec<D>) -> String {
 /// # Errors
 /// It names none, or one that is not there yet.
 pub(crate) fn kind(word: &str) -> Result<GroupKind, VdevError> {
-    keyword(word)?.ok_or_else(|| VdevError::Unknown { keyword: word.to_owned() })
+    match keyword(word)? {
+        Some(Keyword::Kind(kind)) => Ok(kind),
+        Some(Keyword::Draid(_)) => Err(VdevError::NoConversion { keyword: word.to_owned() }),
+        None => Err(VdevError::Unknown { keyword: word.to_owned() }),
+    }
+}
+
+/// What a word begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keyword {
+    /// A group of this kind.
+    Kind(GroupKind),
+    /// A draid, which depends on the number of its devices.
+    Draid(DraidWord),
 }
 
 /// The kind that a word begins; `None` if it is a device.
-fn keyword(word: &str) -> Result<Option<GroupKind>, VdevError> {
-    Ok(Some(match word {
+fn keyword(word: &str) -> Result<Option<Keyword>, VdevError> {
+    Ok(Some(Keyword::Kind(match word {
         "mirror" => GroupKind::Mirror,
         "raidz" | "raidz1" => GroupKind::Raidz(1),
         "raidz2" => GroupKind::Raidz(2),
         "raidz3" => GroupKind::Raidz(3),
         "spare" => GroupKind::Spare,
         "log" | "cache" | "special" | "dedup" => return Err(VdevError::NotYet { keyword: word.to_owned() }),
-        "draid" | "disk" | "file" | "replacing" => {
-            return Err(match word {
-                "draid" => VdevError::NotYet { keyword: word.to_owned() },
-                _ => VdevError::Unknown { keyword: word.to_owned() },
-            });
-        }
+        "disk" | "file" | "replacing" => return Err(VdevError::Unknown { keyword: word.to_owned() }),
+        "draid" => return Ok(Some(Keyword::Draid(word.parse()?))),
         _ => {
             // What follows such a stem (`draid2:4d:1s`, `raidz4`, `mirrors`) is meant as a keyword: no device is called so.
             let rest = |stem| word.strip_prefix(stem).and_then(|rest: &str| rest.chars().next());
             if rest("draid").is_some_and(|next| next.is_ascii_digit() || next == ':') {
-                return Err(VdevError::NotYet { keyword: word.to_owned() });
+                return Ok(Some(Keyword::Draid(word.parse()?)));
             }
             if rest("raidz").is_some()
                 || rest("raid").is_some_and(|next| next.is_ascii_digit())
@@ -171,7 +200,7 @@ fn keyword(word: &str) -> Result<Option<GroupKind>, VdevError> {
             }
             return Ok(None);
         }
-    }))
+    })))
 }
 
 #[cfg(test)]
@@ -191,6 +220,7 @@ mod tests {
                 GroupKind::Mirror => "mirror".to_owned(),
                 GroupKind::Spare => "spare".to_owned(),
                 GroupKind::Raidz(parity) => format!("raidz{parity}"),
+                GroupKind::Draid(draid) => draid.name(group.devices.len()),
             };
             format!("{kind}({})", group.devices.join(" "))
         };
@@ -212,6 +242,9 @@ mod tests {
             ("spare a", "spare(a)"),
             ("spare a mirror b c", "spare(a) mirror(b c)"),
             ("a mirror b c", "plain(a) mirror(b c)"),
+            ("draid a b c d", "draid1:3d:4c:0s(a b c d)"),
+            ("draid2:2d:5c:1s a b c d e spare f", "draid2:2d:5c:1s(a b c d e) spare(f)"),
+            ("draid3:1s a b c d e f draid:1d g h", "draid3:2d:6c:1s(a b c d e f) draid1:1d:2c:0s(g h)"),
         ] {
             assert_eq!(shown(text).as_deref(), Ok(wanted), "{text}");
         }
@@ -240,8 +273,6 @@ mod tests {
             ("a cache b", not_yet("cache")),
             ("special a", not_yet("special")),
             ("dedup a", not_yet("dedup")),
-            ("draid a b c", not_yet("draid")),
-            ("draid2:4d:1s a b c", not_yet("draid2:4d:1s")),
             ("raidz4 a b c", unknown("raidz4")),
             ("raidz0 a b c", unknown("raidz0")),
             ("raid5 a b c", unknown("raid5")),
@@ -251,6 +282,29 @@ mod tests {
         ] {
             assert_eq!(parse(&words(text)).err(), Some(wanted), "{text}");
         }
+    }
+
+    #[test]
+    fn draids_whose_numbers_disagree() {
+        for (text, wanted) in [
+            ("draid", "at least 2 devices, 0 given"),
+            ("draid2:4d:1s a b c", "at least 7 devices, 3 given"),
+            ("draid2:1d:4c a b c", "is to have 4 children (:4c), and 3 are given"),
+            ("draid4 a b c d e f", "its parity is 1, 2 or 3"),
+            ("draid1:2x a b c", "it is written draid"),
+            ("draid1:0d a b c", "one data column at least"),
+        ] {
+            let told = parse(&words(text)).expect_err(text).to_string();
+            assert!(
+                told.starts_with("invalid vdev specification: ") && told.contains(wanted),
+                "{text}: {told}"
+            );
+        }
+        assert_eq!(
+            parse(&words("draid mirror a b")).err(),
+            Some(VdevError::Nested { outer: "draid".into(), inner: "mirror".into() })
+        );
+        assert_eq!(kind("draid2:4d").err(), Some(VdevError::NoConversion { keyword: "draid2:4d".into() }));
     }
 
     #[test]

@@ -14,12 +14,14 @@
 //! - [`Profile`]: the names people give to layouts (`raid1c3`), and the layout each makes of some devices
 //! - [`ideal`]: how many bytes a heap of devices can hold at best
 //! - [`md`]: the layouts of Linux md arrays
+//! - [`spread`]: which devices narrow chunks take
 
 mod columns;
 pub mod ideal;
 mod layout;
 pub mod md;
 mod profile;
+pub mod spread;
 
 pub use columns::{ColumnSet, Columns};
 pub use layout::{

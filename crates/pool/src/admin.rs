@@ -8,6 +8,7 @@ use geometry::{Kind, Layout, Profile};
 use crate::chunk::{COLUMNS_MAX, Chunk, Column, Stale};
 use crate::core::{Group, Relation, StandIn};
 use crate::create::{POOL_DEVICES_MAX, check_groups};
+use crate::draid::CHILDREN_MAX;
 use crate::error::{PoolError, Result};
 use crate::label::{self, DEVICE_BYTES_MIN};
 use crate::pool::Pool;
@@ -105,14 +106,14 @@ impl Pool {
         Ok(size)
     }
 
-    /// Gives a mirror (or a single disk, which becomes one) another side; a raidz, named itself or by a device of it, another
-    /// device, over which its new chunks are spread.
+    /// Gives a mirror (or a single disk, which becomes one) another side; a raidz or draid, named itself or by a device of it,
+    /// another device, over which its new chunks are spread.
     ///
     /// # Errors
     /// The device is one of several plain disks, or the new one can't hold its columns.
     pub fn attach(&mut self, name: &str, new: &NewDevice) -> Result<Plan> {
         self.writable()?;
-        let is_raidz = |group: &&Group| matches!(group.kind, GroupKind::Raidz(_));
+        let is_raidz = |group: &&Group| matches!(group.kind, GroupKind::Raidz(_) | GroupKind::Draid(_));
         let raidz = self.core.groups.values().filter(is_raidz).find(|group| group.name() == name);
         let id = match raidz.and_then(|group| group.devices.first()) {
             Some(&member) => member,
@@ -126,9 +127,10 @@ impl Pool {
             )));
         };
         let Some(group) = self.core.groups.get(&group_id).cloned() else { return Ok(Plan::default()) };
-        if group.devices.len() >= COLUMNS_MAX {
+        let most = if group.kind.draid().is_some() { CHILDREN_MAX } else { COLUMNS_MAX };
+        if group.devices.len() >= most {
             return Err(PoolError::refused(format!(
-                "{} has {} devices; {COLUMNS_MAX} is the most for one vdev",
+                "{} has {} devices; {most} is the most for one vdev",
                 group.name(),
                 group.devices.len()
             )));
@@ -145,7 +147,7 @@ impl Pool {
                      a pool's only plain disk",
                 ));
             }
-            GroupKind::Raidz(_) => return self.attach_to_raidz(&group, new),
+            GroupKind::Raidz(_) | GroupKind::Draid(_) => return self.attach_to_raidz(&group, new),
             GroupKind::Spare => {
                 return Err(PoolError::refused(format!("{name} is a spare: nothing can be attached to it")));
             }
@@ -243,6 +245,10 @@ impl Pool {
         self.writable()?;
         // A write that fails in this commit may make the device the last one that has something.
         self.commit()?;
+        if let Some(spare) = self.core.distributed_named(name) {
+            self.detach_distributed(name, spare)?;
+            return Ok(Plan { steps: vec![format!("detach {name}")], notices: Vec::new() });
+        }
         let id = self.device_named(name)?;
         let Some(device) = self.core.devices.get(&id) else { return Ok(Plan::default()) };
         let (relation, path, handle) = (device.relation, device.path.clone(), device.handle.clone());
@@ -295,6 +301,14 @@ impl Pool {
 
     fn detach_side(&mut self, group_id: GroupId, id: DeviceId, path: &str) -> Result<()> {
         let Some(group) = self.core.groups.get(&group_id) else { return Ok(()) };
+        if let Some((spare, _)) = self.core.distributed_for(id) {
+            return Err(PoolError::refused(format!(
+                "cannot detach {path}: {} is room on the other devices of {} and can't take its place for good; replace it by \
+                 another device",
+                self.distributed_name(spare),
+                group.name()
+            )));
+        }
         if group.kind != GroupKind::Mirror {
             return Err(PoolError::refused(format!(
                 "cannot detach {path}: only sides of mirrors, spares and replacements can be detached"
@@ -486,7 +500,7 @@ impl Pool {
     }
 
     /// Refuses to put another device in place of one that is being removed.
-    fn refuse_leaving(&self, id: DeviceId) -> Result<()> {
+    pub(crate) fn refuse_leaving(&self, id: DeviceId) -> Result<()> {
         match self.core.devices.get(&id) {
             Some(device) if device.leaving => Err(PoolError::refused(format!(
                 "cannot replace {}: it is being removed; 'coffer remove -s {}' stops that",
@@ -502,6 +516,16 @@ impl Pool {
     /// It is no idle spare, or too small.
     pub fn replace_by_spare(&mut self, name: &str, spare: &str, options: ReplaceOptions) -> Result<Plan> {
         self.writable()?;
+        let plan = Plan { steps: vec![format!("spare {spare} steps in for {name}")], notices: Vec::new() };
+        if let Some(distributed) = self.core.distributed_named(spare) {
+            let id = self.check_replace_by_distributed(name, distributed)?;
+            if let Some(old) = self.core.devices.get_mut(&id) {
+                old.avoid_reads = options.read_source_last;
+            }
+            self.core.dirty_devices.insert(id);
+            self.use_distributed(distributed, id, StandIn::Called)?;
+            return Ok(plan);
+        }
         let (id, spare_id) = self.check_replace_by_spare(name, spare)?;
         self.commit()?;
         self.add_stand_in(id, spare_id)?;
@@ -514,7 +538,7 @@ impl Pool {
         self.core.dirty_devices.extend([id, spare_id]);
         self.write_config()?;
         self.commit()?;
-        Ok(Plan { steps: vec![format!("spare {spare} steps in for {name}")], notices: Vec::new() })
+        Ok(plan)
     }
 
     /// Takes a device out of use, until `online` or (`temporary`) the next import.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use device::BlockDevice;
 use serde::{Deserialize, Serialize};
 
-use crate::core::Relation;
+use crate::core::{Group, Relation};
 use crate::error::{PoolError, Result};
 use crate::label::{self, CONFIG_BYTES_MAX, Label};
 use crate::pool::Pool;
@@ -26,6 +26,9 @@ pub(crate) struct Config {
     pub(crate) vdevs: Vec<ConfigVdev>,
     pub(crate) spares: Vec<ConfigVdev>,
 }
+
+/// The kind of a distributed spare; its child is the disk that it is in use for.
+const DISTRIBUTED: &str = "distributed";
 
 /// A line of the configuration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -145,15 +148,25 @@ impl ConfigVdev {
 
     /// How many children of a mirror or raidz may be missing.
     pub(crate) fn tolerance(&self) -> Option<usize> {
-        match (self.kind.as_str(), self.kind.strip_prefix("raidz")) {
+        let raid = self.kind.strip_prefix("raidz").or_else(|| self.kind.strip_prefix("draid"));
+        match (self.kind.as_str(), raid) {
             ("mirror", _) => Some(self.children.len().saturating_sub(1)),
-            (_, Some(parity)) => Some(parity.parse().unwrap_or(1)),
+            (_, Some(parity)) => Some(parity.get(..1).and_then(|digit| digit.parse().ok()).unwrap_or(1)),
             _ => None,
         }
     }
 
     /// The line of a spare.
     pub(crate) fn spare(&self, there: &BTreeMap<Guid, String>, config: &Config) -> SpareReport {
+        if self.kind == DISTRIBUTED {
+            let in_use = !self.children.is_empty();
+            return SpareReport {
+                name: self.name.clone(),
+                guid: self.guid,
+                state: if in_use { "INUSE" } else { "AVAIL" }.to_owned(),
+                note: in_use.then(|| "currently in use".to_owned()),
+            };
+        }
         let mut in_use = false;
         config.vdevs.iter().for_each(|vdev| vdev.leaves(&mut |disk| in_use |= disk.guid == self.guid));
         let is_there = there.contains_key(&self.guid);
@@ -280,6 +293,12 @@ impl Pool {
                 vdevs.push(ConfigVdev { name: group.name(), kind, guid: Guid(0), children });
             }
         }
+        let distributed = core.groups.values().flat_map(Group::distributed).map(|(name, used)| ConfigVdev {
+            name,
+            kind: DISTRIBUTED.to_owned(),
+            guid: Guid(0),
+            children: used.into_iter().map(|(of, _)| leaf(of)).collect(),
+        });
         Config {
             format: "cofferdam pool".to_owned(),
             version: 1,
@@ -294,6 +313,7 @@ impl Pool {
                 .values()
                 .filter(|device| device.spare)
                 .map(|device| leaf(device.id))
+                .chain(distributed)
                 .collect(),
         }
     }

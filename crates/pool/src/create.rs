@@ -165,7 +165,7 @@ impl Pool {
         }
         if plain == 0 && (spec.data.is_some() || spec.metadata.is_some()) {
             return Err(PoolError::refused(
-                "--data and --metadata are for plain disks, and none was given; mirror and raidz groups bring their own layout",
+                "--data and --metadata are for plain disks, and none was given; mirror, raidz and draid groups bring their own layout",
             ));
         }
         check_profiles(spec.data, spec.metadata, plain)?;
@@ -210,9 +210,7 @@ impl Pool {
                 let metadata =
                     metadata.unwrap_or(if group.devices.len() > 1 { Profile::Raid1 } else { Profile::Dup });
                 let data = data.unwrap_or(Profile::Single);
-                self.core
-                    .groups
-                    .insert(id, Group { id, kind: group.kind, devices: Vec::new(), data, metadata });
+                self.core.groups.insert(id, Group::new(id, group.kind, data, metadata));
                 Some(id)
             }
         };
@@ -352,6 +350,10 @@ pub(crate) fn check_groups(groups: &[GroupSpec<NewDevice>], known: &[&dyn BlockD
                 )));
             }
             GroupKind::Spare => "spare".to_owned(),
+            GroupKind::Draid(draid) if draid.is_valid() => draid.name(group.devices.len()),
+            GroupKind::Draid(draid) => {
+                return Err(PoolError::refused(format!("{} can't be made", draid.name(group.devices.len()))));
+            }
         };
         let least = group.kind.min_devices();
         if group.devices.len() < least {
@@ -360,11 +362,14 @@ pub(crate) fn check_groups(groups: &[GroupSpec<NewDevice>], known: &[&dyn BlockD
                 group.devices.len()
             )));
         }
-        if matches!(group.kind, GroupKind::Mirror | GroupKind::Raidz(_))
-            && group.devices.len() > GROUP_DEVICES_MAX
-        {
+        let most = match group.kind {
+            GroupKind::Mirror | GroupKind::Raidz(_) => GROUP_DEVICES_MAX,
+            GroupKind::Draid(_) => crate::draid::CHILDREN_MAX,
+            GroupKind::Plain | GroupKind::Spare => usize::MAX,
+        };
+        if group.devices.len() > most {
             return Err(PoolError::refused(format!(
-                "{name} has {} devices; {GROUP_DEVICES_MAX} is the most for one group, make several",
+                "{name} has {} devices; {most} is the most for one group, make several",
                 group.devices.len()
             )));
         }
@@ -393,6 +398,10 @@ pub(crate) fn check_groups(groups: &[GroupSpec<NewDevice>], known: &[&dyn BlockD
                 "{name} has devices of different sizes: each chunk takes as many columns as still have room, so \
                  the room on the larger ones is used with fewer columns"
             ));
+        }
+        if sizes.len() > 1 && group.kind.draid().is_some_and(|draid| draid.spares > 0) {
+            plan.notices
+                .push(format!("{name} has devices of different sizes: each is used as far as the smallest"));
         }
         if sizes.len() > 1 && group.kind == GroupKind::Mirror {
             plan.notices

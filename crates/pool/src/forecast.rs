@@ -190,6 +190,13 @@ impl Pool {
                 step(format!("resilver onto {}", new.path), bytes, bytes, survives);
             }
             Change::ReplaceBySpare { name, spare } => {
+                if let Some(distributed) = self.core.distributed_named(spare) {
+                    let id = self.check_replace_by_distributed(name, distributed)?;
+                    pretended.plan.steps.push(format!("spare {spare} steps in for {name}"));
+                    let (bytes, busiest) = self.relocation_to_children(id, distributed.0);
+                    step(format!("resilver onto {spare}, on all children at once"), bytes, busiest, survives);
+                    return Ok(pretended);
+                }
                 let (id, spare) = self.check_replace_by_spare(name, spare)?;
                 let Some(device) = self.core.devices.get(&spare).cloned() else { return Ok(pretended) };
                 let path = device.path.clone();
@@ -255,6 +262,19 @@ impl Pool {
             .count() as u64;
         let shared = (2 * raw - away) / staying.max(1);
         (logical, leaving.iter().filter_map(|id| read.get(id)).copied().max().unwrap_or(0).max(shared))
+    }
+
+    /// Bytes to be written for a child of a draid whose columns get places on the others, and what each of these reads and
+    /// writes for it.
+    fn relocation_to_children(&self, id: DeviceId, group: GroupId) -> (u64, u64) {
+        let (mut bytes, mut all) = (0, 0);
+        for chunk in self.core.map.iter().filter(|chunk| chunk.group == group && chunk.is_on(id)) {
+            let column = self.live_in_column(chunk);
+            bytes += column;
+            all += column * u64::from(chunk.layout.columns());
+        }
+        let children = self.core.groups.get(&group).map_or(0, |group| group.devices.len() as u64);
+        (bytes, all / children.saturating_sub(1).max(1))
     }
 
     /// Gives back what chunks have on devices.

@@ -19,7 +19,7 @@ use crate::label::{Label, Uberblock};
 use crate::pointer::{BlockPtr, Extent};
 use crate::report::Counters;
 use crate::space::NodeSpace;
-use crate::spec::GroupKind;
+use crate::spec::{Draid, GroupKind};
 use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical, Millis, Session, Txg};
 
 const POOL: Guid = Guid(0x1122_3344_5566_7788);
@@ -189,14 +189,28 @@ fn device_item() {
 #[test]
 fn group_item() {
     let group = Group {
-        id: GroupId(2),
-        kind: GroupKind::Raidz(2),
         devices: vec![DeviceId(4), DeviceId(7), DeviceId(5)],
-        data: Profile::Single,
-        metadata: Profile::Raid1,
+        ..Group::new(GroupId(2), GroupKind::Raidz(2), Profile::Single, Profile::Raid1)
     };
     let known = golden("group", &group.encode());
     assert_eq!(Group::decode(GroupId(2), &known), Ok(group));
+}
+
+#[test]
+fn group_item_of_a_draid() {
+    let kind = GroupKind::Draid(Draid { parity: 2, data: 3, spares: 2 });
+    let mut group = Group::new(GroupId(1), kind, Profile::Single, Profile::Raid1);
+    group.devices = (1..=7).map(DeviceId).collect();
+    group.spares[1] = Some((DeviceId(6), StandIn::Called));
+    let known = golden("group-draid", &group.encode());
+    assert_eq!(Group::decode(GroupId(1), &known), Ok(group));
+    // No data columns; more columns than a chunk may have; a spare in use in a way that there is none.
+    let at = known.len() - 12;
+    for (place, wrong) in [(at, 0), (at, 63), (known.len() - 1, 2), (known.len() - 1, 9)] {
+        let mut bytes = known.clone();
+        bytes[place] = wrong;
+        assert!(Group::decode(GroupId(1), &bytes).is_err(), "{place} {wrong}");
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod config;
 mod core;
 mod create;
 mod dataset;
+mod draid;
 mod error;
 mod forecast;
 #[cfg(feature = "fuzzing")]

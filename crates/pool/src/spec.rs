@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use crate::draid::{Draid, DraidError, DraidWord};
+
 use device::BlockDevice;
 use geometry::Profile;
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,8 @@ pub enum GroupKind {
     Mirror,
     /// Data with 1 to 3 parities.
     Raidz(u8),
+    /// Chunks of data with parity on some of the devices, spread over all of them, with distributed spares.
+    Draid(Draid),
     /// Hot spares.
     Spare,
 }
@@ -45,6 +49,15 @@ impl GroupKind {
             Self::Plain | Self::Spare => 1,
             Self::Mirror => 2,
             Self::Raidz(parity) => parity as usize + 1,
+            Self::Draid(draid) => draid.min_devices(),
+        }
+    }
+
+    /// How a draid is laid out; `None` for other kinds.
+    pub const fn draid(self) -> Option<Draid> {
+        match self {
+            Self::Draid(draid) => Some(draid),
+            _ => None,
         }
     }
 
@@ -55,6 +68,7 @@ impl GroupKind {
             Self::Spare => "spare".to_owned(),
             Self::Mirror => format!("{devices}-way mirror"),
             Self::Raidz(parity) => format!("{devices}-wide raidz{parity}"),
+            Self::Draid(draid) => draid.name(devices),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::report::{
     ChunkReport, Counters, DatasetRow, PlacementReport, PoolRow, RemappedReport, ScanKind, ScanState,
     SpareReport, State, StatusReport, VdevReport,
 };
-use crate::spec::GroupKind;
+use crate::spec::{Draid, GroupKind};
 use crate::types::{DatasetId, DeviceId, GroupId, Guid, Logical};
 
 /// Places with errors that a report names.
@@ -53,10 +53,15 @@ impl Pool {
         };
         let own = self.device_line(device);
         let stand_ins = self.core.stand_ins(id);
-        if stand_ins.is_empty() {
+        let (mut spares, mut replacements) = (Vec::new(), Vec::new());
+        if let Some((spare, _)) = self.core.distributed_for(id) {
+            let mut room = line(self.distributed_name(spare), State::Online, Vec::new());
+            room.note = (!self.core.is_distributed_fresh(id)).then(|| "(resilvering)".to_owned());
+            spares.push(room);
+        }
+        if stand_ins.is_empty() && spares.is_empty() {
             return own;
         }
-        let (mut spares, mut replacements) = (Vec::new(), Vec::new());
         for other in stand_ins.iter().filter_map(|id| self.core.devices.get(id)) {
             match other.relation {
                 Relation::For(_, how) if how.is_spare() => spares.push(self.device_line(other)),
@@ -87,7 +92,7 @@ impl Pool {
     fn has_too_few(group: &Group, children: &[VdevReport]) -> bool {
         let tolerated = match group.kind {
             GroupKind::Mirror => group.devices.len().saturating_sub(1),
-            GroupKind::Raidz(parity) => usize::from(parity),
+            GroupKind::Raidz(parity) | GroupKind::Draid(Draid { parity, .. }) => usize::from(parity),
             GroupKind::Plain | GroupKind::Spare => return false,
         };
         children.iter().filter(|child| child.state > State::Degraded).count() > tolerated
@@ -142,6 +147,13 @@ impl Pool {
                 vdevs.push(line(group.name(), state, children));
             }
         }
+        let distributed =
+            self.core.groups.values().flat_map(Group::distributed).map(|(name, used)| SpareReport {
+                name,
+                guid: Guid(0),
+                state: if used.is_some() { "INUSE" } else { "AVAIL" }.to_owned(),
+                note: used.map(|_| "currently in use".to_owned()),
+            });
         let spares = self
             .core
             .devices
@@ -163,6 +175,7 @@ impl Pool {
                     note: in_use.then(|| "currently in use".to_owned()),
                 }
             })
+            .chain(distributed)
             .collect();
         let (status, action) = self.advice();
         let mut jobs = Vec::new();

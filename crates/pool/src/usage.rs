@@ -21,10 +21,15 @@ impl Pool {
             (Some(GroupKind::Mirror | GroupKind::Raidz(_)), Kind::Parity { parity }) => {
                 format!("raidz{parity}")
             }
+            (Some(GroupKind::Draid(_)), Kind::Parity { parity }) => format!("draid{parity}"),
             (Some(GroupKind::Mirror), _) if !self.core.is_to_be_converted(chunk) => "mirror".to_owned(),
             // Nodes, and what is too short for a row, are kept in copies: btrfs has names for that.
-            (Some(GroupKind::Mirror | GroupKind::Raidz(_)), _) if copies == 2 => "RAID1".to_owned(),
-            (Some(GroupKind::Mirror | GroupKind::Raidz(_)), _) => format!("RAID1C{copies}"),
+            (Some(GroupKind::Mirror | GroupKind::Raidz(_) | GroupKind::Draid(_)), _) if copies == 2 => {
+                "RAID1".to_owned()
+            }
+            (Some(GroupKind::Mirror | GroupKind::Raidz(_) | GroupKind::Draid(_)), _) => {
+                format!("RAID1C{copies}")
+            }
             (_, Kind::Copies) => match copies {
                 1 => "single".to_owned(),
                 2 if is_on_one(chunk) => "DUP".to_owned(),

@@ -6,7 +6,7 @@ use pool::report::State;
 use pool::spec::{GroupKind, GroupSpec, ImportOptions};
 use pool::{PoolError, ReplaceOptions, ScrubAction};
 
-use crate::program::group;
+use crate::program::{as_draid, group};
 use crate::run::{Failure, Root, Run};
 use crate::world::{MIB, options};
 
@@ -24,6 +24,12 @@ impl Run {
     pub(crate) fn some_path(&mut self, rng: &mut Rng) -> String {
         let all = self.paths(|_| true);
         rng.choose(&all).cloned().unwrap_or_default()
+    }
+
+    /// Names of the distributed spares.
+    fn distributed(&mut self) -> Vec<String> {
+        let spares = self.pool().status().spares;
+        spares.into_iter().filter(|spare| spare.guid.0 == 0).map(|spare| spare.name).collect()
     }
 
     /// An unused disk of at least so many MiB, a new one if need be.
@@ -97,7 +103,11 @@ impl Run {
     }
 
     pub(crate) fn replace_by_spare(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let (path, spare) = (self.some_path(rng), self.some_path(rng));
+        let (path, mut spare) = (self.some_path(rng), self.some_path(rng));
+        let distributed = self.distributed();
+        if !distributed.is_empty() && rng.chance(3, 4) {
+            spare = rng.choose(&distributed).cloned().unwrap_or_default();
+        }
         // No draw of its own: what a seed leads to stays as it is.
         let replace = ReplaceOptions { read_source_last: path < spare };
         self.lead_to(&format!("spare {path} by {spare}"), Vec::new(), false, true, |pool| {
@@ -118,6 +128,15 @@ impl Run {
     }
 
     pub(crate) fn detach(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+        let distributed = self.distributed();
+        if !distributed.is_empty() && rng.chance(1, 4) {
+            // Nobody lies: the pool knows what it can do without.
+            let name = rng.choose(&distributed).cloned().unwrap_or_default();
+            if self.world.impaired.is_empty() {
+                self.lead_to(&format!("detach {name}"), Vec::new(), false, true, |pool| pool.detach(&name))?;
+            }
+            return Ok(());
+        }
         let path = self.some_path(rng);
         // What the pool can't know: that the other sides lie.
         let Some(disk) = self.world.by_path(&path) else { return Ok(()) };
@@ -180,7 +199,10 @@ impl Run {
     }
 
     pub(crate) fn add(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let (kind, sizes) = group(rng, 5);
+        let (mut kind, sizes) = group(rng, 5);
+        if self.pool().status().vdevs.iter().any(|vdev| vdev.name.starts_with("draid")) {
+            kind = as_draid(rng, kind, sizes.len());
+        }
         let status = self.pool().status();
         let heap = status.vdevs.iter().any(|vdev| vdev.children.is_empty());
         if status.vdevs.len() > 12 || self.world.disks.len() + sizes.len() > DISKS_MAX {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use device::Rng;
 use geometry::Profile;
-use pool::spec::{GroupKind, ImportOptions, VolumeSpec};
+use pool::spec::{Draid, GroupKind, ImportOptions, VolumeSpec};
 
 use crate::program::Setup;
 use crate::run::{Failure, Run};
@@ -19,6 +19,15 @@ fn layouts(widest: usize) -> Vec<(Setup, usize)> {
     for parity in 1..=3u8 {
         for width in usize::from(parity) + 1..=widest {
             let groups = vec![(GroupKind::Raidz(parity), vec![64; width])];
+            all.push((Setup { groups, data: None, metadata: None }, usize::from(parity)));
+        }
+    }
+    for (parity, data, spares, children) in
+        [(1, 2, 0, 5), (1, 1, 1, 4), (2, 2, 1, 6), (2, 3, 0, 7), (3, 2, 0, 7), (3, 1, 2, 8)]
+    {
+        if children <= widest {
+            let kind = GroupKind::Draid(Draid { parity, data, spares });
+            let groups = vec![(kind, vec![64; children])];
             all.push((Setup { groups, data: None, metadata: None }, usize::from(parity)));
         }
     }

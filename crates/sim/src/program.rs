@@ -5,7 +5,7 @@ use std::fmt;
 
 use device::Rng;
 use geometry::Profile;
-use pool::spec::GroupKind;
+use pool::spec::{Draid, GroupKind};
 
 /// One kind of thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -215,10 +215,20 @@ pub fn group(rng: &mut Rng, most: u64) -> (GroupKind, Vec<u64>) {
         GroupKind::Plain | GroupKind::Spare => 1,
         GroupKind::Mirror => 2,
         GroupKind::Raidz(parity) => u64::from(parity) + 1,
+        GroupKind::Draid(draid) => draid.min_devices() as u64,
     };
     let most = if kind == GroupKind::Mirror { wide.min(4) } else { wide };
     let count = rng.within(least..most.max(least) + 1);
     (kind, sizes(rng, count))
+}
+
+/// Makes a raidz of so many devices a draid, if they are enough for one with a spare or a choice.
+pub(crate) fn as_draid(rng: &mut Rng, kind: GroupKind, devices: usize) -> GroupKind {
+    let GroupKind::Raidz(parity) = kind else { return kind };
+    let Some(more) = devices.checked_sub(usize::from(parity) + 2) else { return kind };
+    let data = 1 + rng.below(more.min(8) as u64 + 1) as u8;
+    let spares = rng.below((devices - usize::from(parity + data)).min(3) as u64 + 1) as u8;
+    GroupKind::Draid(Draid { parity, data, spares })
 }
 
 /// A random pool.
@@ -255,7 +265,15 @@ pub(crate) fn setup(rng: &mut Rng) -> Setup {
 impl Program {
     /// The program that belongs to a seed.
     pub fn new(seed: u64, steps: usize) -> Self {
-        Self::chosen(seed, steps, &WEIGHTS, FILL_WEIGHT)
+        let mut program = Self::chosen(seed, steps, &WEIGHTS, FILL_WEIGHT);
+        // Drawn apart, so that what a seed stands for stays as it was in all else.
+        let mut rng = Rng::new(seed ^ 0x0064_7261_6964);
+        for (kind, sizes) in &mut program.setup.groups {
+            if rng.chance(1, 3) {
+                *kind = as_draid(&mut rng, *kind, sizes.len());
+            }
+        }
+        program
     }
 
     /// The program that belonged to a seed when there were the first kinds of steps only.

@@ -7,7 +7,7 @@ use device::sim::{Cut, Sectors, Survivor};
 use device::{BlockDevice, Operation, Rng, SimDevice};
 use geometry::Profile;
 use pool::ScrubAction;
-use pool::spec::{GroupKind, Resize, VolumeSpec};
+use pool::spec::{Draid, GroupKind, Resize, VolumeSpec};
 
 use crate::model::{Model, Volume};
 use crate::program::Setup;
@@ -136,6 +136,7 @@ pub fn setups() -> Vec<Setup> {
     vec![
         setup(vec![(GroupKind::Mirror, vec![64, 64])], None),
         setup(vec![(GroupKind::Raidz(1), vec![64, 64, 64])], None),
+        setup(vec![(GroupKind::Draid(Draid { parity: 1, data: 1, spares: 1 }), vec![64; 4])], None),
         setup(vec![(GroupKind::Plain, vec![64])], None),
         setup(vec![(GroupKind::Plain, vec![64, 64, 64])], Some(Profile::Raid5)),
     ]

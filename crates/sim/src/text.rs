@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use pool::spec::GroupKind;
+use pool::spec::{Draid, DraidWord, GroupKind};
 
 use crate::program::{Program, Setup, Step, WEIGHTS};
 
@@ -38,7 +38,7 @@ impl FromStr for Program {
             match words[..] {
                 ["seed", seed] => program.seed = seed.parse().map_err(|_| unknown())?,
                 ["group", kind, ref sizes @ ..] => {
-                    let kind = group_kind(kind).ok_or_else(unknown)?;
+                    let kind = group_kind(kind, sizes.len()).ok_or_else(unknown)?;
                     let sizes = sizes.iter().map(|size| size.parse().map_err(|_| unknown()));
                     program.setup.groups.push((kind, sizes.collect::<Result<_, _>>()?));
                 }
@@ -67,10 +67,14 @@ fn group_name(kind: GroupKind) -> String {
         GroupKind::Mirror => "mirror".into(),
         GroupKind::Raidz(parity) => format!("raidz{parity}"),
         GroupKind::Spare => "spare".into(),
+        GroupKind::Draid(Draid { parity, data, spares }) => format!("draid{parity}:{data}d:{spares}s"),
     }
 }
 
-fn group_kind(name: &str) -> Option<GroupKind> {
+fn group_kind(name: &str, devices: usize) -> Option<GroupKind> {
+    if let Ok(word) = name.parse::<DraidWord>() {
+        return word.of(devices).ok().map(GroupKind::Draid);
+    }
     let kinds = [GroupKind::Plain, GroupKind::Mirror, GroupKind::Spare];
     let all = kinds.into_iter().chain((1..=3).map(GroupKind::Raidz));
     all.into_iter().find(|kind| group_name(*kind) == name)
@@ -86,7 +90,15 @@ mod tests {
             let program = Program::new(seed, 40);
             assert_eq!(program.to_string().parse(), Ok(program));
         }
-        for wrong in ["group raidz4 64", "step Nothing 0x1", "step Write 1", "data raid7", "seed", "word"] {
+        for wrong in [
+            "group raidz4 64",
+            "group draid1:2d:2s 64 64 64 64",
+            "step Nothing 0x1",
+            "step Write 1",
+            "data raid7",
+            "seed",
+            "word",
+        ] {
             assert!(wrong.parse::<Program>().is_err(), "{wrong}");
         }
     }

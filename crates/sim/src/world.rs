@@ -391,7 +391,7 @@ impl World {
         for vdev in vdevs {
             let tolerated = if vdev.name.starts_with("mirror") {
                 vdev.children.len() - 1
-            } else if let Some(rest) = vdev.name.strip_prefix("raidz") {
+            } else if let Some(rest) = raid(&vdev.name) {
                 rest[..1].parse().unwrap_or(0)
             } else {
                 heap += usize::from(hit(vdev));
@@ -406,6 +406,11 @@ impl World {
     }
 }
 
+/// What follows in the name of a raidz or draid: first of all its parity.
+fn raid(name: &str) -> Option<&str> {
+    name.strip_prefix("raidz").or_else(|| name.strip_prefix("draid"))
+}
+
 fn any_leaf(vdev: &VdevReport, is: &dyn Fn(&VdevReport) -> bool) -> bool {
     if vdev.children.is_empty() { is(vdev) } else { vdev.children.iter().any(|child| any_leaf(child, is)) }
 }
@@ -414,9 +419,9 @@ fn any_leaf(vdev: &VdevReport, is: &dyn Fn(&VdevReport) -> bool) -> bool {
 pub fn tolerance(profile: &str, columns: usize) -> usize {
     match profile {
         "mirror" => columns - 1,
-        "raidz1" | "RAID1" | "RAID10" | "RAID5" => 1,
-        "raidz2" | "RAID6" => 2,
-        "raidz3" => 3,
+        "raidz1" | "draid1" | "RAID1" | "RAID10" | "RAID5" => 1,
+        "raidz2" | "draid2" | "RAID6" => 2,
+        "raidz3" | "draid3" => 3,
         _ if profile.ends_with("-copies") || profile.starts_with("RAID1C") => columns - 1,
         _ => 0,
     }

@@ -2,6 +2,7 @@
 //!
 //! - `plan`: which devices and how much of each a new chunk takes; pure, so that the room left can be simulated
 //! - `chunks`: making and dropping chunks
+//! - `spread`: which children of a draid a chunk takes
 //! - `estimate`: what still fits, with the metadata that it will need
 //! - `nodes`: logical addresses for tree nodes
 //!
@@ -11,6 +12,7 @@ mod chunks;
 mod estimate;
 mod nodes;
 mod plan;
+mod spread;
 
 pub(crate) use estimate::Left;
 pub(crate) use plan::{PARITY_UNIT, Purpose, is_on_one, reserve};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use geometry::ideal::{self, Ideal};
 use geometry::{Kind, Layout, Profile};
 
+use super::spread::Candidate;
 use crate::chunk::{COLUMN_HEADER, COLUMNS_MAX, Chunk, Class};
 use crate::core::{Core, Device, Group, Relation};
 use crate::space::FreeRuns;
@@ -132,6 +133,13 @@ fn shape(group: &Group, purpose: Purpose) -> Option<Shape> {
         (GroupKind::Mirror, _) => copies(group.devices.len()),
         (GroupKind::Raidz(parity), Purpose::Data) => wide(usize::from(parity) + 1, Kind::Parity { parity }),
         (GroupKind::Raidz(parity), _) => copies(usize::from(parity) + 1),
+        (GroupKind::Draid(draid), Purpose::Data) => Shape {
+            least: draid.width(),
+            most: draid.width(),
+            dup: false,
+            kind: Kind::Parity { parity: draid.parity },
+        },
+        (GroupKind::Draid(draid), _) => copies(usize::from(draid.parity) + 1),
         (GroupKind::Plain, Purpose::Data) => of_profile(group.data),
         (GroupKind::Plain, Purpose::Remainder) => match group.data {
             Profile::Raid5 => copies(2),
@@ -195,12 +203,17 @@ impl Core {
         let group = self.groups.get(&group)?;
         let shape = shape(group, purpose)?;
         let unit = if matches!(shape.kind, Kind::Parity { .. }) { PARITY_UNIT } else { STRIPE_UNIT };
-        let reserved = purpose.class() == Class::Data && !self.relocating;
-        let mut candidates: Vec<(bool, u64, DeviceId, Vec<DeviceId>)> = Vec::new();
+        let slot = purpose.class() == Class::Data && !self.relocating;
+        let for_spares = self.kept_for_spares(group);
+        let kept = |id: DeviceId| match self.devices.get(&id) {
+            Some(device) => for_spares(device) + if slot { reserve(device) } else { 0 },
+            None => 0,
+        };
+        let mut candidates: Vec<Candidate> = Vec::new();
         for &member in &group.devices {
             let mut homes = vec![member];
             homes.extend(self.stand_ins(member));
-            let room = homes.iter().map(|id| self.room_on(*id, reserved, shape.dup, free)).min().unwrap_or(0);
+            let room = homes.iter().map(|&id| self.room_on(id, kept(id), shape.dup, free)).min().unwrap_or(0);
             let usable = homes.iter().any(|&id| self.usable(id));
             candidates.push((usable, room, member, homes));
         }
@@ -219,6 +232,9 @@ impl Core {
         }
         if count < shape.least || count == 0 {
             return None;
+        }
+        if let GroupKind::Draid(_) = group.kind {
+            candidates = self.spread(group, purpose, &candidates, count, free);
         }
         candidates.truncate(count);
         let smallest = candidates
@@ -281,7 +297,7 @@ impl Core {
         let columns = usize::from(chunk.layout.columns());
         let as_many =
             || is_on_one(chunk) == shape.dup && columns == shape.most * (1 + usize::from(shape.dup));
-        chunk.layout.kind() == shape.kind && (shape.kind != Kind::Copies || as_many())
+        chunk.layout.kind() == shape.kind && (shape.least != shape.most || as_many())
     }
 
     /// Columns of the chunk that the group would make now; 0 when it has no room for one.
@@ -294,14 +310,11 @@ impl Core {
         width
     }
 
-    /// The longest column that a device could take now, bytes.
-    fn room_on(&self, id: DeviceId, reserved: bool, dup: bool, free: Option<&FreeMap>) -> u64 {
+    /// The longest column that a device could take now, bytes, if `kept` bytes are to stay free there.
+    fn room_on(&self, id: DeviceId, kept: u64, dup: bool, free: Option<&FreeMap>) -> u64 {
         let Some(device) = self.devices.get(&id).filter(|device| !device.leaving) else { return 0 };
         let runs = free.and_then(|free| free.get(&id)).unwrap_or(&device.free);
-        let mut room = runs.longest();
-        if reserved {
-            room = room.min(runs.total().saturating_sub(reserve(device)));
-        }
+        let mut room = runs.longest().min(runs.total().saturating_sub(kept));
         if dup {
             room /= 2;
         }

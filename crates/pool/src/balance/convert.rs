@@ -60,7 +60,8 @@ impl Pool {
         let Some(group) = groups().find(|group| group.name() == name) else {
             let names: Vec<String> = groups().map(Group::name).collect();
             return Err(PoolError::refused(if names.is_empty() {
-                "the pool has plain disks only: 'coffer balance start' converts their profiles".to_owned()
+                "the pool has no mirror or raidz: 'coffer balance start' converts the profiles of plain disks"
+                    .to_owned()
             } else {
                 format!("there is no vdev '{name}' that can be converted: there is {}", names.join(", "))
             }));

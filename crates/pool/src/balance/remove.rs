@@ -63,6 +63,11 @@ impl Pool {
             });
             match group {
                 Some(group) => found.extend(group.devices.iter().copied()),
+                None if self.core.distributed_named(name).is_some() => {
+                    return Err(PoolError::refused(format!(
+                        "{name} is a distributed spare, a part of its vdev: it can't be removed"
+                    )));
+                }
                 None => {
                     found.insert(self.device_named(name)?);
                 }
@@ -159,7 +164,7 @@ impl Pool {
                 GroupKind::Plain => {
                     crate::create::check_profiles(Some(group.data), Some(group.metadata), rest)?;
                 }
-                GroupKind::Raidz(_) if rest < group.kind.min_devices() => {
+                GroupKind::Raidz(_) | GroupKind::Draid(_) if rest < group.kind.min_devices() => {
                     return Err(PoolError::refused(format!(
                         "{} needs {} devices at least, and would have {rest}",
                         group.name(),
@@ -172,7 +177,7 @@ impl Pool {
                         group.name()
                     )));
                 }
-                GroupKind::Raidz(_) | GroupKind::Spare => {}
+                GroupKind::Raidz(_) | GroupKind::Draid(_) | GroupKind::Spare => {}
             }
         }
         if stays {
@@ -237,6 +242,7 @@ impl Pool {
             for stand_in in self.core.stand_ins(*id) {
                 self.make_idle(stand_in);
             }
+            self.release_distributed(*id)?;
             let Some(device) = self.core.devices.remove(id) else { continue };
             self.core.events.push(now, "remove", Some(&device.path), "removed from the pool".to_owned());
             gone.push(device);

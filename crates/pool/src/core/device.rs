@@ -10,7 +10,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::label;
 use crate::report::{Counters, State};
 use crate::space::{Deferred, FreeRuns};
-use crate::spec::GroupKind;
+use crate::spec::{Draid, GroupKind};
 use crate::types::{DeviceId, GroupId, Guid};
 
 /// Why a device stands beside another one.
@@ -25,6 +25,19 @@ pub(crate) enum StandIn {
 }
 
 impl StandIn {
+    /// Its number on disk, as a device's relation.
+    fn code(self) -> u8 {
+        match self {
+            Self::Replacement => 2,
+            Self::Spare => 3,
+            Self::Called => 5,
+        }
+    }
+
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Replacement, Self::Spare, Self::Called].into_iter().find(|how| how.code() == code)
+    }
+
     /// Whether it is a spare, in whatever way it came.
     pub(crate) fn is_spare(self) -> bool {
         self != Self::Replacement
@@ -185,10 +198,8 @@ impl Device {
         w.u64(self.size);
         let (code, number) = match self.relation {
             Relation::Member(group) => (1, group.0),
-            Relation::For(device, StandIn::Replacement) => (2, device.0),
-            Relation::For(device, StandIn::Spare) => (3, device.0),
+            Relation::For(device, how) => (how.code(), device.0),
             Relation::Spare => (4, 0),
-            Relation::For(device, StandIn::Called) => (5, device.0),
         };
         w.u8(code);
         w.u32(number);
@@ -217,11 +228,11 @@ impl Device {
         let number = r.u32("relation")?;
         let relation = match code {
             1 => Relation::Member(GroupId(number)),
-            2 => Relation::For(DeviceId(number), StandIn::Replacement),
-            3 => Relation::For(DeviceId(number), StandIn::Spare),
             4 => Relation::Spare,
-            5 => Relation::For(DeviceId(number), StandIn::Called),
-            other => return Err(r.error("relation", format!("{other} is not known"))),
+            other => match StandIn::from_code(other) {
+                Some(how) => Relation::For(DeviceId(number), how),
+                None => return Err(r.error("relation", format!("{other} is not known"))),
+            },
         };
         let flags = r.u8("flags")?;
         if flags >> 7 != 0 {
@@ -263,15 +274,24 @@ pub(crate) struct Group {
     pub(crate) data: Profile,
     /// Profile of new metadata and system chunks (plain disks).
     pub(crate) metadata: Profile,
+    /// Distributed spares: for which member each is in use, and how that came.
+    pub(crate) spares: Vec<Option<(DeviceId, StandIn)>>,
 }
 
 impl Group {
-    /// `mirror-0`, `raidz2-1`; plain disks have no line of their own.
+    /// A group without devices.
+    pub(crate) fn new(id: GroupId, kind: GroupKind, data: Profile, metadata: Profile) -> Self {
+        let spares = kind.draid().map_or(0, |draid| usize::from(draid.spares));
+        Self { id, kind, devices: Vec::new(), data, metadata, spares: vec![None; spares] }
+    }
+
+    /// `mirror-0`, `raidz2-1`, `draid1:4d:7c:1s-2`; plain disks have no line of their own.
     pub(crate) fn name(&self) -> String {
         match self.kind {
             GroupKind::Plain => "disks".to_owned(),
             GroupKind::Mirror => format!("mirror-{}", self.id.0),
             GroupKind::Raidz(parity) => format!("raidz{parity}-{}", self.id.0),
+            GroupKind::Draid(draid) => format!("{}-{}", draid.name(self.devices.len()), self.id.0),
             GroupKind::Spare => "spares".to_owned(),
         }
     }
@@ -283,6 +303,7 @@ impl Group {
             GroupKind::Mirror => (2, 0),
             GroupKind::Raidz(parity) => (3, parity),
             GroupKind::Spare => (4, 0),
+            GroupKind::Draid(draid) => (5, draid.parity),
         };
         w.u8(kind);
         w.u8(argument);
@@ -290,6 +311,15 @@ impl Group {
         w.text(&self.metadata.to_string());
         w.u16(self.devices.len() as u16);
         self.devices.iter().for_each(|device| w.u32(device.0));
+        if let GroupKind::Draid(draid) = self.kind {
+            w.u8(draid.data);
+            w.u8(draid.spares);
+            for spare in &self.spares {
+                let (device, how) = spare.map_or((0, 0), |(device, how)| (device.0, how.code()));
+                w.u32(device);
+                w.u8(how);
+            }
+        }
         w.finish()
     }
 
@@ -301,6 +331,7 @@ impl Group {
             (1, 0) => GroupKind::Plain,
             (2, 0) => GroupKind::Mirror,
             (3, 1..=3) => GroupKind::Raidz(argument),
+            (5, 1..=3) => GroupKind::Draid(Draid { parity: argument, data: 1, spares: 0 }),
             _ => return Err(r.error("kind", format!("{code}/{argument} is not known"))),
         };
         let mut profile = |field| -> Result<Profile, DecodeError> {
@@ -313,7 +344,23 @@ impl Group {
         for _ in 0..r.u16("devices")? {
             devices.push(DeviceId(r.u32("device")?));
         }
+        let mut group = Self { devices, ..Self::new(id, kind, data, metadata) };
+        if let GroupKind::Draid(draid) = &mut group.kind {
+            (draid.data, draid.spares) = (r.u8("data columns")?, r.u8("spares")?);
+            if !draid.is_valid() {
+                return Err(r.error("data columns", format!("{} are too few or too many", draid.data)));
+            }
+            for _ in 0..draid.spares {
+                let (device, code) = (r.u32("spare's device")?, r.u8("spare's use")?);
+                let how = StandIn::from_code(code);
+                group.spares.push(match (how, code) {
+                    (Some(how), _) if how.is_spare() => Some((DeviceId(device), how)),
+                    (None, 0) => None,
+                    _ => return Err(r.error("spare's use", format!("{code} is not known"))),
+                });
+            }
+        }
         r.end()?;
-        Ok(Self { id, kind, devices, data, metadata })
+        Ok(group)
     }
 }

@@ -239,23 +239,41 @@ struct Source {
 impl Reading {
     /// Reads, by what runs requests.
     pub(crate) fn run(&mut self, run: impl FnOnce(&mut [Request<'_>]), spare: &Mutex<Buffers>) {
-        let length = self.loaded.column_bytes();
+        Self::run_all([self], Vec::new(), run, spare);
+    }
+
+    /// Reads several in one batch, in which `beside` is run, too; what came of that.
+    pub(crate) fn run_all<'r>(
+        readings: impl IntoIterator<Item = &'r mut Self>,
+        beside: Vec<Request<'_>>,
+        run: impl FnOnce(&mut [Request<'_>]),
+        spare: &Mutex<Buffers>,
+    ) -> Vec<Result<(), DeviceError>> {
+        let mut sources: Vec<&mut Source> = Vec::new();
         let mut buffers = spare.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sources.iter_mut().for_each(|source| source.bytes = buffers.take(length));
+        for reading in readings {
+            let length = reading.loaded.column_bytes();
+            reading.sources.iter_mut().for_each(|source| source.bytes = buffers.take(length));
+            sources.extend(&mut reading.sources);
+        }
         drop(buffers);
-        let mut requests: Vec<Request<'_>> = self
-            .sources
-            .iter_mut()
-            .map(|source| {
-                let buffers = vec![IoSliceMut::new(&mut source.bytes)];
-                Request::new(&*source.handle, Op::Read { offset: source.at, buffers })
-            })
-            .collect();
+        let others = beside.len();
+        let mut requests: Vec<Request<'_>> = beside;
+        requests.extend(sources.iter_mut().map(|source| {
+            let buffers = vec![IoSliceMut::new(&mut source.bytes)];
+            Request::new(&*source.handle, Op::Read { offset: source.at, buffers })
+        }));
         run(&mut requests);
-        let results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
-        for (source, result) in self.sources.iter_mut().zip(results) {
+        let mut results: Vec<_> = requests.into_iter().map(|request| request.result).collect();
+        for (source, result) in sources.into_iter().zip(results.drain(others..)) {
             source.result = result;
         }
+        results
+    }
+
+    /// The devices that it reads from.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.sources.iter().map(|source| source.device)
     }
 
     /// Whether there is a place to read every column from.

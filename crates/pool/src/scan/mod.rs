@@ -2,14 +2,18 @@
 //!
 //! - this file: what is going on, how far, how fast; one step at a time ([`Pool::tick`])
 //! - `resilver`: stale regions become fresh
+//! - `rebuild`: what a resilver's step takes, and how the bulk of it is made
 //! - `scrub`: everything is read and checked
 //! - `spares`: who stands in for whom, and when that ends
+//! - `distributed`: spares that are room on all children of a draid
 //! - `places`: where everything live is, for a tester
 //!
 //! A step is bounded, and the cursor is part of the pool: work goes on where it was after a restart.
 
+mod distributed;
 #[cfg(feature = "sabotage")]
 mod places;
+mod rebuild;
 mod resilver;
 mod scrub;
 mod spares;

@@ -8,14 +8,15 @@ use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::ops::{ControlFlow, Range};
 
-use device::{DeviceError, Op, Request};
+use device::{Op, Request};
 use geometry::ColumnSet;
 use tree::{Expected, NODE_SIZE, Node};
 
 use super::Progress;
-use super::scrub::{PIECE_BYTES, extent_is_right, is_right};
+use super::rebuild::{Look, Slice, clip};
+use super::scrub::extent_is_right;
 use crate::chunk::{Chunk, Class, Placement};
-use crate::core::{Core, Device, Workers};
+use crate::core::{Core, Device};
 use crate::error::{PoolError, Result};
 use crate::io::{Reading, Rows, Want, on_device};
 use crate::pointer::{Extent, STORED_MAX};
@@ -23,12 +24,6 @@ use crate::pool::Pool;
 use crate::report::ScanState;
 use crate::txg::extent_key;
 use crate::types::{DeviceId, Logical};
-
-/// Rows read at once from disks.
-const ROWS_MAX: u64 = 256;
-
-/// Logical bytes of data that are rebuilt in one go.
-const SLICE_BYTES: u64 = 16 << 20;
 
 /// What one region's rebuild came to.
 #[derive(Default)]
@@ -41,16 +36,6 @@ struct Outcome {
     beside: BTreeSet<DeviceId>,
 }
 
-/// What a first look at a run of rows came to.
-enum Look {
-    /// Everything is as it must be; what came of writing it to each target.
-    Written(Vec<std::result::Result<(), DeviceError>>),
-    /// Something is not, or there is not enough to rebuild from.
-    Wrong,
-    /// Not everything could be read.
-    Failed(Reading),
-}
-
 /// Rows in which everything live is right.
 struct Checked {
     rows: Rows,
@@ -60,7 +45,7 @@ struct Checked {
 
 impl Pool {
     /// Regions of the chunk that are stale on a device that works.
-    fn work_in(&self, chunk: &Chunk) -> u32 {
+    pub(super) fn work_in(&self, chunk: &Chunk) -> u32 {
         let targets: Vec<&Placement> = chunk
             .placements()
             .map(|(_, placement)| placement)
@@ -103,40 +88,23 @@ impl Pool {
         progress.total = progress.done + left;
         // What is dirty in memory must not be taken for missing: the trees tell what is live only after a commit.
         self.commit()?;
-        let mut done = 0;
+        let (slices, done) = self.slices(budget)?;
         let mut flushed: BTreeSet<DeviceId> = BTreeSet::new();
         let mut cleared: Vec<(Logical, u32, Outcome)> = Vec::new();
-        'chunks: for address in self.core.map.addresses() {
-            let Some(chunk) = self.core.map.get(address).cloned() else { continue };
-            if self.work_in(&chunk) == 0 {
-                continue;
-            }
-            let mut next = 0;
-            while next < chunk.regions() {
-                let regions = self.alike_regions(&chunk, next, budget - done);
-                next = regions.end;
-                let targets = self.targets_in(&chunk, regions.start);
-                if targets.is_empty() {
-                    continue;
-                }
-                let outcomes = if chunk.class == Class::Data {
-                    self.rebuild_data(&chunk, &regions, &targets)?
-                } else {
-                    regions.clone().map(|region| self.rebuild_nodes(&chunk, region, &targets)).collect()
-                };
-                for (region, mut outcome) in regions.zip(outcomes) {
-                    done += chunk.region_bytes() * targets.len() as u64;
-                    outcome.fresh.retain(|(_, device)| self.core.usable(*device));
-                    flushed.extend(
-                        outcome.fresh.iter().map(|(_, device)| *device).chain(outcome.beside.clone()),
-                    );
-                    progress.repaired += outcome.repaired;
-                    progress.errors += outcome.errors;
-                    cleared.push((address, region, outcome));
-                }
-                if done >= budget {
-                    break 'chunks;
-                }
+        let looks = self.rebuild_sound(&slices);
+        for (slice, looks) in slices.iter().zip(looks) {
+            let outcomes = if slice.chunk.class == Class::Data {
+                self.rebuild_data(slice, looks)
+            } else {
+                let regions = slice.regions.clone();
+                regions.map(|region| self.rebuild_nodes(&slice.chunk, region, &slice.targets)).collect()
+            };
+            for (region, mut outcome) in slice.regions.clone().zip(outcomes) {
+                outcome.fresh.retain(|(_, device)| self.core.usable(*device));
+                flushed.extend(outcome.fresh.iter().map(|(_, device)| *device).chain(outcome.beside.clone()));
+                progress.repaired += outcome.repaired;
+                progress.errors += outcome.errors;
+                cleared.push((slice.chunk.address, region, outcome));
             }
         }
         let failed = if self.core.is_sabotaged("resilver-no-flush") {
@@ -223,7 +191,7 @@ impl Pool {
     }
 
     /// Placements that are stale in a region and can be filled; none where there is nothing to fill them from.
-    fn targets_in(&self, chunk: &Chunk, region: u32) -> Vec<(u16, Placement)> {
+    pub(super) fn targets_in(&self, chunk: &Chunk, region: u32) -> Vec<(u16, Placement)> {
         let stale = chunk
             .placements()
             .filter(|(_, placement)| placement.stale.contains(region) && self.core.usable(placement.device));
@@ -231,39 +199,18 @@ impl Pool {
         if targets.is_empty() || self.has_sources(chunk, region) { targets } else { Vec::new() }
     }
 
-    /// A region and those behind it that have the same targets, as far as they are rebuilt in one go.
-    fn alike_regions(&self, chunk: &Chunk, first: u32, budget: u64) -> Range<u32> {
-        let targets = self.targets_in(chunk, first);
-        let bytes = chunk.region_bytes() * targets.len() as u64;
-        let columns = chunk.columns.len() as u64;
-        let most = if targets.is_empty() || chunk.class != Class::Data {
-            1
-        } else {
-            (SLICE_BYTES / (chunk.region_bytes() * columns)).min(budget.div_ceil(bytes)).max(1)
-        };
-        let alike = |region: &u32| self.targets_in(chunk, *region) == targets;
-        let behind = (first + 1..chunk.regions()).take(most as usize - 1).take_while(alike);
-        first..first + 1 + behind.count() as u32
-    }
-
-    /// Rebuilds data in neighbouring regions that have the same targets; an outcome for each of them.
-    fn rebuild_data(
-        &mut self,
-        chunk: &Chunk,
-        regions: &Range<u32>,
-        targets: &[(u16, Placement)],
-    ) -> Result<Vec<Outcome>> {
-        let slice = chunk.region_rows(regions.start).start..chunk.region_rows(regions.end - 1).end;
+    /// Rebuilds data in neighbouring regions that have the same targets, after a first look; an outcome for each of them.
+    fn rebuild_data(&mut self, slice: &Slice, looks: Vec<(Range<u64>, Look)>) -> Vec<Outcome> {
+        let Slice { chunk, regions, targets, rows: slice, extents } = slice;
         let per_region = chunk.region_bytes() / u64::from(chunk.layout.unit());
-        let extents = self.extents_in(chunk, &slice)?;
         let mut outcomes: Vec<Outcome> = regions.clone().map(|_| Outcome::default()).collect();
         let mut failed: BTreeSet<(u32, DeviceId)> = BTreeSet::new();
         let (mut repaired, mut errors) = (0, 0);
         let mut runs = Vec::new();
-        for (run, look) in self.rebuild_sound(chunk, &slice, &extents, targets) {
+        for (run, look) in looks {
             let reading = match look {
                 Look::Written(results) => {
-                    let touched = clip(&run, &slice);
+                    let touched = clip(&run, slice);
                     for ((_, placement), result) in targets.iter().zip(results) {
                         if let Err(error) = result {
                             self.core.device_failed(placement.device, &error);
@@ -282,7 +229,7 @@ impl Pool {
         }
         runs.reverse();
         while let Some((run, reading)) = runs.pop() {
-            let touched = clip(&run, &slice);
+            let touched = clip(&run, slice);
             let within: Vec<&(u64, Extent)> = extents
                 .iter()
                 .filter(|(offset, extent)| {
@@ -335,71 +282,11 @@ impl Pool {
         if let Some(first) = outcomes.first_mut() {
             (first.repaired, first.errors) = (repaired, errors);
         }
-        Ok(outcomes)
-    }
-
-    /// Rebuilds all rows of a slice in which everything is as it should be; tells of each run of live rows what came
-    /// of it. Each thread takes a run, and reads, rebuilds, checks and writes it while it is in its processor's cache.
-    fn rebuild_sound(
-        &mut self,
-        chunk: &Chunk,
-        slice: &Range<u64>,
-        extents: &[(u64, Extent)],
-        targets: &[(u16, Placement)],
-    ) -> Vec<(Range<u64>, Look)> {
-        let unit = u64::from(chunk.layout.unit());
-        let row_bytes = chunk.layout.row_bytes();
-        let piece = PIECE_BYTES / (chunk.columns.len() as u64 * unit);
-        let runs = live_runs(chunk, extents, if self.core.on_disks() { ROWS_MAX } else { piece.max(1) });
-        let device = |id| self.core.devices.get(&id).and_then(|device| device.open().cloned());
-        let open: Option<Vec<_>> = targets.iter().map(|(_, placement)| device(placement.device)).collect();
-        let Some(open) = open else { return runs.into_iter().map(|run| (run, Look::Wrong)).collect() };
-        let eager = self.eager_columns(chunk);
-        let begin = |row: u64| extents.partition_point(|(offset, _)| *offset < row * row_bytes);
-        let readings: Vec<_> = runs
-            .into_iter()
-            .map(|run| {
-                let within = &extents[begin(run.start)..begin(run.end)];
-                (within, self.core.begin_rows(chunk, run.clone(), &eager), run)
-            })
-            .collect();
-        let Core { workers, runner, spare, .. } = &self.core;
-        workers.share(readings, |(within, mut reading, run)| {
-            reading.run(|requests| runner.run_here(requests), spare);
-            let mut rows = match reading.rows() {
-                Ok(rows) => rows,
-                Err(reading) => return (run, Look::Failed(reading)),
-            };
-            let gone = rows.missing();
-            let right = rows.rebuild(chunk, &gone, &Workers::NONE, spare) && is_right(chunk, &rows, within);
-            let touched = clip(&run, slice);
-            let (from, to) = (touched.start - run.start, touched.end - run.start);
-            let bytes = targets.iter().filter(|_| right).filter_map(|(column, _)| {
-                rows.columns[usize::from(*column)]
-                    .as_deref()?
-                    .get((from * unit) as usize..(to * unit) as usize)
-            });
-            let mut requests: Vec<Request<'_>> = targets
-                .iter()
-                .zip(&open)
-                .zip(bytes)
-                .map(|(((_, placement), handle), bytes)| {
-                    let offset = on_device(placement, touched.start * unit);
-                    Request::new(&**handle, Op::Write { offset, buffers: vec![IoSlice::new(bytes)] })
-                })
-                .collect();
-            let whole = requests.len() == targets.len();
-            if whole {
-                runner.run_here(&mut requests);
-            }
-            let results = requests.into_iter().map(|request| request.result).collect();
-            rows.recycle(spare);
-            (run, if whole { Look::Written(results) } else { Look::Wrong })
-        })
+        outcomes
     }
 
     /// Columns to be read first: not those that only a device has that should be read last.
-    fn eager_columns(&self, chunk: &Chunk) -> ColumnSet {
+    pub(super) fn eager_columns(&self, chunk: &Chunk) -> ColumnSet {
         let all = ColumnSet::first(chunk.columns.len() as u16);
         all.iter().filter(|&column| !self.only_reluctant(chunk, column)).collect()
     }
@@ -616,28 +503,6 @@ fn with_twins(chunk: &Chunk, mut changed: BTreeSet<(u64, u16)>) -> BTreeSet<(u64
     let rows: BTreeSet<u64> = changed.iter().map(|(row, _)| *row).collect();
     changed.extend(rows.into_iter().flat_map(|row| twins.iter().map(move |&column| (row, column))));
     changed
-}
-
-/// The rows of a run that lie in a slice.
-fn clip(run: &Range<u64>, slice: &Range<u64>) -> Range<u64> {
-    run.start.max(slice.start)..run.end.min(slice.end)
-}
-
-/// Runs of rows that hold something live, each with whole extents, of bounded length.
-pub(super) fn live_runs(chunk: &Chunk, extents: &[(u64, Extent)], most: u64) -> Vec<Range<u64>> {
-    let mut runs: Vec<Range<u64>> = Vec::new();
-    for (offset, extent) in extents {
-        let rows = chunk.layout.rows_of(*offset, u64::from(extent.stored));
-        match runs.last_mut() {
-            Some(last)
-                if rows.start < last.end || (rows.start == last.end && rows.end - last.start <= most) =>
-            {
-                last.end = last.end.max(rows.end);
-            }
-            _ => runs.push(rows),
-        }
-    }
-    runs
 }
 
 /// The smallest runs of rows that hold whole extents.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use geometry::{ColumnSet, Role};
 use tree::NODE_SIZE;
 
-use super::resilver::live_runs;
+use super::rebuild::live_runs;
 use crate::chunk::{Chunk, Class};
 use crate::core::Core;
 use crate::error::Result;

@@ -98,7 +98,9 @@ impl Pool {
             .filter(|device| !device.spare_declined)
             .filter(|device| {
                 let others = core.stand_ins(device.id);
-                others.len() + 1 < PLACEMENTS_MAX && others.iter().all(|&other| !core.usable(other))
+                others.len() + 1 < PLACEMENTS_MAX
+                    && others.iter().all(|&other| !core.usable(other))
+                    && core.distributed_for(device.id).is_none()
             })
             .map(|device| device.id)
             .collect()
@@ -116,8 +118,9 @@ impl Pool {
     }
 
     pub(super) fn spare_wanted(&self) -> bool {
-        !self.needing_spare().is_empty()
-            && self.needing_spare().iter().any(|&id| self.spare_for(id).is_some())
+        let needing = self.needing_spare();
+        needing.iter().any(|&id| self.core.idle_distributed(id).is_some() || self.spare_for(id).is_some())
+            || self.spare_places_wanted()
     }
 
     /// The smallest idle spare that could hold what is on a device.
@@ -139,7 +142,15 @@ impl Pool {
 
     /// Lets spares step in for members that failed.
     pub(super) fn call_spares(&mut self) -> Result<()> {
+        if self.make_spare_places()? {
+            self.commit()?;
+        }
         for failed in self.needing_spare() {
+            // A draid's own spares are filled by all its children at once.
+            if let Some(spare) = self.core.idle_distributed(failed) {
+                self.use_distributed(spare, failed, StandIn::Spare)?;
+                continue;
+            }
             let Some(spare) = self.spare_for(failed) else { continue };
             self.commit()?;
             if self.add_stand_in(failed, spare).is_err() {
@@ -185,7 +196,7 @@ impl Pool {
     }
 
     pub(super) fn stand_ins_done(&self) -> bool {
-        !self.finished_stand_ins().is_empty()
+        !self.finished_stand_ins().is_empty() || self.done_with_distributed().is_some()
     }
 
     /// Where a mirror was made of a single disk's two copies, gives back the copy that the new side holds now.
@@ -228,6 +239,7 @@ impl Pool {
     /// Lets replacements take over for good and spares go back.
     pub(super) fn end_stand_ins(&mut self) -> Result<()> {
         self.end_widening()?;
+        self.end_distributed()?;
         while let Some((id, of, how)) = self.finished_stand_ins().into_iter().next() {
             match how {
                 StandIn::Replacement => self.take_over(id, of)?,
@@ -244,6 +256,7 @@ impl Pool {
         let (relation, old_path, old_handle) = (old.relation, old.path.clone(), old.handle.clone());
         let others: Vec<DeviceId> =
             self.core.stand_ins(of).into_iter().filter(|&other| other != id).collect();
+        self.release_distributed(of)?;
         self.drop_from(of);
         for other in others {
             self.drop_from(other);
