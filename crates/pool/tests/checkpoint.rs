@@ -571,7 +571,7 @@ fn lost_bitmaps_are_made_anew_with_what_is_held_back() {
         for chunk in map.iter().filter(|chunk| chunk.class != "Data") {
             for (disk, placement) in disks.0.iter().zip(&chunk.placements) {
                 // Behind the header of the column are the two slots.
-                device::BlockDevice::write(&**disk, placement.offset + 4096, &[0; 32 * KIB]).unwrap();
+                device::BlockDevice::write(&**disk, placement.offset + 4096, &vec![0; 32 * KIB]).unwrap();
             }
         }
         let mut pool = import(guid, disks.all());
