@@ -349,6 +349,7 @@ fn a_full_pool_with_a_checkpoint_is_not_stuck() {
             pool.volume_destroy("v").unwrap();
             pool.volume_destroy("w").unwrap();
             settle(&mut pool);
+            assert_eq!(pool.status().jobs, Vec::<String>::new(), "{kind:?}, blocks of {block}: all is freed");
             assert_sound(&mut pool);
             drop(pool);
             // Both ways out work from here.

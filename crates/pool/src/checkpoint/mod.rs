@@ -248,6 +248,16 @@ impl Pool {
         at.is_some_and(|at| self.node_room() <= at)
     }
 
+    /// How many things, of `most`, can be freed at once so that what is left for discarding the checkpoint stays; at least 1.
+    pub(crate) fn held_at_once(&self, most: u64) -> u64 {
+        if self.kept_checkpoint().is_none() {
+            return most;
+        }
+        let room = self.node_room();
+        let fits = |count: &u64| *count <= 1 || self.nodes_for(*count) + crate::txg::NODES_RESERVED <= room;
+        std::iter::successors(Some(most), |count| Some(count / 2)).find(fits).unwrap_or(1).max(1)
+    }
+
     /// Whether there is room for another `nodes` nodes beside what is left for discarding the checkpoint; where there is
     /// none, whoever asked is stuck. Without a checkpoint there is.
     pub(crate) fn may_hold(&mut self, nodes: u64) -> bool {

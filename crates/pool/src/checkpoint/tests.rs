@@ -1,5 +1,6 @@
-//! What an older root knows through its checkpoint alone is not used again too early: seen from inside, because the one
-//! commit that an import can make before that root is forgotten hardly ever takes those very nodes.
+//! Seen from inside: a destroy that waits for room; and that what an older root knows through its checkpoint alone is not
+//! used again too early, for the one commit that an import can make before that root is forgotten hardly ever takes
+//! those very nodes.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -60,33 +61,60 @@ fn free_of(pool: &Pool, places: &BTreeSet<u64>) -> Vec<u64> {
     places.iter().filter(is_free).copied().collect()
 }
 
+fn host() -> Host {
+    Host { id: 1, name: "here".into() }
+}
+
+/// A pool with a volume that was written, kept in a checkpoint, and written again.
+fn overwritten(devices: Vec<NewDevice>) -> Pool {
+    let spec = CreateSpec {
+        name: "tank".into(),
+        groups: vec![GroupSpec { kind: GroupKind::Plain, devices }],
+        data: None,
+        metadata: None,
+        properties: Vec::new(),
+        command: "create".into(),
+    };
+    let (mut pool, _) = Pool::create(&env(1), &spec, &host()).unwrap();
+    let spec = VolumeSpec { size: 16 << 20, block_size: 4096, sparse: true, properties: Vec::new() };
+    pool.volume_create("v", &spec).unwrap();
+    let id = pool.open("v").unwrap();
+    pool.write(id, 0, &vec![1; 4 << 20]).unwrap();
+    pool.checkpoint().unwrap();
+    pool.write(id, 0, &vec![2; 4 << 20]).unwrap();
+    pool
+}
+
+/// Where there is no room for what would be held back, a destroy waits; the discard is what ends that.
+#[test]
+fn a_destroy_that_is_stuck_waits_for_the_discard() {
+    let disk = Arc::new(MemoryDevice::new("d", 64 << 20));
+    let mut pool = overwritten(vec![NewDevice::new(disk, "/d".into())]);
+    pool.volume_destroy("v").unwrap();
+    assert!(pool.has_work());
+    assert!(!pool.may_hold(1 << 40), "no pool has so much room");
+    assert!(pool.is_stuck() && !pool.has_work());
+    assert!(pool.status().jobs[0].contains("is not freed"), "{:?}", pool.status().jobs);
+    assert!(!pool.tick(1 << 20).unwrap() && !pool.zombies.is_empty());
+    pool.checkpoint_discard().unwrap();
+    assert!(!pool.is_stuck() && pool.has_work());
+    while pool.tick(1 << 20).unwrap() {}
+    let report = pool.check().unwrap();
+    assert_eq!((report.problems, report.extents), (Vec::new(), 0));
+}
+
 #[test]
 fn an_import_keeps_the_checkpoint_of_an_older_root() {
     for back in [false, true] {
         let disk = Arc::new(MemoryDevice::new("d", 64 << 20));
         let device = || vec![NewDevice::new(disk.clone(), "/d".into())];
-        let host = Host { id: 1, name: "here".into() };
-        let spec = CreateSpec {
-            name: "tank".into(),
-            groups: vec![GroupSpec { kind: GroupKind::Plain, devices: device() }],
-            data: None,
-            metadata: None,
-            properties: Vec::new(),
-            command: "create".into(),
-        };
-        let (mut pool, _) = Pool::create(&env(1), &spec, &host).unwrap();
+        let mut pool = overwritten(device());
         let guid = pool.guid();
-        let spec = VolumeSpec { size: 16 << 20, block_size: 4096, sparse: true, properties: Vec::new() };
-        pool.volume_create("v", &spec).unwrap();
-        let id = pool.open("v").unwrap();
-        pool.write(id, 0, &vec![1; 4 << 20]).unwrap();
-        pool.checkpoint().unwrap();
-        pool.write(id, 0, &vec![2; 4 << 20]).unwrap();
         // Until nothing follows from the last commit any more.
         (0..6).for_each(|_| pool.flush().unwrap());
         let places = places(&mut pool);
         let older = pool.last_txg();
-        let options = ImportOptions { host, ..ImportOptions::default() };
+        let options = ImportOptions { host: host(), ..ImportOptions::default() };
         if back {
             // What it went on with after the rewind frees nodes of the checkpoint, in the same commit.
             drop(pool);

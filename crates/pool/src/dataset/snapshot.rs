@@ -331,6 +331,7 @@ impl Pool {
         }
         // Few while the pool is nearly full, so that the step itself finds room.
         let limit = self.freed_at_once(STEP_ENTRIES)?;
+        let limit = self.held_at_once(limit);
         if !self.may_hold(self.nodes_for(limit)) {
             return Ok(false);
         }
