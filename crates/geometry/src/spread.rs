@@ -28,8 +28,6 @@ pub fn choose<R: Ord>(rank: &[R], shared: impl Fn(usize, usize) -> u64, width: u
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write as _;
-
     use super::*;
 
     /// Devices of `columns` columns, filled with chunks of `width` of them until none fits any more: how many chunks each
@@ -70,7 +68,7 @@ mod tests {
     /// up evenly. So it is after a third of the chunks was dropped in no order, too.
     #[test]
     fn every_pair_of_devices_shares_as_many_chunks() {
-        let mut told = String::from("devices width   mean least most\n");
+        let mut told = vec!["devices width   mean least most".to_owned()];
         for (devices, width) in [
             (3, 2),
             (4, 3),
@@ -93,7 +91,7 @@ mod tests {
                 let mean = pairs.iter().sum::<u64>() as f64 / pairs.len() as f64;
                 let (least, most) = (pairs.iter().min().unwrap(), pairs.iter().max().unwrap());
                 if !forget {
-                    writeln!(told, "{devices:7} {width:5} {mean:6.1} {least:5} {most:4}").unwrap();
+                    told.push(format!("{devices:7} {width:5} {mean:6.1} {least:5} {most:4}"));
                 }
                 let off = (*most as f64 - mean).max(mean - *least as f64);
                 assert!(off <= 4.0, "{devices} devices, {width} wide: {least} to {most}, mean {mean}");
@@ -101,7 +99,7 @@ mod tests {
                 assert!(fullest - emptiest <= 1 && *fullest == 128, "{used:?}");
             }
         }
-        println!("{told}");
+        println!("{}", told.join("\n"));
     }
 
     /// Any choice without the rule is far from that: the test above can tell.

@@ -79,12 +79,19 @@ impl Core {
                 if works && how == StandIn::Spare {
                     continue;
                 }
-                for chunk in self.map.iter().filter(|chunk| chunk.group == group.id && !chunk.is_over()) {
+                let chunks = || self.map.iter().filter(|chunk| chunk.group == group.id && !chunk.is_over());
+                // What each child is going to read for it.
+                let mut reads: BTreeMap<DeviceId, u64> = BTreeMap::new();
+                for chunk in chunks().filter(|chunk| Self::columns_at_home(chunk, member).next().is_some()) {
+                    let homes = chunk.columns.iter().filter_map(|column| column.placements.first());
+                    homes.for_each(|home| *reads.entry(home.device).or_default() += chunk.column_bytes);
+                }
+                for chunk in chunks() {
                     for (index, column) in Self::columns_at_home(chunk, member) {
                         if column.placements.len() >= PLACEMENTS_MAX || self.is_stood_in_for(column) {
                             continue;
                         }
-                        if let Some(child) = self.child_with_room(group, chunk, &taken) {
+                        if let Some(child) = self.child_with_room(group, chunk, &taken, &reads) {
                             *taken.entry(child).or_default() += chunk.column_bytes + COLUMN_HEADER;
                             places.push((chunk.address, index, child));
                         }
@@ -102,12 +109,14 @@ impl Core {
         })
     }
 
-    /// The child with most room of those that a chunk is not on; the slot for metadata stays free there.
+    /// A child that a chunk is not on, with room beside the slot for metadata: of those with about as much room as all have
+    /// the one that has least to read and to write, so that they are done at the same time.
     fn child_with_room(
         &self,
         group: &Group,
         chunk: &Chunk,
         taken: &BTreeMap<DeviceId, u64>,
+        reads: &BTreeMap<DeviceId, u64>,
     ) -> Option<DeviceId> {
         let need = chunk.column_bytes + COLUMN_HEADER;
         let room = |device: &Device| {
@@ -115,14 +124,21 @@ impl Core {
             device.free.total().saturating_sub(taken + reserve(device))
         };
         let children = group.devices.iter().filter_map(|id| self.devices.get(id));
-        let fit = children.filter(|device| {
-            device.usable()
-                && !device.leaving
-                && device.free.longest() >= need
-                && room(device) >= need
-                && !chunk.is_on(device.id)
-        });
-        fit.max_by_key(|device| (room(device), std::cmp::Reverse(device.id))).map(|device| device.id)
+        let fit: Vec<&Device> = children
+            .filter(|device| {
+                device.usable()
+                    && !device.leaving
+                    && device.free.longest() >= need
+                    && room(device) >= need
+                    && !chunk.is_on(device.id)
+            })
+            .collect();
+        let mean = fit.iter().map(|device| room(device)).sum::<u64>() / (fit.len() as u64).max(1);
+        let load = |id: &DeviceId| [taken, reads].iter().filter_map(|of| of.get(id)).sum::<u64>();
+        let roomy = fit.into_iter().filter(|device| room(device) >= mean - mean / 8);
+        let chosen =
+            roomy.min_by_key(|device| (load(&device.id), std::cmp::Reverse(room(device)), device.id));
+        chosen.map(|device| device.id)
     }
 
     /// Whether everything could be read without what a distributed spare holds for a member.
@@ -235,6 +251,10 @@ impl Pool {
         which: impl Fn(&Core, &Column) -> Vec<DeviceId>,
     ) -> bool {
         let Some(chunk) = self.core.map.get(address) else { return false };
+        // Only there a second place on a member is a spare's: a disk's copies that became a mirror's have one, too.
+        if self.core.groups.get(&chunk.group).is_none_or(|group| group.kind.draid().is_none()) {
+            return false;
+        }
         let drops: Vec<(usize, Vec<DeviceId>)> =
             chunk.columns.iter().map(|column| which(&self.core, column)).enumerate().collect();
         if drops.iter().all(|(_, devices)| devices.is_empty()) {
