@@ -10,11 +10,13 @@ use crate::sizes;
 
 pub(crate) use balance::{Balance, BalanceCommand, BalanceStart, Convert, Resize};
 pub(crate) use checkpoint::Checkpoint;
+pub(crate) use jobs::{Scrub, Wait};
 pub(crate) use plan::{Plan, PlanCommand};
 pub(crate) use whatif::Whatif;
 
 mod balance;
 mod checkpoint;
+mod jobs;
 mod plan;
 mod whatif;
 
@@ -447,29 +449,6 @@ pub(crate) struct Clear {
     /// Device; all if none is named
     #[arg(value_parser = device_word)]
     pub(crate) device: Option<String>,
-}
-
-/// `scrub`.
-#[derive(Args, Debug)]
-pub(crate) struct Scrub {
-    /// Pause it
-    #[arg(short, conflicts_with_all = ["stop", "wait"])]
-    pub(crate) pause: bool,
-    /// Stop it
-    #[arg(short, conflicts_with = "wait")]
-    pub(crate) stop: bool,
-    /// Wait until it has ended
-    #[arg(short)]
-    pub(crate) wait: bool,
-    /// Pool
-    pub(crate) pool: String,
-}
-
-/// `wait`.
-#[derive(Args, Debug)]
-pub(crate) struct Wait {
-    /// Pool
-    pub(crate) pool: String,
 }
 
 /// `get`.

@@ -630,22 +630,6 @@ impl Pool {
         Ok(Plan { steps: vec![format!("online {path}")], notices: Vec::new() })
     }
 
-    /// Uses what a device has grown by. The labels at its old end are left behind; new ones are written.
-    pub(crate) fn expand(&mut self, id: DeviceId, size: u64) {
-        let Some(device) = self.core.devices.get_mut(&id) else { return };
-        let (old_end, new_end) = (label::data_end(device.size), label::data_end(size));
-        // One that is to be smaller has its size when that is done.
-        if new_end <= old_end || device.limit.is_some() {
-            return;
-        }
-        device.free.insert(old_end, new_end - old_end);
-        device.size = size;
-        self.core.space_changed();
-        self.core.dirty_devices.insert(id);
-        self.core.labels_dirty = true;
-        self.changed = true;
-    }
-
     /// Follows up on a device that works again, or for the first time: what it grew by is used if the pool is to do so by
     /// itself, and spares may step in for it again.
     pub(crate) fn device_works(&mut self, id: DeviceId) {

@@ -54,6 +54,22 @@ impl Pool {
         Ok(plan)
     }
 
+    /// Uses what a device has grown by. The labels at its old end are left behind; new ones are written.
+    pub(crate) fn expand(&mut self, id: DeviceId, size: u64) {
+        let Some(device) = self.core.devices.get_mut(&id) else { return };
+        let (old_end, new_end) = (label::data_end(device.size), label::data_end(size));
+        // One that is to be smaller has its size when that is done.
+        if new_end <= old_end || device.limit.is_some() {
+            return;
+        }
+        device.free.insert(old_end, new_end - old_end);
+        device.size = size;
+        self.core.space_changed();
+        self.core.dirty_devices.insert(id);
+        self.core.labels_dirty = true;
+        self.changed = true;
+    }
+
     /// The device of that name and its new size, bytes.
     fn check_resize(&self, name: &str, to: Resize) -> Result<(DeviceId, u64)> {
         self.check_no_task()?;

@@ -25,7 +25,7 @@ const ROWS_MAX: u64 = 256;
 /// Logical bytes of data that are rebuilt in one go.
 const SLICE_BYTES: u64 = 16 << 20;
 
-/// Bytes that are read at once where chunks are spread over many disks, and as much again is being written.
+/// Bytes that are read at once where chunks are spread over many devices, and as much again is being written.
 const ROUND_BYTES: u64 = 128 << 20;
 
 /// Reads of each disk in a round: the more, the less the busiest is behind the others.
@@ -299,7 +299,7 @@ impl Pool {
         }
         let Core { workers, runner, spare, .. } = &self.core;
         let is_spread = slices.iter().any(|slice| self.spread_of(&slice.chunk).is_some());
-        let done = if is_spread && self.core.on_disks() {
+        let done = if is_spread {
             rebuild_in_rounds(pieces, workers, &**runner, spare)
         } else {
             // Each thread takes a run, and reads, rebuilds, checks and writes it while it is in its processor's cache.
