@@ -429,7 +429,7 @@ fn a_pool_that_does_not_open_can_be_given_up() {
         let listed = bench.run("list -H");
         assert_eq!(
             (listed.code, listed.out.as_str()),
-            (1, "tank\t-\t-\t-\t-\t-\tUNAVAIL\n"),
+            (1, "tank\t-\t-\t-\t-\t-\t-\tUNAVAIL\n"),
             "{}",
             listed.err
         );
