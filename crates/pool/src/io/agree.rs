@@ -5,7 +5,7 @@
 //! row protects nothing. So the units that are wrong are looked for first. What is right in a row is then never
 //! written, and a crash leaves at most those units wrong that were wrong before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use geometry::{ColumnSet, Kind};
 
@@ -13,15 +13,6 @@ use super::Rows;
 use super::heal::subsets;
 use crate::SECTOR;
 use crate::chunk::Chunk;
-
-/// A unit that was changed so that its row agrees.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Changed {
-    pub(crate) row: u64,
-    pub(crate) column: u16,
-    /// A parity is left over that bears out that the unit was wrong; else another choice would have agreed as well.
-    pub(crate) proven: bool,
-}
 
 /// A sector of each column of a row, in the order of the code: data, then parities.
 struct Slice<'a> {
@@ -35,14 +26,16 @@ struct Slice<'a> {
 impl Rows {
     /// Makes rows agree in which every live byte is right: as few units as possible are changed, sector by sector, and those that
     /// could not be read before others. `live`: what is live, as (offset in the chunk, length in bytes). `unread`: columns that
-    /// were rebuilt. `which`: rows to look at; all columns must be there. Gives the units that are not as they were.
+    /// were rebuilt. `which`: rows to look at; all columns must be there. Gives the units (row, column) that are not as they were.
+    ///
+    /// Where no parity is left over several choices agree: what was changed need not be what was wrong.
     pub(crate) fn agree(
         &mut self,
         chunk: &Chunk,
         live: impl Iterator<Item = (u64, u64)>,
         unread: &ColumnSet,
         which: impl Fn(u64) -> bool,
-    ) -> Vec<Changed> {
+    ) -> Vec<(u64, u16)> {
         let mut changed = Vec::new();
         let layout = &chunk.layout;
         let Kind::Parity { parity } = layout.kind() else { return changed };
@@ -53,7 +46,7 @@ impl Rows {
         }
         let live = live_sectors(chunk, live);
         for row in wrong {
-            let mut columns: BTreeMap<u16, bool> = BTreeMap::new();
+            let mut columns: BTreeSet<u16> = BTreeSet::new();
             let order: Vec<u16> = (0..layout.data_units())
                 .map(|i| layout.data_column(row, i))
                 .chain((0..parity).map(|j| layout.parity_column(row, j)))
@@ -68,15 +61,15 @@ impl Rows {
                     live: order.iter().map(|&column| live.contains(&(row, column, sector))).collect(),
                     unread: order.iter().map(|&column| unread.contains(column)).collect(),
                 };
-                let Some((units, proven)) = slice.nearest(usize::from(parity)) else { continue };
+                let Some(units) = slice.nearest(usize::from(parity)) else { continue };
                 for (slot, bytes) in units {
                     let column = order[slot];
                     if self.replace(row, column, at, &bytes) {
-                        *columns.entry(column).or_default() |= proven;
+                        columns.insert(column);
                     }
                 }
             }
-            changed.extend(columns.into_iter().map(|(column, proven)| Changed { row, column, proven }));
+            changed.extend(columns.into_iter().map(|column| (row, column)));
         }
         changed
     }
@@ -102,9 +95,8 @@ impl Rows {
 type Units = Vec<(usize, Vec<u8>)>;
 
 impl Slice<'_> {
-    /// The smallest set of slots whose change makes the slice agree, and whether a parity is left over that says so;
-    /// `None` where nothing is to be done.
-    fn nearest(&self, parity: usize) -> Option<(Units, bool)> {
+    /// The smallest set of slots whose change makes the slice agree; `None` where nothing is to be done.
+    fn nearest(&self, parity: usize) -> Option<Units> {
         let slots = self.units.len();
         let data = slots.checked_sub(parity)?;
         let (units, parities) = self.units.split_at(data);
@@ -120,8 +112,7 @@ impl Slice<'_> {
         sets.iter().find_map(|set| {
             let taken = set.iter().map(|&index| free[usize::from(index)]);
             let erased: Vec<usize> = unread.iter().copied().chain(taken).collect();
-            let proven = erased.len() < parity;
-            self.rebuilt(data, &erased).map(|units| (units, proven))
+            self.rebuilt(data, &erased)
         })
     }
 
@@ -243,10 +234,9 @@ mod tests {
             // With a parity left over there is one way only.
             if bad.len() < usize::from(parity) && wrong > 0 {
                 prop_assert!(rows.columns == right.columns);
-                prop_assert!(changed.iter().all(|unit| unit.proven));
             }
-            for unit in &changed {
-                prop_assert!(rows.unit(unit.row, unit.column) != found.unit(unit.row, unit.column));
+            for &(row, column) in &changed {
+                prop_assert!(rows.unit(row, column) != found.unit(row, column));
             }
             prop_assert!(changed.len() <= usize::from(parity));
             prop_assert!(!bad.is_empty() || changed.is_empty());

@@ -16,7 +16,6 @@ mod rows;
 mod straight;
 mod write;
 
-pub(crate) use agree::Changed;
 pub(crate) use heal::Healing;
 pub(crate) use read::Want;
 pub(crate) use rows::{Reading, Rows};

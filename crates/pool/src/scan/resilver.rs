@@ -322,8 +322,7 @@ impl Pool {
             // What is live is right. Dead bytes need not be, and parity protects the live bytes of other columns only
             // if it agrees with them.
             let live = extents.iter().map(|(offset, extent)| (*offset, u64::from(extent.stored)));
-            let changed = rows.agree(chunk, live, &gone, |_| true);
-            let changed = changed.iter().map(|unit| (unit.row, unit.column)).collect();
+            let changed = rows.agree(chunk, live, &gone, |_| true).into_iter().collect();
             return Some(Checked { rows, changed: with_twins(chunk, changed) });
         }
         // What was used to rebuild was wrong itself: take the rows that make each extent right, and where two extents

@@ -6,14 +6,14 @@
 
 use std::ops::Range;
 
-use geometry::{ColumnSet, Role};
+use geometry::ColumnSet;
 use tree::NODE_SIZE;
 
 use super::rebuild::live_runs;
 use crate::chunk::{Chunk, Class};
 use crate::core::Core;
 use crate::error::Result;
-use crate::io::{Changed, Reading, Rows, Want};
+use crate::io::{Reading, Rows, Want};
 use crate::pointer::Extent;
 use crate::pool::Pool;
 use crate::report::ScanState;
@@ -237,9 +237,8 @@ impl Pool {
 
     /// Makes rows agree whose live bytes all match their checksums.
     ///
-    /// Whoever holds what was wrong is charged only where that is certain: parity where all of the row's data is vouched for, as
-    /// dead bytes that went wrong on another device, or were rebuilt from such, look the same; dead bytes where a parity
-    /// is left over that bears it out.
+    /// Whoever holds the parity is charged only where that is certain: where all of the row's data is vouched for. Dead
+    /// bytes that went wrong on another device, or were rebuilt from such, look the same, and nobody is charged for them.
     ///
     /// A row in which anything live is not known to be right, as read, is left alone: parity is what will heal it.
     fn scrub_parity(&mut self, chunk: &Chunk, mut rows: Rows) -> Result<()> {
@@ -266,10 +265,9 @@ impl Pool {
         };
         let live = extents.iter().map(|(offset, extent)| (*offset, u64::from(extent.stored)));
         let changed = rows.agree(chunk, live, &ColumnSet::default(), |row| wrong.contains(&row));
-        for Changed { row, column, proven } in changed {
-            let is_data = matches!(layout.role(row, column), Role::Data(_));
+        for (row, column) in changed {
             if let Some(bytes) = rows.unit(row, column) {
-                self.rewrite_unit(chunk, row, column, bytes, all_live(row) || (is_data && proven));
+                self.rewrite_unit(chunk, row, column, bytes, all_live(row));
             }
         }
         self.core.recycle(rows);
