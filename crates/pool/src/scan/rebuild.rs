@@ -143,9 +143,9 @@ fn rebuild_in_rounds(
     let mut built: Vec<Built<'_>> = Vec::new();
     // One of each slice, one more of each: what is rebuilt at a time is on different devices.
     pieces.sort_by_key(|piece| piece.turn);
-    // Rounds of equal length: the fewer pieces, the less even they are.
+    // Rounds of equal length: the fewer pieces, the less even they are. Pieces of which nothing can be read have no bytes.
     let all: u64 = pieces.iter().map(Piece::bytes).sum();
-    let round_bytes = all.div_ceil(all.div_ceil(ROUND_BYTES).max(1));
+    let round_bytes = all.div_ceil(all.div_ceil(ROUND_BYTES).max(1)).max(1);
     while !pieces.is_empty() || !built.is_empty() {
         // Bytes that each device moves in this round.
         let mut loads: BTreeMap<DeviceId, u64> = BTreeMap::new();
