@@ -4,7 +4,8 @@
 mod common;
 
 use common::*;
-use pool::spec::{BalanceFilters, BalanceSpec, GroupKind};
+use pool::report::ScanState;
+use pool::spec::{BalanceFilters, BalanceSpec, GroupKind, VolumeSpec};
 use pool::{BalanceAction, Pool};
 
 const BLOCK: usize = 128 << 10;
@@ -150,5 +151,101 @@ fn what_survives_less_than_new_chunks_is_told_and_relocated() {
         let mut pool = import(guid, disks.all());
         settle(&mut pool);
         assert!(pool.export().is_ok());
+    }
+}
+
+/// A volume of blocks of a size.
+fn volume_of(pool: &mut Pool, name: &str, block: usize) -> pool::types::DatasetId {
+    let spec = VolumeSpec { size: 1 << 30, block_size: block as u32, sparse: true, properties: Vec::new() };
+    pool.volume_create(name, &spec).unwrap();
+    pool.open(name).unwrap()
+}
+
+/// Writes blocks until there is no space; how many found room.
+fn fill(pool: &mut Pool, id: pool::types::DatasetId, block: usize, seed: u64) -> u64 {
+    let mut count = 0;
+    while pool.write(id, count * block as u64, &noise(seed + count, block)).is_ok() {
+        count += 1;
+    }
+    pool.flush().unwrap();
+    count
+}
+
+#[test]
+fn before_there_is_no_space_what_was_freed_is_made_room() {
+    const SMALL: usize = 16 << 10;
+    for kind in [GroupKind::Plain, GroupKind::Mirror, GroupKind::Raidz(1)] {
+        let disks = Disks::new(&[256; 3]);
+        let mut pool = create(&spec(vec![disks.group(kind, 0..3)]));
+        // Nobody has time for it beforehand.
+        pool.set("", "reclaim_data", "0").unwrap();
+        let id = volume_of(&mut pool, "small", SMALL);
+        let blocks = fill(&mut pool, id, SMALL, 1000);
+        let mut rng = device::rng::Rng::new(5);
+        let gone: Vec<u64> = (0..blocks).filter(|_| rng.chance(1, 2)).collect();
+        for block in &gone {
+            pool.discard(id, block * SMALL as u64, SMALL as u64).unwrap();
+        }
+        pool.flush().unwrap();
+        if kind == GroupKind::Raidz(1) {
+            // Rows that are free by half take more than what is free in whole ones to be packed.
+            let data = Some(BalanceFilters::default());
+            pool.balance_start(BalanceSpec { data, ..BalanceSpec::default() }).unwrap();
+            settle(&mut pool);
+            let done = pool.balance().unwrap();
+            assert_eq!((done.state, done.errors, done.trouble), (ScanState::Finished, 0, None));
+        }
+        let large = volume_of(&mut pool, "large", BLOCK);
+        let again = fill(&mut pool, large, BLOCK, 900_000) * BLOCK as u64;
+        let freed = (gone.len() * SMALL) as u64;
+        assert!(again * 100 >= freed * 95, "{kind:?}: of {freed} bytes {again} can be had again");
+        let gone: std::collections::BTreeSet<u64> = gone.into_iter().collect();
+        for block in 0..blocks {
+            let wanted = if gone.contains(&block) { vec![0; SMALL] } else { noise(1000 + block, SMALL) };
+            assert!(read(&mut pool, id, block * SMALL as u64, SMALL) == wanted, "{kind:?}: block {block}");
+        }
+        for block in 0..again / BLOCK as u64 {
+            let bytes = read(&mut pool, large, block * BLOCK as u64, BLOCK);
+            assert!(bytes == noise(900_000 + block, BLOCK), "{kind:?}: large block {block}");
+        }
+        assert_sound(&mut pool);
+        // It can still delete.
+        pool.volume_destroy("large").unwrap();
+        pool.volume_destroy("small").unwrap();
+        settle(&mut pool);
+        assert_sound(&mut pool);
+    }
+}
+
+#[test]
+fn what_was_too_short_for_rows_fills_rows_later() {
+    const SHORT: usize = 4 << 10;
+    let disks = Disks::new(&[128; 5]);
+    let mut pool = create(&spec(vec![disks.group(GroupKind::Raidz(2), 0..5)]));
+    let id = volume_of(&mut pool, "vol", SHORT);
+    let in_copies = |pool: &Pool| {
+        let rests =
+            pool.map().into_iter().filter(|chunk| chunk.class == "Data" && chunk.profile == "RAID1C3");
+        rests.map(|chunk| chunk.used).sum::<u64>()
+    };
+    for block in 0..600 {
+        pool.write(id, block * SHORT as u64, &noise(block, SHORT)).unwrap();
+        pool.flush().unwrap();
+    }
+    let before = in_copies(&pool);
+    assert_eq!(before, 600 * SHORT as u64);
+    let_it(&mut pool);
+    let after = in_copies(&pool);
+    // The chunk that is being filled stays.
+    assert!(after < MIB + (64 << 10), "{after} of {before} bytes are in copies");
+    for block in 0..600 {
+        assert!(read(&mut pool, id, block * SHORT as u64, SHORT) == noise(block, SHORT), "block {block}");
+    }
+    assert_sound(&mut pool);
+    let guid = pool.guid();
+    assert!(pool.export().is_ok());
+    let mut pool = import(guid, disks.without(&[1, 3]));
+    for block in 0..600 {
+        assert!(read(&mut pool, id, block * SHORT as u64, SHORT) == noise(block, SHORT), "block {block}");
     }
 }

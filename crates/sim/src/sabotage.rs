@@ -4,7 +4,7 @@ use crate::program::Program;
 use crate::run::run;
 
 /// Every defect and what it is.
-pub const ALL: [(&str, &str); 23] = [
+pub const ALL: [(&str, &str); 25] = [
     ("skip-flush", "data and trees are not flushed before the uberblock"),
     ("uberblock-first", "the uberblock is written before what it names"),
     ("skip-last-flush", "a commit is acknowledged before its uberblock is durable"),
@@ -25,6 +25,8 @@ pub const ALL: [(&str, &str); 23] = [
     ("no-repair", "wrong copies are found and not rewritten"),
     ("remap-off-by-one", "what was relocated is looked for a sector behind its place"),
     ("forget-remap", "entries of the remap table are not written"),
+    ("table-early", "entries of the remap table go with the chunk from which things were relocated"),
+    ("column-unfilled", "a column that moves counts as filled when its new home is made"),
     ("forget-checkpoint", "what only a checkpoint knows is freed and used again"),
     ("spare-unfilled", "a place on a distributed spare counts as filled when it is made"),
     ("empty-early", "a chunk is dropped before what was relocated from it is durable elsewhere"),

@@ -96,12 +96,45 @@ impl Core {
         }
     }
 
+    /// Gives back the placements of a chunk that `which` tells, with their columns, but never all of a column; whether there
+    /// were any.
+    pub(crate) fn drop_placements(
+        &mut self,
+        address: Logical,
+        which: impl Fn(&Self, u16, &Placement) -> bool,
+    ) -> bool {
+        let Some(chunk) = self.map.get(address) else { return false };
+        let (column_bytes, mut columns) = (chunk.column_bytes, chunk.columns.clone());
+        let mut dropped = Vec::new();
+        for (index, column) in (0..).zip(&mut columns) {
+            let (gone, staying): (Vec<Placement>, Vec<Placement>) =
+                column.placements.iter().copied().partition(|placement| which(self, index, placement));
+            if !staying.is_empty() {
+                column.placements = staying;
+                dropped.extend(gone);
+            }
+        }
+        if dropped.is_empty() {
+            return false;
+        }
+        if let Some(chunk) = self.map.change(address) {
+            chunk.columns = columns;
+        }
+        for placement in dropped {
+            self.drop_placement(&placement, column_bytes, true);
+        }
+        true
+    }
+
     /// Drops a chunk in which no importable root knows anything.
     ///
     /// The place of a data chunk is free at once: roots that still name the chunk know of nothing in it. That of other
     /// chunks waits until none names it, as the bitmap there saves a walk of all trees.
     pub(crate) fn drop_chunk(&mut self, address: Logical) {
         if let Some(chunk) = self.map.remove(address) {
+            if self.is_sabotaged("table-early") {
+                self.remaps.forget(chunk.address, chunk.length());
+            }
             self.drop_columns(&chunk.columns, chunk.column_bytes, chunk.class != Class::Data);
             self.data.remove(&address);
             self.nodes.remove(&address);

@@ -277,8 +277,12 @@ impl Core {
 
     /// Whether a chunk has a layout that its group gives new ones for no purpose.
     pub(crate) fn is_of_former_layout(&self, chunk: &Chunk) -> bool {
-        let is_remainder = chunk.class == Class::Data && self.is_made_for(chunk, Purpose::Remainder);
-        !is_remainder && self.is_to_be_converted(chunk)
+        !self.is_remainder(chunk) && self.is_to_be_converted(chunk)
+    }
+
+    /// Whether a chunk is for what was too short for rows of its group.
+    pub(crate) fn is_remainder(&self, chunk: &Chunk) -> bool {
+        chunk.class == Class::Data && self.is_made_for(chunk, Purpose::Remainder)
     }
 
     /// Whether a chunk of a former layout survives fewer failed devices than its group's new ones.

@@ -3,6 +3,7 @@
 //! - this file: the job, one bounded step at a time, and what its user asks of it
 //! - `filter`: which chunks it takes
 //! - `relocate`: emptying a chunk without changing any pointer
+//! - `columns`: moving the columns of a chunk, where the layout allows that, instead
 //! - `remove`: the balance of what is on devices that leave the pool
 //! - `resize`: the balance of what lies behind the new end of a device
 //! - `reclaim`: chunks that are hardly used, emptied unasked
@@ -13,6 +14,7 @@
 //! left in it and no importable root knows of anything in it, it is dropped like any empty chunk. Which chunk is being
 //! emptied is part of the pool's state, so that a balance goes on where it was after a restart or a crash.
 
+mod columns;
 mod convert;
 mod filter;
 mod reclaim;
@@ -458,6 +460,11 @@ impl Pool {
                 break;
             }
             outcome = self.balance_some(&mut balance, budget, &mut moved);
+            if outcome == Err(PoolError::NoSpace) && moved.things > 0 {
+                // This commit has no nodes for more; the next one has.
+                outcome = Ok(false);
+                break;
+            }
             if outcome == Err(PoolError::NoSpace) && self.anything_waits() {
                 // What was emptied comes back when no importable root knows of it any more.
                 for _ in 0..=ROOTS_KEPT {
@@ -529,9 +536,14 @@ impl Pool {
             balance.current = None;
             return Ok(false);
         };
+        if !chunk.closed {
+            return self.move_columns(balance, &chunk, budget, moved).map(|()| false);
+        }
+        // What writers leave free for deletion is kept for this, too.
+        let share = relocate::Share { already: moved.things, kept: 0 };
         let step = match chunk.class {
-            Class::Data => self.relocate_extents(&chunk, within, budget, moved.things)?,
-            Class::Metadata => self.relocate_nodes(&chunk, within, budget, moved.things)?,
+            Class::Data => self.relocate_extents(&chunk, within, budget, share)?,
+            Class::Metadata => self.relocate_nodes(&chunk, within, budget, share)?,
             Class::System => self.rewrite_chunk_tree(&chunk)?,
         };
         moved.bytes += step.bytes;
@@ -543,7 +555,7 @@ impl Pool {
         Ok(false)
     }
 
-    /// Closes the next chunk that the filters take, after `already` things in the same commit; true when there is none.
+    /// Begins to move, or closes, the next chunk that the filters take, after `already` things in the same commit; true when there is none.
     fn next_chunk(&mut self, balance: &mut Balance, already: u64) -> Result<bool> {
         let next = self.matching(&balance.task).map(|(chunk, index)| (chunk.address, index));
         let found = next.filter(|(address, _)| (balance.cursor..balance.end).contains(address)).find(
@@ -556,7 +568,9 @@ impl Pool {
         let chunks = self.core.map.iter().filter(|chunk| looked_at.contains(&chunk.address));
         let considered = chunks.count() as u64;
         if let Some((address, index)) = found {
-            self.close_chunk(address, already)?;
+            if !self.begin_move(&balance.task, address)? {
+                self.close_chunk(address, already)?;
+            }
             balance.taken[index] += 1;
             balance.cursor = Logical(address.0 + 1);
             balance.current = Some((address, 0));

@@ -1,21 +1,47 @@
-//! Chunks that are nearly empty are emptied by themselves, when there is nothing else to do: what lives in them is relocated
-//! into room that other chunks of their kind have, and the devices have more that is unallocated. So are chunks that
-//! survive fewer failed devices than new ones would, as a conversion leaves them that did not end: what is in
-//! them goes to new ones.
+//! Chunks are emptied unasked, when there is nothing else to do:
 //!
-//! Only a chunk from which something was freed is looked at, so the same bytes do not go round; one that has to wait for
-//! room is looked at again after each commit. A chunk that was closed by a balance or reclaim that did not end is emptied to the end.
+//! - those that are nearly empty: what lives in them is relocated into room that other chunks of their kind have, and the devices have
+//!   more that is unallocated;
+//! - those that survive fewer failed devices than new ones would, as a conversion leaves them that did not end;
+//! - those of what was too short for rows with parity, once they are full: together it fills rows, which takes less than copies;
+//! - those that were closed by a balance or by reclaim that did not end.
+//!
+//! A chunk is looked at when something was freed from it, or it is full of short things, so the same bytes do not go round; one
+//! that has to wait for room is looked at again after each commit. Before a writer is told that there is no space, chunks that are
+//! not nearly empty have their turn as well, the emptiest first ([`Pool::make_room`]).
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
+use super::relocate::Share;
 use crate::alloc::Purpose;
 use crate::chunk::{Chunk, Class};
 use crate::error::{PoolError, Result};
+use crate::pointer::Extent;
 use crate::pool::Pool;
-use crate::types::{Logical, Millis, Txg};
+use crate::txg::{ROOTS_KEPT, extent_key};
+use crate::types::{GroupId, Logical, Millis, Txg};
 
 /// Chunks that are looked at in one step, at most.
 const LOOKS_MAX: usize = 16;
+
+/// What is relocated at once to fill rows, bytes: many rows of the widest vdevs.
+const ROWS_BYTES: u64 = 4 << 20;
+
+/// Percent of a chunk below which it is emptied before there is no space for a writer.
+const ROOM_PERCENT: u64 = 75;
+
+/// Chunks that are looked at for a writer that waits for room, at most.
+const ROOM_LOOKS_MAX: usize = 256;
+
+/// Chunks that are emptied at once for a writer that waits for room.
+const EMPTIED_AT_ONCE: usize = 8;
+
+/// Extents and nodes that one commit has to be able to relocate then, at least.
+const ROOM_THINGS: u64 = 4;
+
+/// What is relocated in one commit while a writer waits for room, bytes.
+const ROOM_BYTES: u64 = 16 << 20;
 
 /// The chunk that is being emptied.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +66,15 @@ pub(crate) struct Reclaim {
     looked: Txg,
     /// Since when the rate limit counts, and the bytes relocated since.
     limited: Option<(Millis, u64)>,
+    /// Nothing could be emptied for a writer, and nothing was freed since.
+    in_vain: bool,
 }
 
 impl Reclaim {
     /// Something in a chunk is not known any more.
     pub(crate) fn thinned(&mut self, chunk: Logical) {
         self.thinned.insert(chunk);
+        self.in_vain = false;
     }
 }
 
@@ -63,16 +92,23 @@ impl Pool {
         let current = match self.reclaim.current {
             Some(current) => current,
             None => match self.next_reclaimed()? {
-                Some(address) => Emptied { address, from: 0, bytes: 0, things: 0 },
+                Some(current) => current,
                 None => return Ok(()),
             },
         };
+        self.empty_some(current, budget, 0)
+    }
+
+    /// Relocates about `budget` bytes from a chunk that is being emptied, leaving so many nodes free, and commits.
+    fn empty_some(&mut self, current: Emptied, budget: u64, kept: u64) -> Result<()> {
         self.reclaim.current = None;
         let Some(chunk) = self.core.map.get(current.address).cloned() else { return Ok(()) };
+        let budget = if self.core.is_remainder(&chunk) { budget.max(ROWS_BYTES) } else { budget };
+        let share = Share { already: 0, kept };
         self.core.relocating_in = Some(chunk.group);
         let step = match chunk.class {
-            Class::Data => self.relocate_extents(&chunk, current.from, budget, 0),
-            Class::Metadata => self.relocate_nodes(&chunk, current.from, budget, 0),
+            Class::Data => self.relocate_extents(&chunk, current.from, budget, share),
+            Class::Metadata => self.relocate_nodes(&chunk, current.from, budget, share),
             Class::System => self.rewrite_chunk_tree(&chunk),
         };
         self.core.relocating_in = None;
@@ -101,8 +137,98 @@ impl Pool {
         self.commit()
     }
 
+    /// Empties chunks for a writer that finds no room; whether there were any. Nothing may be dirty.
+    ///
+    /// The first one goes into what is free in others. With that much to spare, the next are packed into new chunks.
+    pub(crate) fn make_room(&mut self) -> Result<bool> {
+        if self.has_task() || self.reclaim.in_vain {
+            return Ok(false);
+        }
+        for emptied in 0..EMPTIED_AT_ONCE {
+            if !self.empty_for_room(emptied > 0)? {
+                self.reclaim.in_vain = emptied == 0;
+                return Ok(emptied > 0);
+            }
+            // What was in it comes back when no importable root knows of it any more.
+            for _ in 0..=ROOTS_KEPT {
+                self.changed = true;
+                self.commit()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Empties the chunk from which most room is to be had, to new ones too if `anew`; whether there was one.
+    fn empty_for_room(&mut self, anew: bool) -> Result<bool> {
+        if self.reclaim.current.is_none() {
+            let Some((address, live)) = self.emptied_for_room(anew)? else { return Ok(false) };
+            match self.close_chunk(address, 0) {
+                Ok(()) => self.reclaim.current = Some(self.begins(address, live)),
+                Err(PoolError::NoSpace) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        let mut address = Logical(0);
+        while let Some(current) = self.reclaim.current {
+            address = current.address;
+            self.empty_some(current, ROOM_BYTES, self.nodes_kept() / 2)?;
+        }
+        Ok(self.core.map.get(address).is_none_or(|chunk| self.live_in(chunk) == 0))
+    }
+
+    /// Half of the nodes that are kept for deletion stay: those that relocation takes come back after a few commits.
+    ///
+    /// The chunk that is emptiest, and what lives in it, if emptying it gains room and leaves enough for what may be needed
+    /// meanwhile.
+    fn emptied_for_room(&mut self, anew: bool) -> Result<Option<(Logical, u64)>> {
+        let kept = self.nodes_kept();
+        if !self.claim_nodes(ROOM_THINGS, kept / 2, true) {
+            return Ok(None);
+        }
+        let mut found: Vec<(u64, Chunk, u64)> = Vec::new();
+        for chunk in self.core.map.iter().filter(|chunk| chunk.class != Class::System) {
+            let live = self.live_in(chunk);
+            let percent = live * 100 / chunk.length().max(1);
+            if live > 0 && percent < ROOM_PERCENT {
+                found.push((percent, chunk.clone(), live));
+            }
+        }
+        found.sort_by_key(|(percent, chunk, _)| (*percent, chunk.address));
+        for (_, chunk, live) in found.into_iter().take(ROOM_LOOKS_MAX) {
+            let fits = if chunk.class == Class::Metadata {
+                let free = self.core.nodes.get(&chunk.address).map_or(0, crate::space::NodeSpace::free);
+                let others = self.core.free_nodes(Class::Metadata).saturating_sub(free);
+                !anew && others >= 4 * kept + live / tree::NODE_SIZE as u64
+            } else {
+                (anew && self.fits_anew(&chunk, live)) || self.fits_elsewhere(&chunk, live)?
+            };
+            if fits {
+                return Ok(Some((chunk.address, live)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells that a chunk is about to be emptied.
+    fn begins(&mut self, address: Logical, live: u64) -> Emptied {
+        self.reclaim.thinned.remove(&address);
+        if let Some(chunk) = self.core.map.get(address) {
+            let percent = live * 100 / chunk.length().max(1);
+            let message = format!("reclaiming chunk {address} with {percent}% used ({})", chunk.class.name());
+            self.core.events.push(self.core.now(), "reclaim", None, message);
+        }
+        Emptied { address, from: 0, bytes: 0, things: 0 }
+    }
+
+    /// Another chunk of what is too short for rows is needed: those that a group has are looked at.
+    pub(crate) fn rests_are_full(&mut self, group: GroupId) {
+        let full = self.core.map.iter().filter(|chunk| chunk.group == group && self.core.is_remainder(chunk));
+        let full: Vec<Logical> = full.map(|chunk| chunk.address).collect();
+        self.reclaim.thinned.extend(full);
+    }
+
     /// The next chunk to be emptied; it is closed.
-    fn next_reclaimed(&mut self) -> Result<Option<Logical>> {
+    fn next_reclaimed(&mut self) -> Result<Option<Emptied>> {
         if self.reclaim.looked == self.committed {
             return Ok(None);
         }
@@ -130,15 +256,17 @@ impl Pool {
             let (threshold, live) = (self.reclaim_threshold(chunk.class), self.live_in(&chunk));
             let is_weak = self.core.is_weak(&chunk);
             let is_thin = live * 100 < chunk.length() * threshold;
-            if live == 0 || !(chunk.closed || is_weak || is_thin) {
+            let fills_rows = threshold > 0 && live * 2 >= chunk.length() && self.core.is_remainder(&chunk);
+            if live == 0 || !(chunk.closed || is_weak || is_thin || fills_rows) {
                 self.reclaim.thinned.remove(&address);
                 continue;
             }
             // One that was given up half-way is as good as empty for everybody else.
             if !chunk.closed {
                 let room = 2 * chunk.length();
+                let anew = is_weak || fills_rows;
                 let fits =
-                    if is_weak { self.fits_anew(&chunk, live) } else { self.fits_elsewhere(&chunk, live)? };
+                    if anew { self.fits_anew(&chunk, live) } else { self.fits_elsewhere(&chunk, live)? };
                 if self.is_current(address) || self.available(None) < room || !fits {
                     continue;
                 }
@@ -147,11 +275,7 @@ impl Pool {
                     closed => closed?,
                 }
             }
-            self.reclaim.thinned.remove(&address);
-            let percent = live * 100 / chunk.length().max(1);
-            let message = format!("reclaiming chunk {address} with {percent}% used ({})", chunk.class.name());
-            self.core.events.push(self.core.now(), "reclaim", None, message);
-            return Ok(Some(address));
+            return Ok(Some(self.begins(address, live)));
         }
         Ok(None)
     }
@@ -188,6 +312,7 @@ impl Pool {
                 && (pool.core.suits(other, purpose) || pool.core.suits(other, Purpose::Remainder))
         };
         let others: Vec<Chunk> = self.core.map.iter().filter(|other| alike(self, other)).cloned().collect();
+        let piece = if chunk.class == Class::Data { self.longest_extent(chunk)? } else { 0 };
         let mut room = 0;
         for other in others {
             if chunk.class == Class::Data {
@@ -195,7 +320,8 @@ impl Pool {
                 if !self.core.data.contains_key(&other.address) && free * 4 >= other.length() {
                     self.load_data_space(other.address)?;
                 }
-                room += self.core.data.get(&other.address).map_or(0, crate::space::DataSpace::free_bytes);
+                let space = self.core.data.get(&other.address);
+                room += space.map_or(0, |space| space.fitting(piece) * piece);
             } else {
                 let free = self.core.nodes.get(&other.address).map_or(0, crate::space::NodeSpace::free);
                 room += free * tree::NODE_SIZE as u64;
@@ -205,6 +331,17 @@ impl Pool {
             }
         }
         Ok(false)
+    }
+
+    /// Bytes of the longest extent in a data chunk.
+    fn longest_extent(&mut self, chunk: &Chunk) -> Result<u64> {
+        let mut longest = 0;
+        let (first, last) = (extent_key(chunk.address), extent_key(Logical(chunk.end().0 - 1)));
+        self.extents.scan(&mut self.core, first, last, |_, value| {
+            longest = longest.max(u64::from(Extent::decode(value)?.stored));
+            Ok::<_, PoolError>(ControlFlow::Continue(()))
+        })?;
+        Ok(longest)
     }
 
     /// Whether the rate limit of scans lets it relocate more.

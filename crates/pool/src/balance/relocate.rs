@@ -28,6 +28,15 @@ pub(super) const THINGS_MAX: u64 = 1024;
 const NODES_MAX: u64 = 64;
 const NODE_SPAN: u64 = 4 << 20;
 
+/// What a step leaves of the nodes of its commit.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    /// Things that were relocated before, in the same commit.
+    pub(super) already: u64,
+    /// Nodes that stay free.
+    pub(super) kept: u64,
+}
+
 /// What a step came to.
 pub(super) struct Step {
     /// Bytes that were relocated, of so many extents or nodes.
@@ -81,25 +90,23 @@ impl Pool {
         if self.dirty_entries() > 0 { self.commit() } else { Ok(()) }
     }
 
-    /// How many things, of `most`, the commit can relocate beside `already` others: that it finds nodes is seen to before
-    /// room is taken for anything else.
-    fn relocated_at_once(&mut self, already: u64, most: u64) -> Result<u64> {
+    /// How many things, of `most`, the commit can relocate: that it finds nodes is seen to before room is taken for anything else.
+    fn relocated_at_once(&mut self, share: Share, most: u64) -> Result<u64> {
         let counts = std::iter::successors(Some(most), |count| Some(count / 4));
         let mut counts = counts.take_while(|&count| count > 0);
-        // What writers leave free for deletion is kept for this, too.
-        counts.find(|&count| self.claim_nodes(already + count, 0, count == most)).ok_or(PoolError::NoSpace)
+        let fits = |&count: &u64| self.claim_nodes(share.already + count, share.kept, count == most);
+        counts.find(fits).ok_or(PoolError::NoSpace)
     }
 
-    /// Relocates extents of a data chunk from a byte of it on, beside `already` things in the same commit.
+    /// Relocates extents of a data chunk from a byte of it on.
     pub(super) fn relocate_extents(
         &mut self,
         chunk: &Chunk,
         from: u64,
         budget: u64,
-        already: u64,
+        share: Share,
     ) -> Result<Step> {
         self.write_dirty()?;
-        let most = self.relocated_at_once(already, THINGS_MAX)? as usize;
         let mut found: Vec<Moving> = Vec::new();
         let mut bytes = 0;
         let (first, last) = (Logical(chunk.address.0 + from), Logical(chunk.end().0 - 1));
@@ -107,9 +114,14 @@ impl Pool {
             let extent = Extent::decode(value)?;
             bytes += u64::from(extent.stored);
             found.push(Moving { from: Logical(key.offset), extent });
-            let more = found.len() < most && bytes < budget;
+            let more = (found.len() as u64) < THINGS_MAX && bytes < budget;
             Ok::<_, PoolError>(if more { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
+        if found.is_empty() {
+            return Ok(Step::END);
+        }
+        let most = self.relocated_at_once(share, found.len() as u64)?;
+        found.truncate(most as usize);
         let Some(last) = found.last() else { return Ok(Step::END) };
         let next = Some(last.from.0 + u64::from(last.extent.stored) - chunk.address.0);
         let wants: Vec<Want> = found
@@ -183,11 +195,11 @@ impl Pool {
         chunk: &Chunk,
         from: u64,
         budget: u64,
-        already: u64,
+        share: Share,
     ) -> Result<Step> {
         self.write_dirty()?;
         let most = NODES_MAX.min(budget / NODE_SIZE as u64).max(1);
-        let most = self.relocated_at_once(already, most)? as usize;
+        let most = self.relocated_at_once(share, most)? as usize;
         let Some(space) = self.core.nodes.get(&chunk.address) else {
             return Ok(Step::END);
         };

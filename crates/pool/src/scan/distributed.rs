@@ -255,22 +255,11 @@ impl Pool {
         if self.core.groups.get(&chunk.group).is_none_or(|group| group.kind.draid().is_none()) {
             return false;
         }
-        let drops: Vec<(usize, Vec<DeviceId>)> =
-            chunk.columns.iter().map(|column| which(&self.core, column)).enumerate().collect();
-        if drops.iter().all(|(_, devices)| devices.is_empty()) {
-            return false;
-        }
-        let Some(chunk) = self.core.map.change(address) else { return false };
-        let (bytes, mut dropped) = (chunk.column_bytes, Vec::new());
-        for (index, devices) in drops {
-            let places = &mut chunk.columns[index].placements;
-            dropped.extend(places.iter().copied().filter(|place| devices.contains(&place.device)));
-            places.retain(|place| !devices.contains(&place.device));
-        }
-        for placement in dropped {
-            self.core.drop_placement(&placement, bytes, true);
-        }
-        true
+        let drops: Vec<Vec<DeviceId>> =
+            chunk.columns.iter().map(|column| which(&self.core, column)).collect();
+        self.core.drop_placements(address, |_, column, placement| {
+            drops[usize::from(column)].contains(&placement.device)
+        })
     }
 
     /// Members whose distributed spare has done its time: they work again and miss nothing.

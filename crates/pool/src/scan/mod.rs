@@ -20,6 +20,7 @@ mod spares;
 
 #[cfg(feature = "sabotage")]
 pub use places::{Copies, Places};
+pub(crate) use resilver::Filling;
 
 use crate::codec::{Reader, Writer};
 use crate::error::{PoolError, Result};

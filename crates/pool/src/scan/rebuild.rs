@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use device::{BlockDevice, DeviceError, Op, Request, Runner};
 
+use super::resilver::Filling;
 use super::scrub::{PIECE_BYTES, is_right};
 use crate::chunk::{Chunk, Class, Placement};
 use crate::core::{Buffers, Core, Group, Workers};
@@ -193,12 +194,14 @@ impl Pool {
     ///
     /// In order of addresses; of chunks that are spread over more devices than they take only a piece of each, again and
     /// again: so all of these devices work at once, and in the time of a step more is done.
-    pub(super) fn slices(&mut self, budget: u64) -> Result<(Vec<Slice>, u64)> {
+    pub(super) fn slices(&mut self, filling: Filling, budget: u64) -> Result<(Vec<Slice>, u64)> {
         let mut slices = Vec::new();
         let mut done = 0;
         let mut next: BTreeMap<Logical, u32> = BTreeMap::new();
         let mut left = self.core.map.addresses();
-        left.retain(|address| self.core.map.get(*address).is_some_and(|chunk| self.work_in(chunk) > 0));
+        left.retain(|address| {
+            self.core.map.get(*address).is_some_and(|chunk| self.work_in(chunk, filling) > 0)
+        });
         let is_spread = |address: &&Logical| {
             self.core.map.get(**address).is_some_and(|chunk| self.spread_of(chunk).is_some())
         };
@@ -216,9 +219,9 @@ impl Pool {
                 };
                 let next = next.entry(address).or_default();
                 while *next < chunk.regions() && done < budget {
-                    let regions = self.alike_regions(&chunk, *next, budget - done, at_once);
+                    let regions = self.alike_regions(&chunk, *next, filling, budget - done, at_once);
                     *next = regions.end;
-                    let targets = self.targets_in(&chunk, regions.start);
+                    let targets = self.targets_in(&chunk, regions.start, filling);
                     if targets.is_empty() {
                         continue;
                     }
@@ -260,15 +263,22 @@ impl Pool {
 
     /// A region and those behind it that have the same targets, as far as they are rebuilt in one go: about `at_once` bytes of
     /// a column.
-    fn alike_regions(&self, chunk: &Chunk, first: u32, budget: u64, at_once: u64) -> Range<u32> {
-        let targets = self.targets_in(chunk, first);
+    fn alike_regions(
+        &self,
+        chunk: &Chunk,
+        first: u32,
+        filling: Filling,
+        budget: u64,
+        at_once: u64,
+    ) -> Range<u32> {
+        let targets = self.targets_in(chunk, first, filling);
         let bytes = chunk.region_bytes() * targets.len() as u64;
         let most = if targets.is_empty() || chunk.class != Class::Data {
             1
         } else {
             (at_once / chunk.region_bytes()).min(budget.div_ceil(bytes)).max(1)
         };
-        let alike = |region: &u32| self.targets_in(chunk, *region) == targets;
+        let alike = |region: &u32| self.targets_in(chunk, *region, filling) == targets;
         let behind = (first + 1..chunk.regions()).take(most as usize - 1).take_while(alike);
         first..first + 1 + behind.count() as u32
     }

@@ -25,6 +25,26 @@ use crate::report::ScanState;
 use crate::txg::extent_key;
 use crate::types::{DeviceId, Logical};
 
+/// Which stale regions are filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filling {
+    /// All, but for those of columns that move.
+    Resilver,
+    /// Those of the columns of one chunk that move.
+    Move(Logical),
+}
+
+/// What a step of that came to.
+pub(crate) struct Filled {
+    /// Bytes of regions that were gone through.
+    pub(crate) done: u64,
+    pub(crate) repaired: u64,
+    /// Extents and nodes that can't be read.
+    pub(crate) errors: u64,
+    /// No region is fresh that was not before.
+    pub(crate) stuck: bool,
+}
+
 /// What one region's rebuild came to.
 #[derive(Default)]
 struct Outcome {
@@ -44,12 +64,16 @@ struct Checked {
 }
 
 impl Pool {
-    /// Regions of the chunk that are stale on a device that works.
-    pub(super) fn work_in(&self, chunk: &Chunk) -> u32 {
+    /// Regions of the chunk that are stale on a device that works, and to be filled.
+    pub(super) fn work_in(&self, chunk: &Chunk, filling: Filling) -> u32 {
+        if matches!(filling, Filling::Move(of) if of != chunk.address) {
+            return 0;
+        }
         let targets: Vec<&Placement> = chunk
             .placements()
+            .filter(|(_, placement)| !placement.stale.is_empty())
+            .filter(|(column, placement)| self.is_filled(chunk, *column, placement, filling))
             .map(|(_, placement)| placement)
-            .filter(|placement| !placement.stale.is_empty() && self.core.usable(placement.device))
             .collect();
         if targets.is_empty() {
             return 0;
@@ -63,17 +87,25 @@ impl Pool {
             .sum()
     }
 
+    /// Whether what is stale of a placement is to be filled.
+    fn is_filled(&self, chunk: &Chunk, column: u16, placement: &Placement, filling: Filling) -> bool {
+        let moves = filling != Filling::Resilver;
+        self.core.usable(placement.device) && self.core.is_moving(chunk, column, placement) == moves
+    }
+
     /// Whether the region can be rebuilt with the devices that are there; else it waits for others to come back.
     fn has_sources(&self, chunk: &Chunk, region: u32) -> bool {
         chunk.layout.redundancy(&self.core.gone_columns(chunk, region, &[])).is_some()
     }
 
     pub(crate) fn resilver_needed(&self) -> bool {
-        self.core.map.iter().any(|chunk| self.work_in(chunk) > 0)
+        self.core.map.iter().any(|chunk| self.work_in(chunk, Filling::Resilver) > 0)
     }
 
     fn resilver_left(&self) -> u64 {
-        self.core.map.iter().map(|chunk| u64::from(self.work_in(chunk)) * chunk.region_bytes()).sum()
+        let bytes_in =
+            |chunk: &Chunk| u64::from(self.work_in(chunk, Filling::Resilver)) * chunk.region_bytes();
+        self.core.map.iter().map(bytes_in).sum()
     }
 
     /// Rebuilds about `budget` bytes of stale regions and commits.
@@ -86,9 +118,28 @@ impl Pool {
             Progress::new(now, left)
         });
         progress.total = progress.done + left;
+        let filled = self.fill_stale(Filling::Resilver, budget)?;
+        progress.repaired += filled.repaired;
+        progress.errors += filled.errors;
+        progress.done += filled.done;
+        progress.ran_ms += self.core.now().0.saturating_sub(now.0);
+        progress.total = progress.done + self.resilver_left();
+        self.scan.resilver = Some(progress);
+        self.changed = true;
+        self.commit()?;
+        if filled.stuck && filled.done > 0 {
+            // Targets that take nothing are faulted by their errors; until then do not spin on them.
+            return Err(PoolError::refused("a resilver makes no progress: its targets can't be written"));
+        }
+        Ok(())
+    }
+
+    /// Rebuilds about `budget` bytes of stale regions; the commit that says so is the caller's.
+    pub(crate) fn fill_stale(&mut self, filling: Filling, budget: u64) -> Result<Filled> {
         // What is dirty in memory must not be taken for missing: the trees tell what is live only after a commit.
         self.commit()?;
-        let (slices, done) = self.slices(budget)?;
+        let (slices, done) = self.slices(filling, budget)?;
+        let mut filled = Filled { done, repaired: 0, errors: 0, stuck: true };
         let mut flushed: BTreeSet<DeviceId> = BTreeSet::new();
         let mut cleared: Vec<(Logical, u32, Outcome)> = Vec::new();
         let looks = self.rebuild_sound(&slices);
@@ -102,8 +153,8 @@ impl Pool {
             for (region, mut outcome) in slice.regions.clone().zip(outcomes) {
                 outcome.fresh.retain(|(_, device)| self.core.usable(*device));
                 flushed.extend(outcome.fresh.iter().map(|(_, device)| *device).chain(outcome.beside.clone()));
-                progress.repaired += outcome.repaired;
-                progress.errors += outcome.errors;
+                filled.repaired += outcome.repaired;
+                filled.errors += outcome.errors;
                 cleared.push((slice.chunk.address, region, outcome));
             }
         }
@@ -112,7 +163,8 @@ impl Pool {
         } else {
             self.core.flush_these(&flushed)
         };
-        let mut stuck = true;
+        // What can't be read stays where it is: perhaps it can be later.
+        let stays = filling != Filling::Resilver && filled.errors > 0;
         let too_far = u32::from(self.core.is_sabotaged("job-too-far"));
         for (address, region, outcome) in cleared {
             if outcome.beside.iter().any(|device| failed.contains(device)) {
@@ -131,10 +183,10 @@ impl Pool {
                 }
             }
             for (column, device) in outcome.fresh {
-                if failed.contains(&device) {
+                if stays || failed.contains(&device) {
                     continue;
                 }
-                stuck = false;
+                filled.stuck = false;
                 for placement in &mut chunk.columns[usize::from(column)].placements {
                     if placement.device == device {
                         (region..=region + too_far).for_each(|region| placement.stale.remove(region));
@@ -142,17 +194,8 @@ impl Pool {
                 }
             }
         }
-        progress.done += done;
-        progress.ran_ms += self.core.now().0.saturating_sub(now.0);
-        progress.total = progress.done + self.resilver_left();
-        self.scan.resilver = Some(progress);
         self.changed = true;
-        self.commit()?;
-        if stuck && done > 0 {
-            // Targets that take nothing are faulted by their errors; until then do not spin on them.
-            return Err(PoolError::refused("a resilver makes no progress: its targets can't be written"));
-        }
-        Ok(())
+        Ok(filled)
     }
 
     /// Notes the end of a resilver once nothing is stale any more.
@@ -191,10 +234,11 @@ impl Pool {
     }
 
     /// Placements that are stale in a region and can be filled; none where there is nothing to fill them from.
-    pub(super) fn targets_in(&self, chunk: &Chunk, region: u32) -> Vec<(u16, Placement)> {
+    pub(super) fn targets_in(&self, chunk: &Chunk, region: u32, filling: Filling) -> Vec<(u16, Placement)> {
         let stale = chunk
             .placements()
-            .filter(|(_, placement)| placement.stale.contains(region) && self.core.usable(placement.device));
+            .filter(|(_, placement)| placement.stale.contains(region))
+            .filter(|(column, placement)| self.is_filled(chunk, *column, placement, filling));
         let targets: Vec<_> = stale.map(|(column, placement)| (column, *placement)).collect();
         if targets.is_empty() || self.has_sources(chunk, region) { targets } else { Vec::new() }
     }

@@ -1,10 +1,34 @@
 //! Devices that stand in for others: spares and replacements.
 
-use crate::chunk::{Column, PLACEMENTS_MAX, Placement, Stale};
-use crate::core::{Device, Relation, StandIn};
+use crate::chunk::{Chunk, PLACEMENTS_MAX, Placement, Stale};
+use crate::core::{Core, Device, Relation, StandIn};
 use crate::error::{PoolError, Result};
 use crate::pool::Pool;
 use crate::types::{DeviceId, Logical};
+
+impl Core {
+    /// On which member a column stays that is on several and need not be: the first that no other column of the chunk is on, as
+    /// soon as everything is fresh there. One that is moving, or on a distributed spare, is another matter.
+    fn kept_of_doubled(&self, chunk: &Chunk, column: usize) -> Option<DeviceId> {
+        let members: Vec<&Placement> = chunk.columns[column]
+            .placements
+            .iter()
+            .filter(|placement| self.is_member(placement.device))
+            .collect();
+        let is_used =
+            |place: &&Placement| self.is_to_go(chunk, place) || self.distributed_for(place.device).is_some();
+        if members.len() < 2 || members.iter().any(is_used) {
+            return None;
+        }
+        let is_elsewhere = |place: &Placement| {
+            let others = chunk.columns.iter().enumerate().filter(|(index, _)| *index != column);
+            others.flat_map(|(_, other)| &other.placements).any(|other| other.device == place.device)
+        };
+        let kept = members.iter().find(|place| !is_elsewhere(place)).or(members.first())?;
+        let is_fresh = kept.stale.of_first(chunk.regions()).is_empty();
+        (is_fresh && self.usable(kept.device)).then_some(kept.device)
+    }
+}
 
 impl Pool {
     /// Gives every column on `of` another placement on `by`, all of it stale.
@@ -57,23 +81,7 @@ impl Pool {
     /// Takes every placement on a device away; the columns stay where their other placements are.
     pub(crate) fn drop_from(&mut self, id: DeviceId) {
         for address in self.core.map.addresses() {
-            if !self.core.map.get(address).is_some_and(|chunk| chunk.is_on(id)) {
-                continue;
-            }
-            let mut dropped = Vec::new();
-            let mut column_bytes = 0;
-            if let Some(chunk) = self.core.map.change(address) {
-                column_bytes = chunk.column_bytes;
-                for column in &mut chunk.columns {
-                    if column.placements.len() > 1 {
-                        dropped.extend(column.placements.iter().copied().filter(|p| p.device == id));
-                        column.placements.retain(|placement| placement.device != id);
-                    }
-                }
-            }
-            for placement in dropped {
-                self.core.drop_placement(&placement, column_bytes, true);
-            }
+            self.core.drop_placements(address, |_, _, placement| placement.device == id);
         }
     }
 
@@ -98,7 +106,9 @@ impl Pool {
             .filter(|device| !device.spare_declined)
             .filter(|device| {
                 let others = core.stand_ins(device.id);
-                others.len() + 1 < PLACEMENTS_MAX
+                // A column that moves has another placement for that.
+                let moves = usize::from(device.leaving || device.limit.is_some());
+                others.len() + 1 + moves < PLACEMENTS_MAX
                     && others.iter().all(|&other| !core.usable(other))
                     && core.distributed_for(device.id).is_none()
             })
@@ -199,46 +209,34 @@ impl Pool {
         !self.finished_stand_ins().is_empty() || self.done_with_distributed().is_some()
     }
 
-    /// Where a mirror was made of a single disk's two copies, gives back the copy that the new side holds now.
-    fn end_widening(&mut self) -> Result<()> {
+    /// Gives back what a column has twice on members of its group: where a mirror was made of a single disk's two copies, the one
+    /// that the new side holds now, and what a removal or resize that was given up had begun to move.
+    fn end_doubled(&mut self) -> Result<()> {
         let mut any = false;
         for address in self.core.map.addresses() {
             let Some(chunk) = self.core.map.get(address) else { continue };
-            let homes = |column: &Column| column.placements.iter().map(|p| p.device).collect::<Vec<_>>();
-            let [first, second] = &chunk.columns[..] else { continue };
-            let Some(twice) = homes(first).into_iter().find(|device| homes(second).contains(device)) else {
-                continue;
-            };
-            let regions = chunk.regions();
-            let elsewhere = second.placements.iter().any(|placement| {
-                // Not a stand-in, which may have to go again.
-                let member = self.core.devices.get(&placement.device).map(|device| device.relation);
-                placement.device != twice
-                    && matches!(member, Some(Relation::Member(_)))
-                    && self.core.usable(placement.device)
-                    && placement.stale.iter().all(|region| region >= regions)
-            });
-            if !elsewhere {
-                continue;
+            let kept: Vec<Option<DeviceId>> =
+                (0..chunk.columns.len()).map(|column| self.core.kept_of_doubled(chunk, column)).collect();
+            if kept.iter().any(Option::is_some) {
+                any |= self.core.drop_placements(address, |core, column, placement| {
+                    kept[usize::from(column)].is_some_and(|kept| {
+                        placement.device != kept
+                            && core.devices.get(&placement.device).is_none_or(|device| {
+                                match device.relation {
+                                    Relation::Member(_) | Relation::Spare => true,
+                                    Relation::For(of, _) => of != kept,
+                                }
+                            })
+                    })
+                });
             }
-            let column_bytes = chunk.column_bytes;
-            let mut dropped = Vec::new();
-            if let Some(chunk) = self.core.map.change(address) {
-                let second = &mut chunk.columns[1].placements;
-                dropped.extend(second.iter().copied().filter(|placement| placement.device == twice));
-                second.retain(|placement| placement.device != twice);
-            }
-            for placement in dropped {
-                self.core.drop_placement(&placement, column_bytes, true);
-            }
-            any = true;
         }
         if any { self.commit() } else { Ok(()) }
     }
 
     /// Lets replacements take over for good and spares go back.
     pub(super) fn end_stand_ins(&mut self) -> Result<()> {
-        self.end_widening()?;
+        self.end_doubled()?;
         self.end_distributed()?;
         while let Some((id, of, how)) = self.finished_stand_ins().into_iter().next() {
             match how {

@@ -24,6 +24,9 @@ const AHEAD_BYTES_MAX: u64 = 64 << 20;
 /// Steps of what is being destroyed that a writer waits for at most.
 const STEPS_MAX: usize = 64;
 
+/// How often chunks are emptied for a writer at most.
+const EMPTIED_MAX: usize = 2;
+
 /// Discards that are committed together at most.
 const HOLES_MAX: u64 = 4096;
 
@@ -41,7 +44,7 @@ impl Pool {
             return Ok(());
         }
         let block_size = u64::from(dataset.block_size);
-        let (mut steps, mut drains) = (0, 0);
+        let (mut steps, mut drains, mut emptied) = (0, 0, 0);
         loop {
             if self.is_roomy(id, block_size)? {
                 self.claims.homeless = true;
@@ -63,6 +66,8 @@ impl Pool {
                 drains += 1;
                 self.changed = true;
                 self.commit()?;
+            } else if emptied < EMPTIED_MAX && self.make_room()? {
+                (emptied, drains) = (emptied + 1, 0);
             } else {
                 return Err(PoolError::NoSpace);
             }
@@ -71,7 +76,7 @@ impl Pool {
 
     /// Nodes that writers leave free. With a checkpoint what is deleted takes room before any comes back: that much is for
     /// deletion, and as much again for discarding the checkpoint.
-    pub(super) fn nodes_kept(&self) -> u64 {
+    pub(crate) fn nodes_kept(&self) -> u64 {
         NODES_RESERVED * if self.kept_checkpoint().is_some() { 2 } else { 1 }
     }
 

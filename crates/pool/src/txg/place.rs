@@ -248,6 +248,9 @@ impl Pool {
         if found.is_none() {
             // A nearly full group has no room to spare for a chunk of remainders: they fill a row with zeros.
             let crowded = purpose == Purpose::Remainder && self.is_crowded(group);
+            if purpose == Purpose::Remainder && !self.core.relocating {
+                self.rests_are_full(group);
+            }
             let made = if crowded { Err(PoolError::NoSpace) } else { self.core.make_chunk(group, purpose) };
             found = match made {
                 Ok(address) if fits(self, address) => Some(address),
