@@ -15,12 +15,12 @@ use pool::{BalanceAction, Pool};
 
 const LEAVING: &str = "/disks/d2";
 
-/// Chunks of data with anything on a device, that are half full at least.
+/// Chunks of data with anything on a device, that are full by a quarter at least.
 fn full_chunks(pool: &mut Pool, name: &str) -> BTreeMap<Logical, ChunkReport> {
     let map = pool.map().into_iter();
     let taken = map.filter(|chunk| chunk.placements.iter().any(|place| place.name == name));
     taken
-        .filter(|chunk| chunk.class == "Data" && chunk.used * 2 >= chunk.length)
+        .filter(|chunk| chunk.class == "Data" && chunk.used * 4 >= chunk.length)
         .map(|chunk| (chunk.address, chunk))
         .collect()
 }

@@ -105,7 +105,7 @@ pub const WEIGHTS: [(Kind, u64); 61] = [
     (Kind::Add, 5),
     (Kind::AddSpare, 5),
     (Kind::RemoveSpare, 4),
-    (Kind::Remove, 8),
+    (Kind::Remove, 12),
     (Kind::Grow, 4),
     (Kind::Clear, 6),
     (Kind::Check, 8),

@@ -15,7 +15,7 @@ pub(super) type Candidate = (bool, u64, DeviceId, Vec<DeviceId>);
 impl Core {
     /// Bytes that chunks leave free on each child of a draid, so that what is on a child that fails finds room on the
     /// others, as often as there are idle spares. Every child counts as the smallest does: the others could not hold more.
-    pub(super) fn kept_for_spares<'a>(&'a self, group: &Group) -> impl Fn(&Device) -> u64 + 'a {
+    pub(crate) fn kept_for_spares<'a>(&'a self, group: &Group) -> impl Fn(&Device) -> u64 + 'a {
         let idle = group.spares.iter().filter(|spare| spare.is_none()).count() as u64;
         // What those hold whose spares are in use is on the others already.
         let children = (group.devices.len() as u64

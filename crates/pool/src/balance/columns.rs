@@ -121,6 +121,7 @@ impl Core {
         if !is_spread || (crate::alloc::is_on_one(chunk) && !all_go) || !going.iter().all(is_alone) {
             return None;
         }
+        let for_spares = self.kept_for_spares(group);
         let mut homes: Vec<(usize, DeviceId)> = Vec::new();
         let mut instead: Vec<(DeviceId, DeviceId)> = Vec::new();
         for (index, place) in &going {
@@ -130,10 +131,13 @@ impl Core {
                 let need = columns * (chunk.column_bytes + COLUMN_HEADER);
                 let others = group.devices.iter().filter_map(|id| self.devices.get(id));
                 let fit = others.filter(|device| {
+                    // Whatever stands in for a device has what is on it, too, and this it would not have.
                     device.usable()
                         && !device.leaving
+                        && self.stand_ins(device.id).is_empty()
+                        && self.distributed_for(device.id).is_none()
                         && device.free.longest() >= need
-                        && device.free.total() >= need + reserve(device)
+                        && device.free.total() >= need + reserve(device) + for_spares(device)
                         && !chunk.is_on(device.id)
                         && instead.iter().all(|(_, taken)| *taken != device.id)
                 });
@@ -161,7 +165,7 @@ impl Pool {
             // Begun before a crash, or by a task that was given up.
             return Ok(true);
         }
-        if self.live_in(&chunk) * 2 < chunk.length() {
+        if self.live_in(&chunk) * 4 < chunk.length() {
             return Ok(false);
         }
         // What was accepted has its room before this takes any.

@@ -477,23 +477,8 @@ impl Pool {
         let now = self.core.now();
         balance.ran_ms += now.0.saturating_sub(started.0);
         balance.total = balance.total.max(balance.done);
-        if outcome == Ok(true)
-            && let Task::Remove(leaving) = &balance.task
-        {
-            let leaving = leaving.iter().copied().map(DeviceId).collect();
-            outcome = self.let_go(&mut balance, &leaving).map(|()| false);
-        }
-        if outcome == Ok(true)
-            && let Task::Resize { device, size } = balance.task
-        {
-            outcome = self.shrink(&mut balance, DeviceId(device), size).map(|()| false);
-        }
-        if outcome == Ok(true) && matches!(balance.task, Task::Convert(_)) {
-            // With the old chunks, empty now, goes what older roots know of them: from here on the vdev is of its new kind.
-            for _ in 0..ROOTS_KEPT + 2 {
-                self.changed = true;
-                self.commit()?;
-            }
+        if outcome == Ok(true) {
+            outcome = self.conclude(&mut balance);
         }
         match &outcome {
             Ok(true) => self.end_balance(&mut balance, ScanState::Finished, ""),
@@ -511,6 +496,26 @@ impl Pool {
         match outcome {
             Ok(_) | Err(PoolError::NoSpace) => committed,
             Err(error) => Err(error),
+        }
+    }
+
+    /// What a task does when everything that could be was relocated; true where it has yet to be noted that it ended.
+    fn conclude(&mut self, balance: &mut Balance) -> Result<bool> {
+        match &balance.task {
+            Task::Balance(_) => Ok(true),
+            Task::Remove(leaving) => {
+                let leaving = leaving.iter().copied().map(DeviceId).collect();
+                self.let_go(balance, &leaving).map(|()| false)
+            }
+            &Task::Resize { device, size } => self.shrink(balance, DeviceId(device), size).map(|()| false),
+            Task::Convert(_) => {
+                // With the old chunks, empty now, goes what older roots know of them: from here on the vdev is of its new kind.
+                for _ in 0..ROOTS_KEPT + 2 {
+                    self.changed = true;
+                    self.commit()?;
+                }
+                Ok(true)
+            }
         }
     }
 

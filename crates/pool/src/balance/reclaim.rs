@@ -141,7 +141,8 @@ impl Pool {
     ///
     /// The first one goes into what is free in others. With that much to spare, the next are packed into new chunks.
     pub(crate) fn make_room(&mut self) -> Result<bool> {
-        if self.has_task() || self.reclaim.in_vain {
+        // What a rewind has to free first would be carried along.
+        if self.has_task() || self.destroys() || self.reclaim.in_vain {
             return Ok(false);
         }
         for emptied in 0..EMPTIED_AT_ONCE {
@@ -158,7 +159,8 @@ impl Pool {
         Ok(true)
     }
 
-    /// Empties the chunk from which most room is to be had, to new ones too if `anew`; whether there was one.
+    /// Empties the chunk from which most room is to be had, to new ones too if `anew`; whether there was one. Half of the nodes
+    /// that are kept for deletion stay: those that relocation takes come back after a few commits.
     fn empty_for_room(&mut self, anew: bool) -> Result<bool> {
         if self.reclaim.current.is_none() {
             let Some((address, live)) = self.emptied_for_room(anew)? else { return Ok(false) };
@@ -176,8 +178,6 @@ impl Pool {
         Ok(self.core.map.get(address).is_none_or(|chunk| self.live_in(chunk) == 0))
     }
 
-    /// Half of the nodes that are kept for deletion stay: those that relocation takes come back after a few commits.
-    ///
     /// The chunk that is emptiest, and what lives in it, if emptying it gains room and leaves enough for what may be needed
     /// meanwhile.
     fn emptied_for_room(&mut self, anew: bool) -> Result<Option<(Logical, u64)>> {
@@ -312,7 +312,7 @@ impl Pool {
                 && (pool.core.suits(other, purpose) || pool.core.suits(other, Purpose::Remainder))
         };
         let others: Vec<Chunk> = self.core.map.iter().filter(|other| alike(self, other)).cloned().collect();
-        let piece = if chunk.class == Class::Data { self.longest_extent(chunk)? } else { 0 };
+        let piece = if chunk.class == Class::Data { self.longest_extent(chunk)? } else { crate::SECTOR };
         let mut room = 0;
         for other in others {
             if chunk.class == Class::Data {
@@ -335,7 +335,7 @@ impl Pool {
 
     /// Bytes of the longest extent in a data chunk.
     fn longest_extent(&mut self, chunk: &Chunk) -> Result<u64> {
-        let mut longest = 0;
+        let mut longest = crate::SECTOR;
         let (first, last) = (extent_key(chunk.address), extent_key(Logical(chunk.end().0 - 1)));
         self.extents.scan(&mut self.core, first, last, |_, value| {
             longest = longest.max(u64::from(Extent::decode(value)?.stored));

@@ -191,13 +191,7 @@ impl Pool {
     pub(super) fn let_go(&mut self, balance: &mut Balance, leaving: &BTreeSet<DeviceId>) -> Result<()> {
         let is_in_use =
             |pool: &Self| pool.core.map.iter().any(|chunk| leaving.iter().any(|&id| chunk.is_on(id)));
-        for _ in 0..ROOTS_KEPT + 2 {
-            if !is_in_use(self) {
-                break;
-            }
-            self.changed = true;
-            self.commit()?;
-        }
+        self.forget_roots_of(is_in_use)?;
         if is_in_use(self) {
             self.keep_devices(&balance.task);
             let errors = balance.errors;
@@ -208,14 +202,28 @@ impl Pool {
             self.end_balance(balance, ScanState::Canceled, &trouble);
             return Ok(());
         }
-        // Roots from before know chunks on them, empty ones, and would miss them.
+        self.end_balance(balance, ScanState::Finished, "");
+        self.balance = Some(balance.clone());
+        self.forget_devices(leaving)
+    }
+
+    /// Commits until something is not in use any more, which may take until older roots are gone, and until no root knows the
+    /// empty chunks there, which it would miss. Gives up where it stays in use.
+    pub(super) fn forget_roots_of(&mut self, in_use: impl Fn(&Self) -> bool) -> Result<()> {
+        let mut waits = ROOTS_KEPT + 2;
+        while in_use(self) {
+            if waits == 0 {
+                return Ok(());
+            }
+            waits -= 1;
+            self.changed = true;
+            self.commit()?;
+        }
         for _ in 1..ROOTS_KEPT {
             self.changed = true;
             self.commit()?;
         }
-        self.end_balance(balance, ScanState::Finished, "");
-        self.balance = Some(balance.clone());
-        self.forget_devices(leaving)
+        Ok(())
     }
 
     /// The devices of a removal or resize that was given up are like others again.

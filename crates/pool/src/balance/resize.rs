@@ -178,18 +178,7 @@ impl Pool {
                 });
             deferred || pool.core.map.iter().any(|chunk| Self::is_behind(chunk, id, size))
         };
-        for _ in 0..ROOTS_KEPT + 2 {
-            if !is_in_use(self) {
-                break;
-            }
-            self.changed = true;
-            self.commit()?;
-        }
-        // Roots from before know chunks behind the end, empty ones, and would miss them.
-        for _ in 1..ROOTS_KEPT {
-            self.changed = true;
-            self.commit()?;
-        }
+        self.forget_roots_of(is_in_use)?;
         let Some(before) = self.core.devices.get(&id).map(|device| device.size) else {
             self.end_balance(balance, ScanState::Canceled, "the device left the pool");
             return Ok(());
