@@ -1,7 +1,7 @@
 //! Measures the engine against its peers, in turn and on the same files.
 //!
 //! `lives` leads pools through their lives, `served` serves volumes, `capacity` fills pools, `memory` looks at peak
-//! memory; `ours`, `kernel` and `uzfs` are the contenders, `measure` takes the time, `files` holds backing files and data,
+//! memory, `remaps` at a long remap table, `petabyte` at a large chunk map; `ours`, `kernel` and `uzfs` are the contenders, `measure` takes the time, `files` holds backing files and data,
 //! `table` prints.
 
 mod capacity;
@@ -11,7 +11,9 @@ mod lives;
 mod measure;
 mod memory;
 mod ours;
+mod petabyte;
 mod raids;
+mod remaps;
 mod served;
 mod table;
 mod uzfs;
@@ -51,6 +53,9 @@ struct Arguments {
     /// MiB of the smallest device of mixed ones in the rows of full pools (those of equal size have twice that).
     #[arg(long, default_value_t = 256)]
     unit: u64,
+    /// Entries of the remap table in the row about it.
+    #[arg(long, default_value_t = 1 << 20)]
+    entries: u64,
     /// Where the packages of OpenZFS's libzpool were unpacked; without it that peer is left out.
     #[arg(long)]
     uzfs: Option<PathBuf>,
@@ -124,6 +129,10 @@ fn main() -> Result<()> {
             anyhow::bail!("{} takes three values", memory::CHILD)
         };
         return memory::child(Path::new(place), size.parse()?, volume.parse()?);
+    }
+    if raw.get(1).map(String::as_str) == Some(remaps::CHILD) {
+        let [_, _, file, guid] = &raw[..] else { anyhow::bail!("{} takes two values", remaps::CHILD) };
+        return remaps::child(Path::new(file), guid.parse()?);
     }
     let arguments = Arguments::parse();
     let mut results = Results::default();
@@ -278,6 +287,13 @@ fn measure(
                 bound / MIB
             ));
         }
+    }
+    if wanted("remaps") {
+        let notes = remaps::measure(folder, arguments.runner, &noise, arguments.entries)?;
+        results.notes.extend(notes);
+    }
+    if wanted("whatif") {
+        results.notes.extend(petabyte::measure(arguments.runner)?);
     }
     if wanted("capacity") {
         let full = capacity::fill_all(folder, arguments.runner, &noise.bytes, arguments.unit * MIB)?;

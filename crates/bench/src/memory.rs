@@ -64,10 +64,15 @@ pub fn child(place: &Path, size: u64, volume: u64) -> Result<()> {
     }
     pool.flush()?;
     ours::scrub(&mut pool)?;
+    println!("{}", own_peak()?);
+    Ok(())
+}
+
+/// The most that this process had in memory so far (`VmHWM`), bytes.
+pub fn own_peak() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel tells no VmHWM")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    println!("{}", kib << 10);
-    Ok(())
+    Ok(kib << 10)
 }

@@ -10,7 +10,7 @@ use pool::report::ScanState;
 use pool::spec::{
     BalanceFilters, BalanceSpec, CreateSpec, GroupKind, GroupSpec, Host, ImportOptions, NewDevice, VolumeSpec,
 };
-use pool::types::{DatasetId, Millis};
+use pool::types::{DatasetId, Guid, Millis};
 use pool::{Clock, Env, Held, Pool, PoolError, ReplaceOptions, ScrubAction};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -83,6 +83,11 @@ pub fn create(env: &Env, groups: Vec<GroupSpec<NewDevice>>, data: Option<geometr
 pub fn reimport(env: &Env, pool: Pool, paths: &[PathBuf]) -> Result<Pool> {
     let guid = pool.guid();
     pool.export().map_err(|failed| failed.1)?;
+    import(env, guid, paths)
+}
+
+/// Imports a pool from `paths`.
+pub fn import(env: &Env, guid: Guid, paths: &[PathBuf]) -> Result<Pool> {
     let devices = paths.iter().map(|path| open_device(path)).collect::<Result<_>>()?;
     Ok(Pool::import(env, guid, devices, &ImportOptions { host: host(), ..ImportOptions::default() })?.0)
 }
@@ -148,6 +153,12 @@ pub fn scrub(pool: &mut Pool) -> Result<()> {
     let repaired = pool.scan().map_or(0, |scan| scan.repaired);
     ensure!(repaired == 0, "a scrub of a sound pool repaired {repaired} bytes");
     Ok(())
+}
+
+/// A balance of all data, as it is.
+pub fn balance(pool: &mut Pool) -> Result<()> {
+    pool.balance_start(BalanceSpec { data: Some(BalanceFilters::default()), ..BalanceSpec::default() })?;
+    relocate(pool)
 }
 
 /// A whole balance of all data into another profile.

@@ -1,5 +1,7 @@
 //! Steps that administrators take, and time.
 
+use std::collections::BTreeSet;
+
 use device::sim::{Cut, Effect};
 use device::{DeviceErrorKind, Operation, Rng};
 use pool::report::State;
@@ -70,7 +72,7 @@ impl Run {
         device.clear_errors(0..u64::MAX);
         self.world.impaired.remove(&disk);
         self.world.blamable.remove(&disk);
-        self.world.pulled.remove(&disk);
+        self.world.told.remove(&disk);
         self.world.apart.remove(&disk);
     }
 
@@ -309,9 +311,15 @@ impl Run {
         if stale && !self.ending && !self.healing && rng.chance(1, 6) {
             self.forgetful_target(&mut rng);
         }
+        let filled: BTreeSet<_> = self.devices_being_filled().into_iter().collect();
+        let filled: BTreeSet<usize> = filled.into_iter().filter_map(|id| self.disk_of(id)).collect();
+        if !filled.is_empty() {
+            self.keep_a_moment(rng.next_u64());
+        }
         let before = self.world.supply.changes();
         let result = self.pool().tick(budget);
         self.tick_changes = self.world.supply.changes() - before;
+        self.cut_aside(&filled)?;
         let name = match &result {
             // Faults that last keep a resilver from its end.
             Err(PoolError::Refused(_)) => return Ok(false),
@@ -320,19 +328,27 @@ impl Run {
         Ok(self.judge(name, result, false)?.unwrap_or(false))
     }
 
-    /// A disk that is being filled fails to flush, and forgets at the next power cut what it still shows.
-    fn forgetful_target(&mut self, rng: &mut Rng) {
-        let filled: Vec<pool::types::DeviceId> = self
-            .pool()
+    /// The devices that lack something, each as often as a column of it does.
+    fn devices_being_filled(&mut self) -> Vec<pool::types::DeviceId> {
+        self.pool()
             .map()
             .iter()
             .flat_map(|chunk| &chunk.placements)
             .filter(|placement| placement.stale_regions > 0)
             .map(|placement| placement.device)
-            .collect();
-        let Some(&id) = rng.choose(&filled) else { return };
-        let path = self.pool().device_paths().into_iter().find(|device| device.id == id && device.is_open);
-        let Some(disk) = path.and_then(|device| self.world.by_path(&device.path)) else { return };
+            .collect()
+    }
+
+    /// The disk of an open device.
+    fn disk_of(&mut self, id: pool::types::DeviceId) -> Option<usize> {
+        let path = self.pool().device_paths().into_iter().find(|device| device.id == id && device.is_open)?;
+        self.world.by_path(&path.path)
+    }
+
+    /// A disk that is being filled fails to flush, and forgets at the next power cut what it still shows.
+    fn forgetful_target(&mut self, rng: &mut Rng) {
+        let Some(&id) = rng.choose(&self.devices_being_filled()) else { return };
+        let Some(disk) = self.disk_of(id) else { return };
         let Some(mut pool) = self.pool.take() else { return };
         let tolerable = self.world.may_impair(&mut pool, disk);
         self.pool = Some(pool);
@@ -340,7 +356,7 @@ impl Run {
             return;
         }
         self.world.impaired.insert(disk);
-        self.world.blamable.insert(disk);
+        self.world.told.insert(disk);
         let medium = DeviceErrorKind::Io("simulated medium error".to_owned());
         let nth = rng.within(1..4);
         self.tally.add("fault Flush fails half done, of a disk being filled", true);

@@ -28,17 +28,22 @@ impl Run {
         self.pool = Some(pool);
         let disk = found?;
         self.world.impaired.insert(disk);
+        Some(disk)
+    }
+
+    /// A disk that may lie from now on. Or that can't be read in places: beside what stands in for it (or what it stands in
+    /// for) a scrub charges it for these as for wrong data.
+    fn liar(&mut self, rng: &mut Rng) -> Option<usize> {
+        let disk = self.victim(rng)?;
         self.world.blamable.insert(disk);
         Some(disk)
     }
 
-    /// A disk that may go away now. What it misses, or holds of another history, is stale when it comes back, and
+    /// A disk that may fail or go away now. What it misses, or holds of another history, is stale from then on, and
     /// nothing stale is ever taken for wrong.
-    fn absentee(&mut self, rng: &mut Rng) -> Option<usize> {
-        let blamable = self.world.blamable.clone();
+    fn failing(&mut self, rng: &mut Rng) -> Option<usize> {
         let disk = self.victim(rng)?;
-        self.world.blamable = blamable;
-        self.world.pulled.insert(disk);
+        self.world.told.insert(disk);
         Some(disk)
     }
 
@@ -83,7 +88,7 @@ impl Run {
     }
 
     pub(crate) fn pull(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(disk) = self.absentee(rng) else { return Ok(()) };
+        let Some(disk) = self.failing(rng) else { return Ok(()) };
         self.world.disks[disk].device.pull();
         let lost = rng.chance(1, 2);
         if lost {
@@ -112,7 +117,7 @@ impl Run {
     }
 
     pub(crate) fn rot(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(disk) = self.victim(rng) else { return Ok(()) };
+        let Some(disk) = self.liar(rng) else { return Ok(()) };
         let spots = 1 << rng.below(6);
         for _ in 0..spots {
             let range = self.place(rng, disk, 1 << 18);
@@ -131,7 +136,7 @@ impl Run {
     }
 
     pub(crate) fn read_errors(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(disk) = self.victim(rng) else { return Ok(()) };
+        let Some(disk) = self.liar(rng) else { return Ok(()) };
         for _ in 0..=rng.below(4) {
             let range = self.place(rng, disk, 1 << 20);
             let healing = if rng.chance(1, 2) { Healing::OnRewrite } else { Healing::Never };
@@ -143,7 +148,7 @@ impl Run {
     }
 
     pub(crate) fn write_errors(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(disk) = self.victim(rng) else { return Ok(()) };
+        let Some(disk) = self.failing(rng) else { return Ok(()) };
         for _ in 0..=rng.below(2) {
             let range = self.place(rng, disk, 1 << 22);
             self.world.note(|| format!("d{disk} can't write {range:?}"));
@@ -175,6 +180,10 @@ impl Run {
                 Effect::Gone,
             ),
         };
+        let says_so = matches!(effect, Effect::Fail(_) | Effect::FailTorn(_) | Effect::Gone)
+            && operation != Operation::Read;
+        let known = if says_so { &mut self.world.told } else { &mut self.world.blamable };
+        known.insert(disk);
         let nth = 1 + rng.below(12);
         self.tally.add(&format!("fault {operation:?} {}", name(&effect)), true);
         self.world.note(|| format!("d{disk}: request {nth} of kind {operation} is {effect:?}"));
@@ -183,7 +192,7 @@ impl Run {
     }
 
     pub(crate) fn rates(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(disk) = self.victim(rng) else { return Ok(()) };
+        let Some(disk) = self.liar(rng) else { return Ok(()) };
         let mut rate = || if rng.chance(1, 3) { rng.below(60_000) as u32 } else { 0 };
         let rates = Rates {
             read_error: rate(),
@@ -213,7 +222,7 @@ impl Run {
 
     /// A disk forgets everything.
     pub(crate) fn wipe(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(disk) = self.victim(rng) else { return Ok(()) };
+        let Some(disk) = self.liar(rng) else { return Ok(()) };
         let device = &self.world.disks[disk].device;
         let size = device.size().unwrap_or(0);
         let zeros = vec![0; MIB as usize];
@@ -235,7 +244,7 @@ impl Run {
         if !self.world.supply.is_on() {
             return Ok(());
         }
-        let Some(disk) = self.absentee(rng) else { return Ok(()) };
+        let Some(disk) = self.failing(rng) else { return Ok(()) };
         self.world.disks[disk].device.pull();
         self.world.note(|| format!("d{disk} is pulled and used elsewhere"));
         // The pool must know that it is gone.
@@ -340,7 +349,7 @@ impl Run {
         if self.world.supply.is_on() {
             // A crash takes back nothing of a `clear` that was acknowledged.
             self.world.blamable.clear();
-            self.world.pulled.clear();
+            self.world.told.clear();
             self.roots.clear();
         }
         self.tally.add("healed", true);

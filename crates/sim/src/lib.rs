@@ -6,6 +6,7 @@
 //! [`watch::Watch`] tells of one that never ends.
 
 mod admin;
+pub mod aside;
 mod behind;
 mod blocks;
 mod bytes;

@@ -81,6 +81,7 @@ fn one(base: &Base, letter: Letter, disk: usize, operation: Operation, nth: u64)
     let before = device.counts();
     let medium = DeviceErrorKind::Io("simulated medium error".to_owned());
     device.plan(nth, Some(operation), Effect::Fail(medium));
+    run.world.told.insert(disk);
     run.possible = run.model.clone();
     // `lead_to` accepts a clean error only where the command may be refused; one fault is borne by the redundancy.
     let outcome = run.letter(letter).and_then(|()| run.flush());

@@ -157,7 +157,7 @@ impl Run {
         self.world.heap_tolerance = heap_tolerance(&setup);
         self.world.impaired.clear();
         self.world.blamable.clear();
-        self.world.pulled.clear();
+        self.world.told.clear();
         self.world.apart.clear();
         self.pool = Some(pool);
         self.model = Model::new();

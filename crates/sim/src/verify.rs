@@ -152,7 +152,7 @@ impl Run {
         sound
     }
 
-    fn verify_contents(&mut self) -> Result<(), Failure> {
+    pub(crate) fn verify_contents(&mut self) -> Result<(), Failure> {
         let seen = self.observe()?;
         let Some(index) = self.model.find(&seen) else {
             let newest = self.model.now().difference(&seen).unwrap_or_default();
@@ -210,8 +210,8 @@ impl Run {
         }
         for (path, errors) in blamed {
             let Some(disk) = self.world.by_path(&path) else { continue };
-            let was_away = self.world.pulled.contains(&disk) && errors.checksum == 0;
-            if !was_away && !self.world.blamable.contains(&disk) {
+            let was_told = self.world.told.contains(&disk) && errors.checksum == 0;
+            if !was_told && !self.world.blamable.contains(&disk) {
                 return Err(format!("{path} is blamed for {errors:?} and had no fault"));
             }
         }
@@ -249,7 +249,7 @@ impl Run {
         self.pool().drop_caches();
         self.verify_bytes()?;
         let mut rng = Rng::new(self.world.digest());
-        self.bear_losses(&mut rng)?;
+        self.bear_losses(&mut rng, 4, &BTreeSet::new())?;
         self.export(&mut rng)?;
         let seen = self.observe()?;
         if let Some(difference) = self.model.now().difference(&seen) {
@@ -259,14 +259,23 @@ impl Run {
         self.verify_sound()
     }
 
-    /// Imports copies of the disks without some of them, as many as may be lost.
-    fn bear_losses(&mut self, rng: &mut Rng) -> Result<(), Failure> {
+    /// Imports copies of the disks without some of them, as many as may be lost: those that may lie first, and last of all
+    /// those that are `needed`.
+    pub(crate) fn bear_losses(
+        &mut self,
+        rng: &mut Rng,
+        rounds: usize,
+        needed: &BTreeSet<usize>,
+    ) -> Result<(), Failure> {
+        let liars: BTreeSet<usize> =
+            self.world.impaired.intersection(&self.world.blamable).copied().collect();
         let members: Vec<usize> =
             self.pool().device_paths().iter().filter_map(|device| self.world.by_path(&device.path)).collect();
-        for _ in 0..4 {
+        for _ in 0..rounds {
             let mut order = members.clone();
             rng.shuffle(&mut order);
-            let mut lost = BTreeSet::new();
+            order.sort_by_key(|disk| needed.contains(disk));
+            let mut lost = liars.clone();
             let mut pool = self.pool.take().expect("there is a pool between steps");
             for disk in order {
                 let mut more = lost.clone();

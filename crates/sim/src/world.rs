@@ -13,6 +13,8 @@ use pool::spec::{Host, ImportOptions, NewDevice};
 use pool::types::{Guid, Millis};
 use pool::{Clock, Env, Pool};
 
+use crate::aside::Moments;
+
 /// 2^20 bytes.
 pub const MIB: u64 = 1 << 20;
 
@@ -109,8 +111,9 @@ pub struct World {
     pub impaired: BTreeSet<usize>,
     /// Disks that may have errors on record.
     pub blamable: BTreeSet<usize>,
-    /// Disks that were away: requests may have failed, but what they hold was never wrong.
-    pub pulled: BTreeSet<usize>,
+    /// Disks whose writes or flushes may have failed, each of which said so, or that were away: what they lack is known, and
+    /// nothing that counts is wrong on them.
+    pub told: BTreeSet<usize>,
     /// Losses that plain disks survive by their profiles.
     pub heap_tolerance: usize,
     /// The pool.
@@ -121,6 +124,8 @@ pub struct World {
     pub watch: Option<Watch>,
     /// Writes are noted here while there is a list.
     pub written: Arc<Mutex<Option<Written>>>,
+    /// A moment of what is done now is kept here while somebody wants one.
+    pub moments: Arc<Mutex<Option<Moments>>>,
     /// The host that the pool is used on.
     pub host: Host,
     /// Pools of the same name on other disks.
@@ -141,12 +146,13 @@ impl World {
             log: Arc::new(Mutex::new(log)),
             impaired: BTreeSet::new(),
             blamable: BTreeSet::new(),
-            pulled: BTreeSet::new(),
+            told: BTreeSet::new(),
             heap_tolerance: 0,
             guid: Guid(0),
             apart: BTreeSet::new(),
             watch: None,
             written: Arc::default(),
+            moments: Arc::default(),
             host: host(),
             others: Vec::new(),
             watched: None,
@@ -172,13 +178,16 @@ impl World {
         let log = Arc::clone(&self.log);
         let (clock, latency) = (Arc::clone(&self.clock), Arc::new(AtomicU64::new(0)));
         let slow = Arc::clone(&latency);
-        let written = Arc::clone(&self.written);
+        let (written, moments) = (Arc::clone(&self.written), Arc::clone(&self.moments));
         device.set_trace(move |event| {
             clock.advance(slow.load(Ordering::Relaxed));
             if event.operation == device::Operation::Write
                 && let Some(list) = written.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
             {
                 list.push((index, event.offset, event.length));
+            }
+            if let Some(moments) = moments.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                moments.see(event);
             }
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.requests += 1;
@@ -262,7 +271,7 @@ impl World {
         world.impaired.clone_from(&self.impaired);
         world.apart.clone_from(&self.apart);
         world.blamable.clone_from(&self.blamable);
-        world.pulled.clone_from(&self.pulled);
+        world.told.clone_from(&self.told);
         for (index, disk) in self.disks.iter().enumerate() {
             let device = disk.device.fork();
             if !which(index) {

@@ -20,7 +20,13 @@ impl Core {
         self.make_planned(group, purpose, &plan)
     }
 
-    fn make_planned(&mut self, group: GroupId, purpose: Purpose, plan: &ChunkPlan) -> Result<Logical> {
+    /// Makes it as planned.
+    pub(crate) fn make_planned(
+        &mut self,
+        group: GroupId,
+        purpose: Purpose,
+        plan: &ChunkPlan,
+    ) -> Result<Logical> {
         let mut columns = Vec::with_capacity(plan.columns.len());
         for homes in &plan.columns {
             let mut column = Column::default();

@@ -138,11 +138,12 @@ impl Exposure {
     pub fn worst(&self, count: usize, most: usize) -> Worst {
         let sets = combinations(self.devices, count);
         let already = self.loss(&[]).lost;
+        let index = Index::new(self);
         if sets.saturating_mul(self.alike.len() as u128) <= u128::from(SEARCH_MAX) {
             let mut found = Vec::new();
             let mut fatal = 0;
             each_choice(self.devices, count, |set| {
-                let loss = self.loss(set);
+                let loss = index.loss(set);
                 if loss.lost != already {
                     fatal += 1;
                     found.push((set.to_vec(), loss));
@@ -160,7 +161,6 @@ impl Exposure {
         let mut candidates: Vec<(&Vec<usize>, u64)> =
             minimal.iter().map(|(set, &bytes)| (set, bytes)).collect();
         candidates.sort_unstable_by(|a, b| (b.1, a.0).cmp(&(a.1, b.0)));
-        let index = Index::new(self);
         let grown = |(set, _): &(&Vec<usize>, u64)| index.grown((*set).clone(), count, &minimal);
         let sets_tried: BTreeSet<Vec<usize>> =
             candidates.iter().take(CANDIDATES_MAX.max(most)).map(grown).collect();
@@ -185,6 +185,10 @@ impl Exposure {
                 let Some(more) = (tolerance + 1).checked_sub(gone.len()).filter(|&more| more > 0) else {
                     continue;
                 };
+                // Where no device holds two of the columns, so many columns are at least as many devices.
+                if more > count && are_apart(there.iter().flat_map(|&column| &alike.columns[column])) {
+                    continue;
+                }
                 let mut of_these = Vec::new();
                 each_choice(there.len(), more, |choice| {
                     let mut set: Vec<usize> = choice
@@ -212,6 +216,8 @@ impl Exposure {
 /// What lies on which device, for sets of few among many.
 struct Index<'a> {
     alike: Vec<(&'a Alike, Stakes)>,
+    /// What each of them survives without any of the devices failing.
+    survives: Vec<Option<u16>>,
     /// For each device, what has a column there.
     on_device: Vec<Vec<usize>>,
     /// What is lost without any of the devices failing.
@@ -231,22 +237,31 @@ impl<'a> Index<'a> {
                 }
             }
         }
-        Self { alike, on_device, already: exposure.loss(&[]) }
+        let none = vec![false; exposure.devices];
+        let survives = alike.iter().map(|(alike, _)| alike.redundancy(&none)).collect();
+        Self { alike, survives, on_device, already: exposure.loss(&[]) }
     }
 
     /// What has a column on one of the devices.
-    fn touched(&self, devices: &[usize]) -> BTreeSet<usize> {
-        devices.iter().flat_map(|&device| self.on_device[device].iter().copied()).collect()
+    fn touched(&self, devices: &[usize]) -> Vec<usize> {
+        let mut touched: Vec<usize> =
+            devices.iter().flat_map(|&device| self.on_device[device].iter().copied()).collect();
+        // Those of one device are in order and come once.
+        if devices.len() > 1 {
+            touched.sort_unstable();
+            touched.dedup();
+        }
+        touched
     }
 
     /// As [`Exposure::loss`].
     fn loss(&self, devices: &[usize]) -> Loss {
         let mut failed = vec![false; self.on_device.len()];
-        let none = failed.clone();
         devices.iter().for_each(|&device| failed[device] = true);
         let (mut before, mut after) = (Loss::default(), Loss::default());
-        for (alike, stakes) in self.touched(devices).into_iter().map(|number| self.alike[number]) {
-            before.add(alike.redundancy(&none), stakes);
+        for number in self.touched(devices) {
+            let (alike, stakes) = self.alike[number];
+            before.add(self.survives[number], stakes);
             after.add(alike.redundancy(&failed), stakes);
         }
         let changed = |all: Stakes, before: Stakes, after: Stakes| Stakes {
@@ -292,6 +307,13 @@ impl<'a> Index<'a> {
         set.sort_unstable();
         set
     }
+}
+
+/// Whether none of the devices comes twice.
+fn are_apart<'a>(devices: impl Iterator<Item = &'a usize>) -> bool {
+    let mut devices: Vec<usize> = devices.copied().collect();
+    devices.sort_unstable();
+    devices.is_sorted_by(|a, b| a < b)
 }
 
 /// Keeps the worst, worst first.

@@ -204,6 +204,31 @@ impl Pool {
     }
 }
 
+#[cfg(feature = "measure")]
+impl Pool {
+    /// Makes full data chunks in the chunk map, and nowhere else, until a device has no room for another column. `choose` says
+    /// which of so many children of a vdev each chunk of so many columns takes. How many there are.
+    ///
+    /// For measurements of what goes by the map alone: nothing can be committed afterwards.
+    pub fn pretend_full(&mut self, mut choose: impl FnMut(usize, usize) -> Vec<usize>) -> usize {
+        use crate::alloc::Purpose;
+        for group in self.core.groups.keys().copied().collect::<Vec<_>>() {
+            let Some(mut plan) = self.core.plan_chunk(group, Purpose::Data, None) else { continue };
+            let children =
+                self.core.groups.get(&group).map(|group| group.devices.clone()).unwrap_or_default();
+            loop {
+                let chosen = choose(children.len(), plan.columns.len());
+                plan.columns = chosen.iter().filter_map(|&child| Some(vec![*children.get(child)?])).collect();
+                let Ok(address) = self.core.make_planned(group, Purpose::Data, &plan) else { break };
+                if let Some(chunk) = self.core.map.change(address) {
+                    chunk.used = chunk.length();
+                }
+            }
+        }
+        self.core.map.iter().count()
+    }
+}
+
 fn stakes_of(chunk: &Chunk, bytes: u64) -> Stakes {
     match chunk.class {
         Class::Data => Stakes { data: bytes, ..Stakes::default() },
