@@ -219,6 +219,49 @@ pub fn btrfs_convert(s: &Setting<'_>) -> Result<Samples> {
     Ok(samples)
 }
 
+/// Six plain disks of ours with raid1, of which one is removed: its columns move.
+pub fn ours_remove(s: &Setting<'_>) -> Result<Samples> {
+    let mut samples = Samples::new();
+    s.folder.clear()?;
+    let files = s.files("d", DEVICES)?;
+    let env = ours::environment(s.runner, ours::CACHE_BYTES)?;
+    let size = s.noise.bytes.len() as u64;
+    let disks = vec![ours::group(GroupKind::Plain, &files)?];
+    let mut pool = ours::create(&env, disks, Some(Profile::Raid1))?;
+    let id = ours::volume(&mut pool, "data", size, 16384)?;
+    let mut pool = ours::write_behind(pool, id, &s.noise.bytes)?;
+    pool.drop_caches();
+    let (gone, left) = files.split_last().context("there are files")?;
+    let watch = Watch::start(Whose::Process)?;
+    ours::remove(&mut pool, gone)?;
+    samples.insert("remove-raid1", watch.stop(size as f64)?);
+    pool = ours::reimport(&env, pool, left)?;
+    let id = pool.open("data")?;
+    ours::read_all(&mut pool, id, s.noise)?;
+    drop(pool);
+    s.folder.clear()?;
+    Ok(samples)
+}
+
+/// Kernel btrfs raid1, of which a disk is removed.
+pub fn btrfs_remove(s: &Setting<'_>) -> Result<Samples> {
+    let mut samples = Samples::new();
+    s.folder.clear()?;
+    let files = s.files("d", DEVICES)?;
+    let mut mounted = Mounted::btrfs("raid1", "raid1", &files, &s.folder.path().join("mnt"))?;
+    let file = mounted.file("data");
+    write_file(&file, &s.noise.bytes)?;
+    mounted.cool()?;
+    let watch = Watch::start(Whose::ProcessAndKernel)?;
+    mounted.remove_last()?;
+    samples.insert("remove-raid1", watch.stop(s.noise.bytes.len() as f64)?);
+    mounted.cool()?;
+    read_file(&file, s.noise)?;
+    drop(mounted);
+    s.folder.clear()?;
+    Ok(samples)
+}
+
 /// Kernel btrfs raid6 (metadata raid1c3) on loop devices over the same files.
 pub fn btrfs_raid6(s: &Setting<'_>) -> Result<Samples> {
     let mut samples = Samples::new();

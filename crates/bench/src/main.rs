@@ -69,6 +69,7 @@ const LIFE_ROWS: &[&str] =
 const EXT4_ROWS: &[&str] = &["write", "read", "random", "flush"];
 const MIRROR_ROWS: &[&str] = &["mirror-write", "mirror-scrub"];
 const CONVERT_ROWS: &[&str] = &["plain-read", "convert", "remapped", "remove"];
+const REMOVE_ROWS: &[&str] = &["remove-raid1"];
 const NBD_ROWS: &[&str] = &["nbd-read-4k", "nbd-write-4k", "nbd-read-1m", "nbd-write-1m"];
 const RAID_ROWS: &[&str] = &["raid-read-4k", "raid-write-4k", "raid-read-1m", "raid-write-1m"];
 const FUSE_ROWS: &[&str] = &["fuse-read-4k", "fuse-write-4k"];
@@ -103,6 +104,7 @@ const GOALS: &[Goal] = &[
     Goal { goal: None, ..goal("resilver2", "btrfs", 1.5, 1.5) },
     goal("convert", "btrfs", 1.5, 3.0),
     goal("remove", "btrfs", 1.5, 3.0),
+    goal("remove-raid1", "btrfs", 1.5, 3.0),
     goal("remapped", "@plain-read", 0.9, 0.9),
     goal("random", "btrfs", 2.0, 5.0),
     goal("random", "btrfs-buffered", 2.0, 5.0),
@@ -247,6 +249,12 @@ fn measure(
             take(results, "ours", lives::ours_convert(&setting).context("our plain disks")?);
             if absent.btrfs.is_none() {
                 take(results, "btrfs", lives::btrfs_convert(&setting).context("btrfs raid1")?);
+            }
+        }
+        if any(REMOVE_ROWS) {
+            take(results, "ours", lives::ours_remove(&setting).context("our plain disks")?);
+            if absent.btrfs.is_none() {
+                take(results, "btrfs", lives::btrfs_remove(&setting).context("btrfs raid1")?);
             }
         }
         if any(NBD_ROWS) && absent.nbd.is_none() {
