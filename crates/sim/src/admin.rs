@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use device::sim::{Cut, Effect};
 use device::{DeviceErrorKind, Operation, Rng};
-use pool::report::State;
+use pool::report::State as DeviceState;
 use pool::spec::{GroupKind, GroupSpec, ImportOptions};
 use pool::{PoolError, ReplaceOptions, ScrubAction};
 
+use crate::model::State;
 use crate::program::{as_draid, group};
 use crate::run::{Failure, Root, Run};
 use crate::world::{MIB, options};
@@ -182,7 +183,7 @@ impl Run {
     }
 
     pub(crate) fn online(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let off = self.paths(|device| device.state == State::Offline);
+        let off = self.paths(|device| device.state == DeviceState::Offline);
         let path = match rng.choose(&off) {
             Some(path) => path.clone(),
             None => self.some_path(rng),
@@ -470,6 +471,18 @@ impl Run {
         };
         let what = back.txg.map_or("the newest".to_owned(), |txg| txg.to_string());
         self.world.note(|| format!("go back to transaction group {what}"));
+        self.go_back(rng, &back, &state, "rewind", &format!("transaction group {what}"))
+    }
+
+    /// The process dies, and the pool is taken back to an older state for good, as `back` says. `place`: what it goes back to.
+    pub(crate) fn go_back(
+        &mut self,
+        rng: &mut Rng,
+        back: &ImportOptions,
+        state: &State,
+        name: &str,
+        place: &str,
+    ) -> Result<(), Failure> {
         self.pool = None;
         // Until it is done both may be found.
         let base = self.model.count();
@@ -478,9 +491,9 @@ impl Run {
             self.world.supply.cut_after(rng.below(40));
         }
         self.world.clock.advance(1000);
-        let result = self.world.import(&back);
+        let result = self.world.import(back);
         if !self.world.supply.is_on() {
-            self.tally.add("power cut in rewind", true);
+            self.tally.add(&format!("power cut in {name}"), true);
             self.lose_power(rng);
             return self.bring_up(rng);
         }
@@ -488,10 +501,10 @@ impl Run {
         match result {
             Ok(pool) => {
                 self.take_up(pool);
-                self.tally.add("rewind", true);
+                self.tally.add(name, true);
                 let seen = self.observe()?;
                 if let Some(difference) = state.difference(&seen) {
-                    return Err(format!("gone back to transaction group {what}: {difference}"));
+                    return Err(format!("gone back to {place}: {difference}"));
                 }
                 self.model.acknowledge();
                 self.verify_settings()?;
@@ -499,11 +512,11 @@ impl Run {
             }
             // Disks that were away then, and others that are away now.
             Err(PoolError::Refused(_)) if !self.world.impaired.is_empty() => {
-                self.tally.add("rewind", false);
+                self.tally.add(name, false);
                 self.model.truncate(base);
                 self.bring_up(rng)
             }
-            Err(error) => Err(format!("going back to transaction group {what} failed: {error}")),
+            Err(error) => Err(format!("going back to {place} failed: {error}")),
         }
     }
 

@@ -62,41 +62,8 @@ impl Run {
             return self.look_at_checkpoint();
         }
         self.world.note(|| "go back to the checkpoint".to_owned());
-        self.pool = None;
-        // Until it is done both may be found.
-        let base = self.model.count();
-        self.model.push(kept.state.clone());
         self.comments.extend(kept.comments.clone());
-        if rng.chance(1, 3) {
-            self.world.supply.cut_after(rng.below(40));
-        }
-        self.world.clock.advance(1000);
-        let result = self.world.import(&to_checkpoint());
-        if !self.world.supply.is_on() {
-            self.tally.add("power cut in rewind to checkpoint", true);
-            self.lose_power(rng);
-            return self.bring_up(rng);
-        }
-        self.world.supply.restore();
-        match result {
-            Ok(pool) => {
-                self.take_up(pool);
-                self.tally.add("rewind to checkpoint", true);
-                let seen = self.observe()?;
-                if let Some(difference) = kept.state.difference(&seen) {
-                    return Err(format!("gone back to the checkpoint: {difference}"));
-                }
-                self.model.acknowledge();
-                self.verify_settings()?;
-                self.verify_sound()
-            }
-            Err(PoolError::Refused(_)) if !self.world.impaired.is_empty() => {
-                self.tally.add("rewind to checkpoint", false);
-                self.model.truncate(base);
-                self.bring_up(rng)
-            }
-            Err(error) => Err(format!("going back to the checkpoint failed: {error}")),
-        }
+        self.go_back(rng, &to_checkpoint(), &kept.state, "rewind to checkpoint", "the checkpoint")
     }
 
     /// Looks at the checkpoint, on copies of the disks: it holds what it kept. Everything is flushed.
