@@ -31,8 +31,7 @@ impl Run {
         Some(disk)
     }
 
-    /// A disk that may lie from now on. Or that can't be read in places: beside what stands in for it (or what it stands in
-    /// for) a scrub charges it for these as for wrong data.
+    /// A disk that may lie from now on.
     fn liar(&mut self, rng: &mut Rng) -> Option<usize> {
         let disk = self.victim(rng)?;
         self.world.blamable.insert(disk);
@@ -136,7 +135,7 @@ impl Run {
     }
 
     pub(crate) fn read_errors(&mut self, rng: &mut Rng) -> Result<(), Failure> {
-        let Some(disk) = self.liar(rng) else { return Ok(()) };
+        let Some(disk) = self.failing(rng) else { return Ok(()) };
         for _ in 0..=rng.below(4) {
             let range = self.place(rng, disk, 1 << 20);
             let healing = if rng.chance(1, 2) { Healing::OnRewrite } else { Healing::Never };
@@ -180,8 +179,7 @@ impl Run {
                 Effect::Gone,
             ),
         };
-        let says_so = matches!(effect, Effect::Fail(_) | Effect::FailTorn(_) | Effect::Gone)
-            && operation != Operation::Read;
+        let says_so = matches!(effect, Effect::Fail(_) | Effect::FailTorn(_) | Effect::Gone);
         let known = if says_so { &mut self.world.told } else { &mut self.world.blamable };
         known.insert(disk);
         let nth = 1 + rng.below(12);

@@ -293,21 +293,24 @@ impl Pool {
         // Of several one was read: which of them are wrong is to be seen.
         let look = chunk.columns[usize::from(column)].placements.len() > 1;
         for (device, at) in placements {
-            if look && self.holds(device, at, bytes) {
-                continue;
-            }
-            if let Some(address) = blame {
+            let is_wrong = match look.then(|| self.held(device, at, bytes.len())) {
+                Some(Some(found)) if found == bytes => continue,
+                // What can't be read is not wrong: that is for the write to find out.
+                Some(None) => false,
+                Some(Some(_)) | None => true,
+            };
+            if let Some(address) = blame.filter(|_| is_wrong) {
                 self.core.checksum_failed(device, address);
             }
             self.rewrite(chunk, offset, device, at, bytes);
         }
     }
 
-    /// Whether a device has these bytes there. What can't be read is for the write to find out.
-    fn holds(&self, device: DeviceId, at: u64, bytes: &[u8]) -> bool {
-        let mut found = vec![0; bytes.len()];
-        let handle = self.core.devices.get(&device).and_then(|device| device.open());
-        handle.is_some_and(|handle| handle.read(at, &mut found).is_ok()) && found == bytes
+    /// What a device has there, if it can be read.
+    fn held(&self, device: DeviceId, at: u64, length: usize) -> Option<Vec<u8>> {
+        let mut found = vec![0; length];
+        let handle = self.core.devices.get(&device)?.open()?;
+        handle.read(at, &mut found).is_ok().then_some(found)
     }
 
     /// Rewrites a part of a column on a device, where it begins at `at`.
