@@ -358,6 +358,56 @@ fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
     Some((kind, format!("{what}; first: {best}"), found))
 }
 
+/// What a plan says of an array without superblocks, made of these contents.
+fn without_superblocks(shape: Shape, members: usize, chunk: u64, image: &[u8], folder: &Path) -> Verdict {
+    let made = Made {
+        shape,
+        chunk,
+        data_offset: 1 << 20,
+        size: member_size(shape, chunk, members, image.len() as u64).unwrap(),
+        uuid: [3; 16],
+        paths: names(folder, &mut Rng::new(5), members, "a"),
+        raidframe: false,
+    };
+    made.write(image);
+    let images = images(folder);
+    let plan = plan(&images, &scan(&images));
+    verdict(&plan, &made, &made, &[])
+}
+
+/// With chunks smaller than a node of btrfs no disk has a whole leaf of its chunk tree, so that nobody said where its nodes are: such arrays
+/// were found open.
+#[test]
+fn btrfs_in_chunks_smaller_than_its_nodes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut rng = Rng::new(8);
+    let Some(image) = content::btrfs(scratch.path(), &mut rng, 32 << 20, Some(&["-m", "dup"])) else {
+        println!("without mkfs.btrfs there is nothing to look at");
+        return;
+    };
+    for (shape, members, chunk) in
+        [(Shape::Raid4, 5, 4096), (Shape::Raid5(Rotation5::LeftSymmetric), 4, 4096), (Shape::Raid4, 6, 8192)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(
+            without_superblocks(shape, members, chunk, &image, folder.path()),
+            Verdict::Right,
+            "{shape}"
+        );
+    }
+}
+
+/// Each two of three copies are a RAID 10 as well whose only chunk is as long as the file system. That is no other array.
+#[test]
+fn three_copies_are_one_array() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(image) = content::ext4(folder.path(), &mut Rng::new(8), 16 << 20, None) else {
+        println!("without mke2fs there is nothing to look at");
+        return;
+    };
+    assert_eq!(without_superblocks(Shape::Raid1, 3, 65536, &image, folder.path()), Verdict::Right);
+}
+
 #[test]
 fn broken_at_random() {
     let setting = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
