@@ -34,6 +34,7 @@ mod replay;
 mod salvage;
 mod scan;
 mod score;
+mod unlabelled;
 mod volumes;
 mod whole_rows;
 

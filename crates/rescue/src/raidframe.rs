@@ -438,6 +438,12 @@ impl ComponentSet {
         choices.into_iter().map(|choice| self.assembly(shape, choice, &copies)).collect()
     }
 
+    /// What its labels say, not scored, if that is only one way.
+    pub(crate) fn only_assembly(&self) -> Option<Candidate> {
+        let mut ways = self.assemblies();
+        ways.pop().filter(|_| ways.is_empty()).map(|(candidate, _)| candidate)
+    }
+
     fn assembly<'a>(
         &'a self,
         shape: Shape,

@@ -375,6 +375,78 @@ fn without_superblocks(shape: Shape, members: usize, chunk: u64, image: &[u8], f
     verdict(&plan, &made, &made, &[])
 }
 
+/// An array of five with ext4 on it, with superblocks or labels; `None` without `mke2fs`.
+fn labelled(folder: &Path, shape: Shape, raidframe: bool) -> Option<Made> {
+    let image = content::ext4(folder, &mut Rng::new(8), 24 << 20, None)?;
+    let made = Made {
+        shape,
+        chunk: 32768,
+        data_offset: if raidframe { RAIDFRAME_DATA } else { 1 << 20 },
+        size: member_size(shape, 32768, 5, image.len() as u64).unwrap(),
+        uuid: [3; 16],
+        paths: names(folder, &mut Rng::new(5), 5, "a"),
+        raidframe,
+    };
+    made.write(&image);
+    (0..5).for_each(|slot| made.superblock(slot, 20, &[0, 1, 2, 3, 4]));
+    Some(made)
+}
+
+/// Disks without superblocks are found in the slots of an array that lacks too many; where it does without them they are told, and are not
+/// sure. Noise is taken for no member, and neither is one that has something older sure.
+#[test]
+fn unlabelled_disks_in_empty_slots() {
+    let five = Shape::Raid5(Rotation5::LeftSymmetric);
+    let six = Shape::Raid6(Rotation6::Md(Rotation5::LeftSymmetric));
+    for (shape, raidframe, gone) in [
+        (five, false, 2),
+        (five, true, 2),
+        (six, false, 3),
+        (Shape::Raid0(ZoneOrder::Alternate), false, 2),
+        (five, false, 1),
+        (six, true, 2),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(made) = labelled(folder.path(), shape, raidframe) else {
+            println!("without mke2fs there is nothing to look at");
+            return;
+        };
+        (1..=gone).for_each(|slot| made.forget(slot));
+        let mut noise = vec![0; fs::metadata(&made.paths[0]).unwrap().len() as usize];
+        Rng::new(9).fill(&mut noise);
+        fs::write(folder.path().join("noise.img"), &noise).unwrap();
+        let planned = || {
+            let images = images(folder.path());
+            plan(&images, &scan(&images))
+        };
+        let found = planned();
+        let what = format!("{shape} without {gone}: {}", rescue::render_plan(&found));
+        assert_eq!(verdict(&found, &made, &made, &[]), Verdict::Right, "{what}");
+        let told = |candidate: &&rescue::Candidate| {
+            candidate.reasons.iter().any(|reason| reason.contains("neither superblock nor label"))
+        };
+        let with = found.candidates.iter().find(told);
+        let within = gone <= usize::from(shape.tolerates(5));
+        if within || !raidframe {
+            let with = with.unwrap_or_else(|| panic!("{what}"));
+            assert_eq!(with.score <= SURE, within, "{what}");
+            assert_eq!(with.slots, made.candidate(&[]).slots, "{what}");
+        }
+        // One of them had dropped out before.
+        let at = made.data_offset as usize;
+        let mut bytes = fs::read(&made.paths[1]).unwrap();
+        bytes[at..at + made.size as usize / 3].copy_from_slice(&noise[at..at + made.size as usize / 3]);
+        fs::write(&made.paths[1], bytes).unwrap();
+        let found = planned();
+        let truth = Made { raidframe, ..made.clone() };
+        let wrong = |candidate: &&rescue::Candidate| {
+            let uses = candidate.slots.iter().flatten().any(|slot| slot.path == truth.paths[1]);
+            uses && candidate.score > SURE
+        };
+        assert_eq!(found.candidates.iter().find(wrong), None, "{shape} without {gone}");
+    }
+}
+
 /// With chunks smaller than a node of btrfs no disk has a whole leaf of its chunk tree, so that nobody said where its nodes are: such arrays
 /// were found open.
 #[test]
