@@ -9,7 +9,7 @@ mod arrays;
 mod content;
 mod piles;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,6 +46,8 @@ enum Damage {
     Rebuilt,
     /// The same with RAID 6: two members of each row are overwritten.
     Rebuilt6,
+    /// An array of another level below a RAID 6 that was created over it and rebuilt. Only made if it is asked for by name.
+    Under6,
 }
 
 impl Damage {
@@ -185,11 +187,15 @@ fn same(truth: &ArrayDevice, other: &ArrayDevice) -> bool {
 
 /// What a plan says of an array whose contents are those of `sound`.
 fn verdict(plan: &Plan, made: &Made, sound: &Made, stale: &[usize]) -> Verdict {
-    let truth = sound.candidate(stale).open().unwrap();
+    verdict_by(plan, made, &sound.candidate(stale).open().unwrap())
+}
+
+/// As [`verdict`], of what can be had of the truth.
+fn verdict_by(plan: &Plan, made: &Made, truth: &ArrayDevice) -> Verdict {
     let own = |slot: &rescue::Slot| made.paths.contains(&slot.path);
     // The first that speaks of this array's members.
     let mut of_it = plan.candidates.iter().filter(|candidate| candidate.slots.iter().flatten().any(own));
-    let right = |candidate: &rescue::Candidate| candidate.open().is_ok_and(|array| same(&truth, &array));
+    let right = |candidate: &rescue::Candidate| candidate.open().is_ok_and(|array| same(truth, &array));
     match of_it.next() {
         Some(first) if right(first) && first.score > SURE => Verdict::Right,
         Some(first) if first.score > SURE => Verdict::Wrong,
@@ -214,6 +220,46 @@ fn same_files(plan: &Plan, truth: ArrayDevice, scratch: &Path) {
     assert!(alike.success());
 }
 
+/// Whether the files that are copied out of a plan's first candidate are what they were before, but for those that are told as lost, which are
+/// those that can't be had.
+fn hit_files(plan: &Plan, left: ArrayDevice, truth: ArrayDevice, scratch: &Path) {
+    let out = |array: ArrayDevice, name: &str| {
+        let device: std::sync::Arc<dyn BlockDevice> = std::sync::Arc::new(array);
+        let to = scratch.join(name);
+        copy_files(&device, &to, false, |_| true).map(|told| (told, to)).ok()
+    };
+    let Some((wanted, whole)) = out(truth, "whole") else { panic!("the truth has no files") };
+    let (got, left) = (out(plan.candidates[0].open().unwrap(), "got"), out(left, "left"));
+    // The beginning of the file system may be gone.
+    assert_eq!(got.is_some(), left.is_some());
+    let (Some((told, got)), Some((can_be, _))) = (got, left) else { return };
+    let names = |told: &rescue::Copied| -> BTreeSet<String> {
+        told.lost.iter().map(|lost| lost.path.clone()).collect()
+    };
+    let lost = names(&told);
+    assert_eq!((told.files, &lost), (can_be.files, &names(&can_be)));
+    let mut waiting = vec![got.clone()];
+    let mut right = 0;
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_dir() {
+                waiting.push(entry.path());
+                continue;
+            }
+            let name = entry.path().strip_prefix(&got).unwrap().to_owned();
+            if !lost.iter().any(|lost| Path::new(lost.trim_start_matches('/')) == name) {
+                assert!(
+                    fs::read(entry.path()).unwrap() == fs::read(whole.join(&name)).unwrap(),
+                    "{}",
+                    name.display()
+                );
+                right += 1;
+            }
+        }
+    }
+    println!("    of {} files {right} are whole, and {} are told as lost", wanted.files, lost.len());
+}
+
 /// One case: what it was, and what came of it; `None` if it can't be made.
 fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
     let folder = tempfile::tempdir().unwrap();
@@ -225,9 +271,11 @@ fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
     let rebuilt = |shape: Shape| match damage {
         Damage::Rebuilt => matches!(shape, Shape::Raid5(_)),
         Damage::Rebuilt6 => matches!(shape, Shape::Raid6(_)),
+        Damage::Under6 => !matches!(shape, Shape::Raid6(_)),
         _ => true,
     };
-    while !rebuilt(made.shape) {
+    // A RAID 6 has four members at least.
+    while !rebuilt(made.shape) || damage == Damage::Under6 && made.paths.len() < 4 {
         made.paths.iter().for_each(|path| fs::remove_file(path).unwrap());
         made = make(folder.path(), &mut rng, "a", redundant)?;
     }
@@ -241,6 +289,7 @@ fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
     let events = rng.within(20..5000);
     let mut stale = Vec::new();
     let mut truth = None;
+    let mut newer = None;
     if damage.told() {
         for made in [Some(&made), second.as_ref()].into_iter().flatten() {
             let roles: Vec<u16> = (0..made.paths.len() as u16).collect();
@@ -305,7 +354,7 @@ fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
             let roles: Vec<u16> = (0..members as u16).collect();
             (0..members).for_each(|slot| wrong.superblock(slot, events, &roles));
         }
-        Damage::Rebuilt6 => {
+        Damage::Rebuilt6 | Damage::Under6 => {
             truth = Some(folder.path().join("truth"));
             fs::create_dir(truth.as_ref().unwrap()).unwrap();
             for path in &made.paths {
@@ -316,7 +365,8 @@ fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
             wrong.uuid = [9; 16];
             wrong.chunk = 1 << rng.within(12..20);
             wrong.shape = Shape::Raid6(*rng.choose(&Rotation6::all().collect::<Vec<_>>()).unwrap());
-            wrong.shape = if wrong.raidframe { made.shape } else { wrong.shape };
+            let own = Shape::Raid6(Rotation6::Md(Rotation5::LeftSymmetric));
+            wrong.shape = if wrong.raidframe { own } else { wrong.shape };
             // Other versions of mdadm begin elsewhere.
             if rng.chance(1, 3) && !wrong.raidframe {
                 wrong.data_offset = *rng.choose(&OFFSETS).unwrap();
@@ -325,6 +375,8 @@ fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
             let roles: Vec<u16> = (0..members as u16).collect();
             (0..members).for_each(|slot| wrong.superblock(slot, events, &roles));
             wrong.rebuild();
+            let rescue::Candidate { level, layout, chunk, slots, .. } = wrong.candidate(&[]);
+            newer = Some(rescue::Newer { array: "newer".to_owned(), level, layout, chunk, slots });
         }
         _ => {}
     }
@@ -337,7 +389,19 @@ fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
         sound.paths.iter_mut().for_each(|path| *path = truth.join(path.file_name().unwrap()));
     }
     let mut found = verdict(&plan, &made, &sound, &stale);
-    if truth.is_some() && found == Verdict::Right {
+    if damage == Damage::Under6 {
+        // What is left of it, and of its files.
+        let candidate = rescue::Candidate { overwritten_by: newer, ..made.candidate(&[]) };
+        let left = candidate.open().unwrap();
+        assert!(
+            same(&left, &sound.candidate(&[]).open().unwrap()),
+            "seed {seed}: what was overwritten is read"
+        );
+        found = verdict_by(&plan, &made, &left);
+        if found == Verdict::Right {
+            hit_files(&plan, left, sound.candidate(&[]).open().unwrap(), folder.path());
+        }
+    } else if truth.is_some() && found == Verdict::Right {
         same_files(&plan, sound.candidate(&stale).open().unwrap(), folder.path());
     }
     if let Some(second) = &second {
@@ -490,6 +554,9 @@ fn broken_at_random() {
     let mut table: BTreeMap<(Damage, &str), BTreeMap<Verdict, u64>> = BTreeMap::new();
     for index in 0..count {
         let mut damage = Damage::ALL[(index % Damage::ALL.len() as u64) as usize];
+        if only == "Under6" {
+            damage = Damage::Under6;
+        }
         if let (true, Some(named)) =
             (single.is_some(), Damage::ALL.iter().find(|damage| format!("{damage:?}") == only))
         {
