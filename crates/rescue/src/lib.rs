@@ -26,6 +26,7 @@ mod imaging;
 mod infer;
 mod needed;
 mod overwritten;
+mod parity_map;
 mod plan;
 mod raid6;
 mod raidframe;

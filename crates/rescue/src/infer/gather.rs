@@ -167,7 +167,8 @@ fn of_btrfs(images: &[&Image], btrfs: &Btrfs, places: &[(usize, u64)]) -> Vec<Wi
         }
     };
     // With chunks smaller than nodes their ends are elsewhere.
-    let (mut fronts, mut ends): (Vec<(u64, Vec<u8>)>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+    let mut fronts: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut ends: Vec<Vec<u8>> = Vec::new();
     for (image, opened) in images.iter().enumerate() {
         let before = nodes.len();
         for part in parts(opened.device.size().unwrap_or(0)) {

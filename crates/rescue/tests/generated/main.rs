@@ -262,7 +262,11 @@ fn hit_files(plan: &Plan, left: ArrayDevice, truth: ArrayDevice, scratch: &Path)
 
 /// One case: what it was, and what came of it; `None` if it can't be made.
 fn run(seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
-    let folder = tempfile::tempdir().unwrap();
+    run_in(tempfile::tempdir().unwrap(), seed, damage)
+}
+
+/// As [`run`], in a folder.
+fn run_in(folder: tempfile::TempDir, seed: u64, damage: Damage) -> Option<(&'static str, String, Verdict)> {
     let mut rng = Rng::new(seed);
     let redundant =
         !matches!(damage, Damage::Nothing | Damage::Zeroed | Damage::BadBeyond | Damage::TwoArrays);
@@ -437,6 +441,18 @@ fn without_superblocks(shape: Shape, members: usize, chunk: u64, image: &[u8], f
     let images = images(folder);
     let plan = plan(&images, &scan(&images));
     verdict(&plan, &made, &made, &[])
+}
+
+/// A newer RAID 6 whose parity stays on two members leaves nothing on them, so that nothing tells which slots of the older one they
+/// had: that is no reason to be unsure. Found as this case, with files made in memory, whose folders are listed in another order.
+#[test]
+fn members_of_which_nothing_is_left() {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let Some((_, what, verdict)) = run_in(folder, 20_261_122_000_506, Damage::Rebuilt6) else {
+        println!("without mke2fs there is nothing to break");
+        return;
+    };
+    assert_eq!(verdict, Verdict::Right, "{what}");
 }
 
 /// An array of five with ext4 on it, with superblocks or labels; `None` without `mke2fs`.
