@@ -7,7 +7,7 @@
 use geometry::md::Shape;
 
 use crate::infer::{self, TIED};
-use crate::{Candidate, Image, Newer, content, score};
+use crate::{Candidate, Image, LeftOut, Newer, content, score};
 
 /// Rows of one sector whose parity is looked at.
 const ROWS: u64 = 512;
@@ -114,6 +114,19 @@ fn below(newer: &Candidate, members: &[&Image]) -> Vec<Candidate> {
     }
     let spared: Vec<Image> = members.iter().map(|image| newer.image(&geometry, image)).collect();
     let mut found = infer::infer(&spared.iter().collect::<Vec<_>>(), true);
+    let (covered, rest): (Vec<&Image>, Vec<&Image>) =
+        spared.iter().partition(|image| newer.covers(&geometry, image));
+    // Of which slots they were nothing can tell, and nothing is read from them.
+    if !covered.is_empty() && !found.iter().any(|candidate| candidate.score > TIED) {
+        let without = infer::infer(&rest, true).into_iter().filter(|candidate| candidate.score > TIED);
+        found.extend(without.map(|mut candidate| {
+            candidate.left_out.extend(covered.iter().map(|image| LeftOut {
+                path: image.path.clone(),
+                reason: "the newer array has overwritten all of it".to_owned(),
+            }));
+            candidate
+        }));
+    }
     for candidate in &mut found {
         candidate.reasons.push(
             "what the newer array's rebuild has computed is left out, and computed from what this one has of each row"

@@ -26,6 +26,7 @@ mod imaging;
 mod infer;
 mod needed;
 mod overwritten;
+mod parity_map;
 mod plan;
 mod raid6;
 mod raidframe;
@@ -34,6 +35,7 @@ mod replay;
 mod salvage;
 mod scan;
 mod score;
+mod unlabelled;
 mod volumes;
 mod whole_rows;
 

@@ -68,6 +68,16 @@ impl Newer {
         })
     }
 
+    /// Whether this array has computed all that it has on an image: its parity is on that member in each row.
+    pub(crate) fn covers(&self, geometry: &Geometry, image: &Image) -> bool {
+        let members = (0_u16..).zip(&self.slots);
+        let mut own = members.filter(|(_, slot)| slot.as_ref().is_some_and(|slot| slot.is_on(image)));
+        let Some((member, _)) = own.next() else { return false };
+        // Layouts repeat after as many rows as there are members.
+        (0..u64::from(geometry.members()) * 2)
+            .all(|row| geometry.row(row).is_some_and(|row| row.p == member || row.q == Some(member)))
+    }
+
     /// An image without what this array has written over it.
     pub(crate) fn image(&self, geometry: &Arc<Geometry>, image: &Image) -> Image {
         let disk = self.sparing(geometry, &image.path, Arc::clone(&image.disk));

@@ -14,7 +14,7 @@ use crate::array::SetAside;
 use crate::scan::{EVENTS_BEHIND, freshest, uuid_text};
 use crate::{
     ArrayDevice, ComponentSet, Image, Logs, Newer, RescueError, Scan, Section, Source, bitmaps, created_over,
-    infer, raid6, replay, score,
+    infer, raid6, replay, score, unlabelled,
 };
 
 /// Candidates, best first. As a file it is JSON that people can edit.
@@ -160,6 +160,7 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     let units: Vec<&Image> = scan.units.iter().map(|unit| &unit.image).collect();
     let members: Vec<&(usize, Superblock)> = scan.superblocks.iter().collect();
     let mut candidates = Vec::new();
+    let mut told: Vec<Candidate> = Vec::new();
     for group in by_array(&members) {
         let Some(newest) = freshest(&group) else { continue };
         let mut base = candidate(&units, &group, newest);
@@ -179,6 +180,7 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
             other.layout = 1;
             candidates.push(score::scored(other, unproven, &units));
         }
+        told.extend((!unproven).then(|| base.clone()));
         let mut base = score::scored(base, unproven, &units);
         if unproven && tells_by_parity(&base, &units) && base.score < infer::TIED {
             base.score = infer::TIED;
@@ -212,6 +214,18 @@ pub fn plan(images: &[Image], scan: &Scan) -> Plan {
     };
     let left = scan.units.iter().enumerate().filter(|(number, unit)| unit.bare && !spoken_for(*number));
     let left: Vec<&Image> = left.map(|(_, unit)| &unit.image).collect();
+    let has_label = |number: &usize| {
+        scan.superblocks.iter().any(|(of, _)| of == number)
+            || scan.component_sets.iter().any(|set| set.units().any(|of| of == *number))
+    };
+    let strays = scan
+        .units
+        .iter()
+        .enumerate()
+        .filter(|(number, unit)| unit.bare && !spoken_for(*number) && !has_label(number));
+    let strays: Vec<&Image> = strays.map(|(_, unit)| &unit.image).collect();
+    told.extend(scan.component_sets.iter().filter_map(ComponentSet::only_assembly));
+    candidates.extend(told.iter().filter_map(|base| unlabelled::filled(base, &strays, &units)));
     // Parity alone tells all of a whole RAID 6; other levels need contents that tell their place.
     let solved: Vec<Candidate> = same_sizes(&left).iter().flat_map(|pile| raid6::infer(pile)).collect();
     let known: Vec<&Slot> = solved

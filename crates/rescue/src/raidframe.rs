@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::infer::{TIED, same_map};
 use crate::scan::Unit;
-use crate::{Candidate, Image, LeftOut, created_over, score};
+use crate::{Candidate, Image, LeftOut, created_over, parity_map, score};
 
 /// Most ways to choose among components that claim the same columns.
 const CHOICES_MAX: usize = 24;
@@ -438,6 +438,12 @@ impl ComponentSet {
         choices.into_iter().map(|choice| self.assembly(shape, choice, &copies)).collect()
     }
 
+    /// What its labels say, not scored, if that is only one way.
+    pub(crate) fn only_assembly(&self) -> Option<Candidate> {
+        let mut ways = self.assemblies();
+        ways.pop().filter(|_| ways.is_empty()).map(|(candidate, _)| candidate)
+    }
+
     fn assembly<'a>(
         &'a self,
         shape: Shape,
@@ -501,8 +507,20 @@ impl ComponentSet {
             reasons.push("components with different contents claim the same column".to_owned());
         }
         if !self.clean {
-            reasons
-                .push("the set was not unconfigured cleanly: parity may be out of date in places".to_owned());
+            let live: Vec<(&dyn BlockDevice, &Label)> = self
+                .at(self.mod_counter)
+                .map(|component| (&*component.image.device, &component.label))
+                .collect();
+            let faults = u64::from(shape.tolerates(slots.len() as u16));
+            let data = match shape {
+                Shape::Raid1 => 1,
+                Shape::Raid10(_) => slots.len() as u64 / 2,
+                _ => (slots.len() as u64).saturating_sub(faults),
+            };
+            let unit = u64::from(self.sectors_per_unit) * u64::from(self.block_size);
+            if faults > 0 {
+                reasons.extend(parity_map::told(&live, data.saturating_mul(unit)));
+            }
         }
         let slot = |component: &&Component| component.image.slot(component.first_byte(), component.used());
         let (level, layout) = shape.codes();

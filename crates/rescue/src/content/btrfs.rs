@@ -12,6 +12,10 @@ use super::{Checks, read};
 const SUPERBLOCK: usize = 4096;
 const HEADER: usize = 101;
 const ITEM: usize = 25;
+/// What the chunk tree says of a device: its number first, the file system's identifier last.
+const DEVICE_ITEM: usize = 98;
+/// Nodes are never cut into less.
+pub(crate) const SECTOR: usize = 4096;
 const POINTER: usize = 33;
 const CHUNK_TREE: u64 = 3;
 const CHECKSUM_TREE: u64 = 7;
@@ -137,6 +141,27 @@ impl Btrfs {
         }
         let items = self.items(node).into_iter().filter(|((_, kind, _), _)| *kind == CHUNK_ITEM);
         items.filter_map(|((_, _, logical), data)| Some((logical, chunk(self.device, data)?))).collect()
+    }
+
+    /// The first sector of a leaf of the chunk tree that goes on elsewhere, for [`Btrfs::joined`].
+    pub(crate) fn front_in<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let front = bytes.get(..SECTOR)?;
+        let is_leaf = le64(front, 88) == CHUNK_TREE && front[100] == 0;
+        (self.plain_sums && self.node > SECTOR && is_leaf).then_some(front)
+    }
+
+    /// Whether these bytes end with what a first leaf of the chunk tree ends with: the item of this file system's device.
+    pub(crate) fn ends_front(&self, bytes: &[u8]) -> bool {
+        let item = bytes.len().checked_sub(DEVICE_ITEM).and_then(|start| bytes.get(start..));
+        item.is_some_and(|item| item[82..] == self.uuid && le64(item, 0) == self.device)
+    }
+
+    /// The leaf of these first and last sectors and zeros between them, which leaves with few items have there, if its checksum
+    /// says so.
+    pub(crate) fn joined(&self, front: &[u8], last: &[u8]) -> Option<Vec<u8>> {
+        let between = self.node.checked_sub(front.len() + last.len())?;
+        let node = [front, &vec![0; between], last].concat();
+        (self.plain_sums && self.sum_fits(&node)).then_some(node)
     }
 
     /// Adds what a leaf of the chunk tree said.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use device::BlockDevice;
 
 use crate::Image;
-use crate::content::btrfs::Btrfs;
+use crate::content::btrfs::{Btrfs, SECTOR};
 use crate::content::ext::{Descriptor, Ext};
 use crate::content::ntfs::Ntfs;
 use crate::content::xfs::Xfs;
@@ -27,6 +27,8 @@ const FOLDERS_MAX: usize = 65536;
 const SYSTEMS_MAX: usize = 16;
 /// Groups of ext4 whose descriptors are looked for.
 const GROUPS_MAX: u64 = 4096;
+/// Torn leaves whose parts are put together, and as many parts.
+const TORN_MAX: usize = 64;
 /// Structures begin at multiples of this, bytes.
 const STEP: usize = 512;
 
@@ -157,25 +159,40 @@ fn of_btrfs(images: &[&Image], btrfs: &Btrfs, places: &[(usize, u64)]) -> Vec<Wi
     let mut nodes: Vec<(usize, u64, u64)> = Vec::new();
     let mut chunks: std::collections::BTreeMap<u64, (u64, (u64, Vec<u64>))> =
         std::collections::BTreeMap::new();
+    let mut learn = |node: &[u8], generation: u64| {
+        for (logical, found) in btrfs.chunks_in(node) {
+            if chunks.get(&logical).is_none_or(|(known, _)| *known < generation) {
+                chunks.insert(logical, (generation, found));
+            }
+        }
+    };
+    // With chunks smaller than nodes their ends are elsewhere.
+    let mut fronts: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut ends: Vec<Vec<u8>> = Vec::new();
     for (image, opened) in images.iter().enumerate() {
         let before = nodes.len();
         for part in parts(opened.device.size().unwrap_or(0)) {
             let bytes = read(&*opened.device, &part);
             for at in (0..bytes.len()).step_by(STEP) {
+                let step =
+                    bytes.get(at..at + STEP).filter(|step| ends.len() < TORN_MAX && btrfs.ends_front(step));
+                let end = step.and_then(|_| (part.start + (at + STEP) as u64).checked_sub(SECTOR as u64));
+                ends.extend(end.and_then(|start| crate::content::read(&*opened.device, start, SECTOR)));
                 let Some((logical, generation)) = btrfs.node_in(&bytes[at..]) else { continue };
                 nodes.push((image, part.start + at as u64, logical));
                 // A node may go on in the next piece.
                 let node = crate::content::read(&*opened.device, part.start + at as u64, btrfs.node_size());
-                for (logical, found) in node.map_or_else(Vec::new, |node| btrfs.chunks_in(&node)) {
-                    if chunks.get(&logical).is_none_or(|(known, _)| *known < generation) {
-                        chunks.insert(logical, (generation, found));
-                    }
-                }
+                node.into_iter().for_each(|node| learn(&node, generation));
+                let front = btrfs.front_in(&bytes[at..]).filter(|_| fronts.len() < TORN_MAX);
+                fronts.extend(front.map(|front| (generation, front.to_vec())));
             }
             if nodes.len() - before > WITNESSES_ENOUGH {
                 break;
             }
         }
+    }
+    for (generation, front) in &fronts {
+        ends.iter().filter_map(|end| btrfs.joined(front, end)).for_each(|node| learn(&node, *generation));
     }
     let mut whole = btrfs.clone();
     chunks.into_iter().for_each(|(logical, (_, found))| whole.learn(logical, found));

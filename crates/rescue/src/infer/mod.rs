@@ -54,6 +54,8 @@ const TRIES_MAX: usize = 3000;
 const NEAR: i64 = 2;
 /// What it is worth if nothing of the file system is found.
 const NOTHING: i64 = -1 << 40;
+/// Most places at which two maps are compared.
+const COMPARED_MAX: usize = 1 << 16;
 /// All orders of no more members than this are tried.
 const ORDERED_MAX: usize = 4;
 
@@ -230,6 +232,7 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
             kept.push(candidate);
         }
     }
+    drop_partial(&mut kept);
     let Some(best) = kept.first().map(|best| best.key) else { return Vec::new() };
     let ties = kept.iter().filter(|ranked| is_near(&best, &ranked.key)).count();
     let scored = kept.into_iter().take(PROPOSED_MAX.max(ties.min(24))).map(|ranked| {
@@ -253,6 +256,20 @@ fn of_system(images: &[&Image], free: &[usize], gathered: &Gathered) -> Vec<Cand
         candidate
     });
     scored.collect()
+}
+
+/// Drops what is no other array than one with more copies, which are alike: a RAID 10 whose only chunk is as long as its members.
+fn drop_partial(kept: &mut Vec<Ranked>) {
+    let Some(best) = kept.first().map(|best| best.key) else { return };
+    let near: Vec<usize> = (0..kept.len()).filter(|number| is_near(&best, &kept[*number].key)).collect();
+    let is_in = |own: usize, other: usize| {
+        let (own, other) = (&kept[own], &kept[other]);
+        let has_copies = matches!(other.fit.shape, Shape::Raid1 | Shape::Raid10(_)) && !other.contradicted;
+        has_copies && other.key.0 >= own.key.0 && holds_map(&other.candidate, &own.candidate)
+    };
+    let partial = |own: &usize| near.iter().any(|other| other != own && is_in(*own, *other));
+    let gone: Vec<usize> = near.iter().copied().filter(partial).collect();
+    gone.into_iter().rev().for_each(|number| drop(kept.remove(number)));
 }
 
 /// Whether the members add up to zero everywhere: then they are all members of a RAID 5, or pairs of copies.
@@ -503,6 +520,23 @@ fn rank(pile: &[&Image], sizes: &[u64], fit: &Fit, addresses: usize, gathered: &
 
 /// Whether two candidates give the same array, whatever they call it.
 pub(crate) fn same_map(one: &Candidate, other: &Candidate) -> bool {
+    maps_agree(one, other, |left, right| left == right)
+}
+
+/// Whether all that the second candidate has is in the first one, with copies besides: if these are alike, it tells the same bytes.
+fn holds_map(one: &Candidate, other: &Candidate) -> bool {
+    let size = |candidate: &Candidate| {
+        candidate.assemble(&vec![None; candidate.slots.len()]).ok().and_then(|array| array.size().ok())
+    };
+    size(one) >= size(other)
+        && maps_agree(one, other, |left, right| right.iter().all(|spot| left.contains(spot)))
+}
+
+/// Where bytes may be had: paths and offsets.
+type Spots = [Option<(PathBuf, u64)>];
+
+/// Whether the places where two candidates have an address agree, for all addresses until their layouts repeat.
+fn maps_agree(one: &Candidate, other: &Candidate, agree: impl Fn(&Spots, &Spots) -> bool) -> bool {
     let (Ok(a), Ok(b)) =
         (one.assemble(&vec![None; one.slots.len()]), other.assemble(&vec![None; other.slots.len()]))
     else {
@@ -540,17 +574,22 @@ pub(crate) fn same_map(one: &Candidate, other: &Candidate) -> bool {
     };
     // Layouts repeat after as many rows as there are members.
     let mut address = 0;
-    let period = a.geometry().chunk().max(4096) * (one.slots.len() * one.slots.len() * 2) as u64;
+    let chunk = a.geometry().chunk().max(b.geometry().chunk()).max(4096);
+    let period = chunk * (one.slots.len() * one.slots.len() * 2) as u64;
     let end = period.min(a.geometry().size()).min(b.geometry().size());
-    while address < end {
-        let (Some((left, run)), Some((right, _))) = (place(one, &a, address), place(other, &b, address))
+    for _ in 0..COMPARED_MAX {
+        if address >= end {
+            return true;
+        }
+        let (Some((left, run)), Some((right, other_run))) =
+            (place(one, &a, address), place(other, &b, address))
         else {
             return false;
         };
-        if left != right {
+        if !agree(&left, &right) {
             return false;
         }
-        address += run;
+        address += run.min(other_run);
     }
-    true
+    false
 }

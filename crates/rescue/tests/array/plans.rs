@@ -168,6 +168,24 @@ fn a_stale_member_is_used_only_where_nothing_else_is_left() {
     assert!(best.reasons.iter().any(|reason| reason.contains("8 events behind")), "{:?}", best.reasons);
 }
 
+/// What a stale member holds is in the wrong place anyway: that nothing on the array is known says nothing of an older one below it.
+#[test]
+fn a_stale_member_is_no_sign_of_an_older_array() {
+    let doubted = |events: &[Option<u64>]| {
+        let pile = pile(5, 2, 16384, events);
+        let images = pile.images();
+        let plan = plan(&images, &scan(&images));
+        let best = &plan.candidates[0];
+        (best.reasons.iter().any(|reason| reason.contains("created over an older array")), best.score)
+    };
+    let (doubt, fresh) = doubted(&[Some(20), Some(20), None, Some(20)]);
+    assert!(doubt, "no file system is on it");
+    let (doubt, stale) = doubted(&[Some(20), Some(12), None, Some(20)]);
+    assert!(!doubt);
+    // It costs what the stale member costs, and no more.
+    assert!(stale + 5 >= fresh, "{stale} {fresh}");
+}
+
 /// Of RAID 10 it counts which members are missing: one of each pair may be, and a stale one is not asked where its fresh copy is there.
 #[test]
 fn of_pairs_a_stale_member_is_used_only_where_both_are_not_fresh() {

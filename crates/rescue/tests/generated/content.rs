@@ -44,23 +44,23 @@ pub fn any(scratch: &Path, rng: &mut Rng, size: u64, told: Option<(u64, u64)>) -
     let kind = rng.below(8);
     let other = match wanted.as_str() {
         "ext4" => None,
-        "btrfs" => btrfs(scratch, rng, size),
+        "btrfs" => btrfs(scratch, rng, size, None),
         "ntfs" => ntfs(scratch, rng, size),
-        _ if kind == 0 => btrfs(scratch, rng, size.max(32 << 20)),
+        _ if kind == 0 => btrfs(scratch, rng, size.max(32 << 20), None),
         _ => None,
     };
     other.or_else(|| ext4(scratch, rng, size, told))
 }
 
 /// A btrfs file system, if `mkfs.btrfs` is there.
-fn btrfs(scratch: &Path, rng: &mut Rng, size: u64) -> Option<Vec<u8>> {
+pub fn btrfs(scratch: &Path, rng: &mut Rng, size: u64, profile: Option<&[&str]>) -> Option<Vec<u8>> {
     let (folder, image) = fresh(scratch);
     let share = rng.within(20..50);
     files(&folder, rng, size / 100 * share);
     fs::File::create(&image).and_then(|file| file.set_len(size)).ok()?;
     let mut command = Command::new("mkfs.btrfs");
     let profiles: &[&str] = rng.choose(&[&["-M"][..], &["-m", "single"], &["-m", "dup"]]).unwrap();
-    command.arg("-q").args(profiles).arg("--rootdir").arg(&folder).arg(&image);
+    command.arg("-q").args(profile.unwrap_or(profiles)).arg("--rootdir").arg(&folder).arg(&image);
     let made = ran(&mut command);
     let _ = fs::remove_dir_all(&folder);
     if made { fs::read(&image).ok() } else { None }

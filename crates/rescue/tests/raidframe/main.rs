@@ -221,6 +221,45 @@ fn a_power_cut_between_labels_is_no_loss() {
     }
 }
 
+/// Of a set that was in use when the power went its parity map tells where parity may be wrong; without one that is to be trusted it may be
+/// wrong anywhere.
+#[test]
+fn parity_maps_tell_where_parity_may_be_wrong() {
+    let Some(contents) = ext4(31, LENGTH) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let components = set_in(folder.path(), 1, &Level::Raid5, 4, &contents);
+    let told = || {
+        let best = is_right(&planned(&components), &contents);
+        best.reasons.iter().find(|reason| reason.contains("unconfigured")).cloned()
+    };
+    assert_eq!(told(), None);
+    let regions = 8;
+    let running = |label: &mut raidset::label::Label| {
+        label.clean = false;
+        label.map_flags = 3;
+        label.map_regions = regions;
+        label.map_mod_counter = label.mod_counter.cast_unsigned();
+    };
+    components.iter().for_each(|component| component.relabel(running));
+    components.iter().for_each(|component| component.overwrite(17408, &[0; 512]));
+    assert!(told().unwrap().contains("marks nothing"), "{:?}", told());
+    // What any of them marks is marked.
+    components[1].overwrite(17408, &[0b10]);
+    components[2].overwrite(17408, &[0b1000_0000]);
+    let label = components[0].label();
+    let stripes = label.num_blocks / u64::from(label.sectors_per_unit);
+    let length = stripes.div_ceil(regions.into()) * 3 * u64::from(label.sectors_per_unit) * 512;
+    let wanted =
+        format!("2 of 8 regions of its parity map, bytes {length} to {}, {} to", 2 * length, 7 * length);
+    assert!(told().unwrap().contains(&wanted), "{:?}, not {wanted}", told());
+    // One that was used since by something that does not know maps.
+    components[3].relabel(|label| label.map_mod_counter = 0);
+    assert!(told().unwrap().ends_with("in places"), "{:?}", told());
+    // What is not read is told.
+    let best = is_right(&planned(&components), &contents);
+    assert!(best.reasons.iter().any(|reason| reason.contains("a journal that it may have")), "{best:?}");
+}
+
 /// Two disks that say they are the same column: a copy is told, and of others redundancy tells which is right.
 #[test]
 fn who_claims_the_same_column_is_told() {
